@@ -1,0 +1,65 @@
+//! Benches: how well guard agrees with programs that time themselves, and what it costs beside its peers. Each prints
+//! its figures as it goes and can write them as JSON. How to read them: docs/benchmarks.md.
+
+mod agreement;
+mod attached;
+mod footprint;
+mod overhead;
+mod sys;
+mod table;
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+/// What guard costs and how well it agrees with its peers
+#[derive(Parser)]
+#[command(name = "guard-bench")]
+struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Write the figures to this file
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// guard's histograms against those of cyclictest and of loops that time themselves, same threads, same run
+    Agreement(agreement::Args),
+    /// Cost per event beside runqlat and cpudist, slow-down of a ping-pong and of hackbench, growth with cgroups and threads
+    Overhead(overhead::Args),
+    /// CPU, memory and kernel maps of guard observing 200 cgroups once a second
+    Footprint(footprint::Args),
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("guard-bench: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// Whether every goal was reached.
+fn run(args: &Args) -> Result<bool> {
+    let (figures, reached) = match &args.bench {
+        Bench::Agreement(args) => result(agreement::run(args)?)?,
+        Bench::Overhead(args) => result(overhead::run(args)?)?,
+        Bench::Footprint(args) => result(footprint::run(args)?)?,
+    };
+    if let Some(path) = &args.json {
+        fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(reached)
+}
+
+fn result<T: serde::Serialize>((figures, reached): (T, bool)) -> Result<(Value, bool)> {
+    Ok((serde_json::to_value(figures)?, reached))
+}

@@ -1,0 +1,94 @@
+//! Records in the ring buffer. A record is written only for a breach, never for a good wake-up.
+
+/// What a breach record measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum BreachKind {
+    /// From the timer's requested expiry to the switch-in.
+    Timer = 1,
+    /// From sched_waking, or from a preemption, to the switch-in.
+    Wakeup = 2,
+}
+
+/// Bits of [`Breach::flags`].
+pub mod breach_flags {
+    /// The wait began with a preemption.
+    pub const PREEMPTED: u32 = 1;
+    /// The timer expired on another CPU than the thread then ran on.
+    pub const REMOTE_TIMER: u32 = 2;
+    /// The thread woke on another CPU than it ran on before.
+    pub const MIGRATED: u32 = 4;
+    /// The CPU was taken from RT tasks by RT throttling or the fair server during the wait.
+    pub const RT_STOLEN: u32 = 8;
+    /// The thread had been blocked on a PI lock or a contended lock before this wake-up.
+    pub const LOCK: u32 = 16;
+    /// The timer ran in soft interrupt context.
+    pub const SOFT_TIMER: u32 = 32;
+}
+
+/// A wake-up over its budget, with all that was known at the switch-in. Instants are CLOCK_MONOTONIC in ns.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct Breach {
+    /// [`BreachKind`].
+    pub kind: u32,
+    /// [`breach_flags`].
+    pub flags: u32,
+    /// Switch-in.
+    pub switched_in_ns: u64,
+    /// Where the latency counts from: the requested expiry, or the wake-up.
+    pub since_ns: u64,
+    /// When the timer interrupt handled the expiry; 0 without a timer.
+    pub expired_ns: u64,
+    /// sched_waking or the preemption; 0 when unknown.
+    pub waking_ns: u64,
+    /// tid of the late thread.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Its effective kernel priority.
+    pub prio: i32,
+    /// Its policy.
+    pub policy: u32,
+    /// CPU of the switch-in.
+    pub cpu: u32,
+    /// CPU on which the timer expired or the waker ran.
+    pub waker_cpu: u32,
+    /// tid of the waker (the interrupted task when an interrupt woke).
+    pub waker: u32,
+    /// tid of the task that left the CPU.
+    pub prev_tid: u32,
+    /// Effective kernel priority of the task that left the CPU.
+    pub prev_prio: i32,
+    /// Its state (0 is runnable).
+    pub prev_state: u32,
+    /// [`crate::maps::TimerKind`].
+    pub timer_kind: u32,
+    /// Flags of the lock that the thread waited for last, if [`breach_flags::LOCK`].
+    pub lock_flags: u32,
+    /// Address of that lock.
+    pub lock: u64,
+    /// tid of its owner when the wait began, where readable.
+    pub lock_owner: u32,
+    /// rt_priority of the late thread.
+    pub rt_priority: u32,
+    /// How long it waited for the lock, ns.
+    pub lock_wait_ns: u64,
+    /// Cgroup of the late thread.
+    pub cgroup_id: u64,
+    /// Cgroup of the task that left the CPU.
+    pub prev_cgroup_id: u64,
+    /// Time in hard interrupts on this CPU between wake-up and switch-in, when both were on it, ns.
+    pub hardirq_ns: u64,
+    /// The same for softirqs, ns.
+    pub softirq_ns: u64,
+    /// Part of the wait in which the thread's cfs_rq was throttled (fair threads), ns.
+    pub throttled_ns: u64,
+    /// comm of the late thread.
+    pub comm: [u8; 16],
+    /// comm of the task that left the CPU.
+    pub prev_comm: [u8; 16],
+    /// comm of the waker.
+    pub waker_comm: [u8; 16],
+}

@@ -1,0 +1,137 @@
+//! Breach records: a watched thread was on its CPU later than its budget allows. Written at the switch-in, when all
+//! that is known of the wait is at hand; good wake-ups never come here beyond the first comparison.
+
+use core::mem::offset_of;
+
+use guard_common::{
+    event::{Breach, BreachKind, breach_flags},
+    maps::{TaskRec, TimerKind, task_flags},
+};
+
+use crate::{
+    state::{Cpu, EVENTS, config, thread},
+    task::{MAX_RT_PRIO, Task},
+};
+
+/// bpf_ringbuf_submit: leave the reader asleep; it looks for records on its own. Waking it would cost an irq_work
+/// on the very CPU that is late.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// A wait that has just ended.
+pub(crate) struct Wait {
+    /// Begin of the wait; 0 when it was not seen.
+    pub(crate) since_ns: u64,
+    /// The switch-in.
+    pub(crate) now_ns: u64,
+    /// Throttled part of it.
+    pub(crate) throttled_ns: u64,
+    /// How long the thread waited for a lock before.
+    pub(crate) lock_wait_ns: u64,
+    /// Requested expiry of the timer that woke the thread; 0 without one.
+    pub(crate) on_timer: u64,
+    /// CPU on which the thread ran before.
+    pub(crate) cpu_before: u32,
+}
+
+/// Writes a record if the wait was over its budget.
+#[inline(always)]
+pub(crate) fn check(prev: Task, next: Task, wait: &Wait, rec: &TaskRec) {
+    let Some(thread) = thread(u32::from(rec.thread) - 1) else { return };
+    let budget = if thread.budget_ns != 0 { thread.budget_ns } else { config!(breach_ns) };
+    let since = if wait.on_timer != 0 { wait.on_timer } else { wait.since_ns };
+    if since == 0 || wait.now_ns.saturating_sub(since) < budget {
+        return;
+    }
+    // Without a budget of its own a fair thread is watched, not judged.
+    if thread.budget_ns == 0 && next.prio() >= MAX_RT_PRIO {
+        return;
+    }
+    thread.breaches += 1;
+    report(prev, wait, rec);
+}
+
+/// Copies a name as two words; the compiler would call memmove, a loop over bytes here.
+///
+/// # Safety
+/// Both are valid names in maps or records, which are aligned to words.
+#[inline(always)]
+unsafe fn copy(from: *const [u8; 16], to: *mut [u8; 16]) {
+    let (from, to) = (from.cast::<u64>(), to.cast::<u64>());
+    // SAFETY: the caller's promise.
+    unsafe {
+        to.write_volatile(from.read_volatile());
+        to.add(1).write_volatile(from.add(1).read_volatile());
+    }
+}
+
+#[inline(never)]
+fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
+    let Some(Cpu { number: here, state: cpu }) = Cpu::this() else { return 0 };
+    let Some(thread) = thread(u32::from(rec.thread) - 1) else { return 0 };
+    let Some(mut entry) = EVENTS.reserve::<Breach>(0) else {
+        cpu.lost_events += 1;
+        return 0;
+    };
+    let on_timer = wait.on_timer != 0;
+    let since = if on_timer { wait.on_timer } else { wait.since_ns };
+    let mut flags = 0;
+    if rec.flags & task_flags::PREEMPTED != 0 {
+        flags |= breach_flags::PREEMPTED;
+    }
+    if on_timer && thread.timer_cpu != here {
+        flags |= breach_flags::REMOTE_TIMER;
+    }
+    if wait.cpu_before != here {
+        flags |= breach_flags::MIGRATED;
+    }
+    if cpu.rt_stolen_until_ns >= since {
+        flags |= breach_flags::RT_STOLEN;
+    }
+    if wait.lock_wait_ns != 0 {
+        flags |= breach_flags::LOCK;
+    }
+    let soft =
+        thread.timer_kind == TimerKind::CallbackSoft as u32 || thread.timer_kind == TimerKind::SleeperSoft as u32;
+    if on_timer && soft {
+        flags |= breach_flags::SOFT_TIMER;
+    }
+    // Interrupt time is of this CPU: it says nothing when the wake-up was elsewhere.
+    let same_cpu = thread.waker_cpu == here;
+    let prev_cgroup_id = prev.css_set().cgroup_id();
+    let breach = entry.as_mut_ptr();
+    // SAFETY: the reserved record is valid for writes of a Breach, and every field is written before it is submitted.
+    unsafe {
+        (*breach).kind = if on_timer { BreachKind::Timer } else { BreachKind::Wakeup } as u32;
+        (*breach).flags = flags;
+        (*breach).switched_in_ns = wait.now_ns;
+        (*breach).since_ns = since;
+        (*breach).expired_ns = if on_timer { thread.expired_ns } else { 0 };
+        (*breach).waking_ns = wait.since_ns;
+        (*breach).tid = thread.tid;
+        (*breach).tgid = thread.tgid;
+        (*breach).prio = thread.prio;
+        (*breach).policy = thread.policy;
+        (*breach).cpu = here;
+        (*breach).waker_cpu = if on_timer { thread.timer_cpu } else { thread.waker_cpu };
+        (*breach).waker = thread.waker;
+        (*breach).prev_tid = prev.tid();
+        (*breach).prev_prio = prev.prio();
+        (*breach).prev_state = prev.state();
+        (*breach).timer_kind = thread.timer_kind;
+        (*breach).lock_flags = thread.lock_flags;
+        (*breach).lock = thread.lock;
+        (*breach).lock_owner = thread.lock_owner;
+        (*breach).rt_priority = thread.rt_priority;
+        (*breach).lock_wait_ns = wait.lock_wait_ns;
+        (*breach).cgroup_id = thread.cgroup_id;
+        (*breach).prev_cgroup_id = prev_cgroup_id;
+        (*breach).hardirq_ns = if same_cpu { cpu.hardirq_ns.saturating_sub(thread.hardirq_at_wake_ns) } else { 0 };
+        (*breach).softirq_ns = if same_cpu { cpu.softirq_ns.saturating_sub(thread.softirq_at_wake_ns) } else { 0 };
+        (*breach).throttled_ns = wait.throttled_ns;
+        copy(&raw const thread.comm, &raw mut (*breach).comm);
+        copy(&raw const thread.waker_comm, &raw mut (*breach).waker_comm);
+    }
+    prev.comm_into(breach.wrapping_byte_add(offset_of!(Breach, prev_comm)).cast());
+    entry.submit(BPF_RB_NO_WAKEUP);
+    0
+}

@@ -1,0 +1,382 @@
+//! The maps, the read-only configuration and the few operations that every signal shares: the clock, the histogram,
+//! the slot of a cgroup.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::map,
+    maps::{Array, HashMap, Queue, RingBuf},
+};
+use guard_common::{
+    config::{Config, Offsets},
+    hist::{BUCKETS, bucket_of},
+    maps::{CgroupKind, CgroupSlot, CpuState, Hist, TaskRec, ThreadKind, ThreadState, ThrottleState},
+    maps::{cgroup_hist, task_flags, thread_hist},
+};
+
+use crate::task::Task;
+
+/// What user space knows and these programs need; written once before load, then frozen.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: Config = Config {
+    fn_hrtimer_wakeup: 0,
+    fn_dl_task_timer: 0,
+    fn_cfs_period_timer: 0,
+    fn_tick: 0,
+    breach_ns: 0,
+    offsets: Offsets {
+        task_pid: 0,
+        task_tgid: 0,
+        task_comm: 0,
+        task_state: 0,
+        task_prio: 0,
+        task_policy: 0,
+        task_rt_priority: 0,
+        task_cgroups: 0,
+        task_pi_blocked_on: 0,
+        task_sched_task_group: 0,
+        task_cfs_rq: 0,
+        task_dl: 0,
+        task_dl_server: 0,
+        dl_entity_timer: 0,
+        css_set_cgroup: 0,
+        css_cgroup: 0,
+        cgroup_kn: 0,
+        kernfs_node_id: 0,
+        cfs_rq_tg: 0,
+        cfs_rq_rq: 0,
+        cfs_rq_throttle_count: 0,
+        cfs_rq_throttled_clock_self: 0,
+        cfs_rq_throttled_clock_self_time: 0,
+        rq_clock: 0,
+        rq_cpu: 0,
+        rq_rt_nr_running: 0,
+        tg_cgroup: 0,
+        tg_cfs_bandwidth: 0,
+        cfs_b_period_timer: 0,
+        cfs_b_nr_throttled: 0,
+        cfs_b_throttled_time: 0,
+        timer_softexpires: 0,
+        timer_function: 0,
+        timer_base: 0,
+        timer_is_soft: 0,
+        timer_base_offset: 0,
+        rt_mutex_waiter_lock: 0,
+        rt_mutex_owner: 0,
+        tg_cfs_rq: 0,
+    },
+    cgroup_slots: 0,
+    hists_per_cpu: 0,
+    cpus: 0,
+    task_mask: 0,
+    css_set_is_subsys: 0,
+    preempt_rt: 0,
+    throttled_time: 0,
+    irq: 0,
+    throttle_by_period: 0,
+};
+
+/// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.
+macro_rules! config {
+    ($($field:tt)+) => {
+        $crate::state::volatile(&raw const $crate::state::CONFIG.$($field)+)
+    };
+}
+pub(crate) use config;
+
+/// Reads `place`, which lies in [`CONFIG`]: `config!` is its only caller.
+#[inline(always)]
+pub(crate) fn volatile<T: Copy>(place: *const T) -> T {
+    // SAFETY: a static of plain integers, valid for the life of the program.
+    unsafe { core::ptr::read_volatile(place) }
+}
+
+// The sizes are set by user space at load; the numbers here are the smallest that load.
+const SIZED_AT_LOAD: u32 = 1;
+
+/// tid & task_mask → record. Written by the wake-up programs under the task's pi_lock or run-queue lock.
+#[map]
+static TASKS: Array<TaskRec> = Array::with_max_entries(SIZED_AT_LOAD, 0);
+/// tid & task_mask → throttled time of the task's cfs_rq when its wait began, ns; apart from the record, because it is
+/// touched only on nodes with quotas.
+#[map]
+static THROTTLE_STAMPS: Array<u64> = Array::with_max_entries(SIZED_AT_LOAD, 0);
+/// CPU-major histograms; see `guard_common::maps`. Each CPU writes its own part only.
+#[map]
+static HISTS: Array<Hist> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAPABLE);
+/// Cgroup id → slot. Preallocated; inserted here at first sight, removed by user space.
+#[map]
+static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(SIZED_AT_LOAD, 0);
+/// Slot → cgroup.
+#[map]
+static CGROUP_SLOTS: Array<CgroupSlot> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAPABLE);
+/// Cgroup slots that user space has cleared. Taken here at first sight of a cgroup.
+#[map]
+static FREE_CGROUPS: Queue<u32> = Queue::with_max_entries(SIZED_AT_LOAD, 0);
+/// Slot → watched thread.
+#[map]
+static THREADS: Array<ThreadState> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAPABLE);
+/// Thread slots that user space has cleared. Taken here at first sight of an RT thread.
+#[map]
+static FREE_THREADS: Queue<u32> = Queue::with_max_entries(SIZED_AT_LOAD, 0);
+/// CPU → state and counters. Each CPU writes its own entry only.
+#[map]
+static CPUS: Array<CpuState> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAPABLE);
+/// Address of a cfs_rq → when it was throttled. Preallocated; written under its run-queue lock.
+#[map]
+static THROTTLES: HashMap<u64, ThrottleState> = HashMap::with_max_entries(SIZED_AT_LOAD, 0);
+/// Breach records.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// CLOCK_MONOTONIC in ns, as cyclictest reads it.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// This CPU's number.
+#[inline(always)]
+pub(crate) fn this_cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
+/// The CPU that a program runs on: looked up once for each event.
+pub(crate) struct Cpu {
+    pub(crate) number: u32,
+    pub(crate) state: &'static mut CpuState,
+}
+
+impl Cpu {
+    #[inline(always)]
+    pub(crate) fn this() -> Option<Self> {
+        let number = this_cpu();
+        // SAFETY: the verifier proves the entry valid; only this CPU writes it.
+        CPUS.get_ptr_mut(number).map(|p| Self { number, state: unsafe { &mut *p } })
+    }
+
+    /// Counts a latency for a cgroup.
+    #[inline(always)]
+    pub(crate) fn count_cgroup(&self, slot: u32, kind: CgroupKind, ns: u64) {
+        self.count(cgroup_hist(slot, kind), ns);
+    }
+
+    /// Counts a latency for a watched thread.
+    #[inline(always)]
+    pub(crate) fn count_thread(&self, slot: u32, kind: ThreadKind, ns: u64) {
+        self.count(thread_hist(config!(cgroup_slots), slot, kind), ns);
+    }
+
+    /// Counts `ns` in histogram `index`.
+    #[inline(always)]
+    fn count(&self, index: u32, ns: u64) {
+        // SAFETY: the verifier proves the entry valid; only this CPU writes it.
+        let hist = HISTS.get_ptr_mut(self.number * config!(hists_per_cpu) + index).map(|p| unsafe { &mut *p });
+        let Some(hist) = hist else { return };
+        // The compiler knows that the bucket exists and would drop the comparison; the verifier has to see it.
+        let bucket = opaque(bucket_of(ns));
+        if bucket < BUCKETS {
+            hist.buckets[bucket] += 1;
+        }
+        if self.state.epoch & 1 == 0 {
+            extremes(&mut hist.max_ns[0], &mut hist.not_min_ns[0], ns);
+        } else {
+            extremes(&mut hist.max_ns[1], &mut hist.not_min_ns[1], ns);
+        }
+        // Last: whoever sees the new sum sees the new bucket.
+        hist.sum_ns += ns + 1;
+    }
+
+    /// From now on throttled time is looked at, on every CPU.
+    #[inline(always)]
+    pub(crate) fn note_quota(&self) {
+        if self.state.quota_seen == 0 {
+            note_quota_everywhere();
+        }
+    }
+}
+
+#[inline(never)]
+fn note_quota_everywhere() -> u32 {
+    // A bound that the verifier can see; the map ends it earlier.
+    for number in 0..8192 {
+        if number >= config!(cpus) {
+            break;
+        }
+        // SAFETY: the verifier proves the entry valid; the word is only ever set to one.
+        if let Some(state) = CPUS.get_ptr_mut(number).map(|p| unsafe { &mut *p }) {
+            state.quota_seen = 1;
+        }
+    }
+    0
+}
+
+/// The watched thread in `slot`.
+#[inline(always)]
+pub(crate) fn thread(slot: u32) -> Option<&'static mut ThreadState> {
+    // SAFETY: the verifier proves the entry valid; writers are ordered by the thread's own pi_lock and run-queue lock.
+    unsafe { THREADS.get_ptr_mut(slot).map(|p| &mut *p) }
+}
+
+/// The cgroup in `slot`.
+#[inline(always)]
+pub(crate) fn cgroup(slot: u32) -> Option<&'static mut CgroupSlot> {
+    // SAFETY: the verifier proves the entry valid; its counters are added to atomically.
+    unsafe { CGROUP_SLOTS.get_ptr_mut(slot).map(|p| &mut *p) }
+}
+
+/// Whatever record `tid` falls on, be it another task's.
+#[inline(always)]
+fn record(tid: u32) -> Option<&'static mut TaskRec> {
+    // SAFETY: the verifier proves the entry valid; writers are ordered by the task's pi_lock and run-queue lock.
+    unsafe { TASKS.get_ptr_mut(tid & config!(task_mask)).map(|p| &mut *p) }
+}
+
+/// Throttled time of the cfs_rq of `tid` when its wait began, ns.
+#[inline(always)]
+pub(crate) fn throttle_stamp(tid: u32) -> Option<&'static mut u64> {
+    // SAFETY: as for `record`.
+    unsafe { THROTTLE_STAMPS.get_ptr_mut(tid & config!(task_mask)).map(|p| &mut *p) }
+}
+
+/// The record of `tid`, if it has one.
+#[inline(always)]
+pub(crate) fn known_task(tid: u32) -> Option<&'static mut TaskRec> {
+    record(tid).filter(|r| r.tid == tid)
+}
+
+/// The record of `tid`; takes it over from another task unless that one is watched.
+#[inline(always)]
+pub(crate) fn task_record(tid: u32) -> Option<&'static mut TaskRec> {
+    let rec = record(tid)?;
+    if rec.tid != tid {
+        // This task's wait goes uncounted, or another's does.
+        if rec.thread != 0 || rec.wait_ns != 0 && rec.tid != 0 {
+            if let Some(cpu) = Cpu::this() {
+                cpu.state.lost_collisions += 1;
+            }
+        }
+        if rec.thread != 0 {
+            return None;
+        }
+        reset(rec, tid);
+    }
+    Some(rec)
+}
+
+/// Makes `rec` the blank record of `tid`. Volatile, because the compiler would call memset, a loop over bytes here.
+#[inline(always)]
+pub(crate) fn reset(rec: &mut TaskRec, tid: u32) {
+    // SAFETY: the fields of a valid record.
+    unsafe {
+        (&raw mut rec.wait_ns).write_volatile(0);
+        (&raw mut rec.css_set).write_volatile(0);
+        (&raw mut rec.tid).write_volatile(tid);
+        (&raw mut rec.thread).write_volatile(0);
+        (&raw mut rec.flags).write_volatile(0);
+    }
+}
+
+/// The same value, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(value: usize) -> usize {
+    let mut value = value;
+    // SAFETY: no instruction at all.
+    unsafe { core::arch::asm!("/* {0} */", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    value
+}
+
+#[inline(always)]
+fn extremes(max_ns: &mut u64, not_min_ns: &mut u64, ns: u64) {
+    if ns > *max_ns {
+        *max_ns = ns;
+    }
+    if !ns > *not_min_ns {
+        *not_min_ns = !ns;
+    }
+}
+
+/// The slot of the task's cgroup: remembered with the task while its css_set and the slots stay the same.
+#[inline(always)]
+pub(crate) fn cgroup_slot(cpu: &mut Cpu, task: Task, rec: &mut TaskRec) -> u32 {
+    let css_set = task.css_set();
+    let generation = cpu.state.generation as u16;
+    if rec.css_set == css_set.address() && rec.generation == generation {
+        if rec.cgroup_slot == 0 {
+            cpu.state.other_cgroups += 1;
+        }
+        return u32::from(rec.cgroup_slot);
+    }
+    // The task came from elsewhere: its throttled time there means nothing here. Or slots became free.
+    rec.flags &= !(task_flags::THROTTLE_STAMP | task_flags::NO_SLOT);
+    let slot = slot_of_cgroup(css_set.cgroup_id());
+    rec.cgroup_slot = slot as u16;
+    rec.generation = generation;
+    rec.css_set = css_set.address();
+    slot
+}
+
+/// The slot of the cgroup with this id, taking a free one at first sight; 0 ("other") when there is none.
+#[inline(never)]
+pub(crate) fn slot_of_cgroup(id: u64) -> u32 {
+    // SAFETY: values are whole words that only user space removes.
+    if let Some(slot) = unsafe { CGROUPS.get(id) } {
+        return *slot;
+    }
+    if let Ok(Some(slot)) = FREE_CGROUPS.pop() {
+        if CGROUPS.insert(id, slot, u64::from(BPF_NOEXIST)).is_ok() {
+            if let Some(cgroup) = cgroup(slot) {
+                cgroup.id = id;
+            }
+            return slot;
+        }
+        // Another CPU saw it first, or the bucket was busy.
+        let _ = FREE_CGROUPS.push(slot, 0);
+        // SAFETY: as above.
+        if let Some(slot) = unsafe { CGROUPS.get(id) } {
+            return *slot;
+        }
+    }
+    if let Some(cpu) = Cpu::this() {
+        cpu.state.other_cgroups += 1;
+    }
+    0
+}
+
+/// Adds to a counter that several CPUs write. The target has no atomic type in `core`, but the instruction exists.
+#[inline(always)]
+pub(crate) fn add(counter: &mut u64, n: u64) {
+    // SAFETY: a valid, aligned word of a map value.
+    unsafe { core::arch::asm!("lock *(u64 *)({p} + 0) += {n}", p = in(reg) &raw mut *counter, n = in(reg) n) };
+}
+
+/// Takes a free thread slot.
+#[inline(always)]
+pub(crate) fn take_thread_slot() -> Option<u32> {
+    FREE_THREADS.pop().ok().flatten()
+}
+
+/// Throttle bookkeeping of the cfs_rq at `address`.
+#[inline(always)]
+pub(crate) fn throttle_state(address: u64) -> Option<&'static mut ThrottleState> {
+    // SAFETY: the verifier proves the entry valid; writers hold the run-queue lock.
+    THROTTLES.get_ptr_mut(address).map(|p| unsafe { &mut *p })
+}
+
+/// The same, made at first sight.
+#[inline(always)]
+pub(crate) fn throttle_state_or_new(address: u64) -> Option<&'static mut ThrottleState> {
+    if throttle_state(address).is_none() {
+        let blank = ThrottleState { own_since_ns: 0, since_ns: 0, total_ns: 0 };
+        let _ = THROTTLES.insert(address, blank, u64::from(BPF_NOEXIST));
+    }
+    throttle_state(address)
+}
+
+/// Whether the task passed its exit or found no thread slot before.
+#[inline(always)]
+pub(crate) fn never_watch(rec: &TaskRec) -> bool {
+    rec.flags & (task_flags::EXITED | task_flags::NO_SLOT) != 0
+}

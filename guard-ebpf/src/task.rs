@@ -1,0 +1,266 @@
+//! Reads of kernel structs. Offsets come from the running kernel's BTF through the configuration.
+//!
+//! Arguments of tp_btf and fentry programs are typed pointers to the verifier: plain loads from them, and from
+//! pointers loaded from them, are checked against BTF at load and cannot fault. Everything else is read by
+//! bpf_probe_read_kernel, which can fail.
+
+use core::{ffi::c_void, ptr::read_volatile};
+
+use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, generated};
+use guard_common::config::NO_OFFSET;
+
+use crate::state::{Cpu, config};
+
+/// Effective kernel priorities below this are real-time, -1 being SCHED_DEADLINE.
+/// <https://elixir.bootlin.com/linux/v6.12/source/include/linux/sched/prio.h>
+pub(crate) const MAX_RT_PRIO: i32 = 100;
+const SCHED_FIFO: u32 = 1;
+const SCHED_RR: u32 = 2;
+pub(crate) const SCHED_DEADLINE: u32 = 6;
+
+macro_rules! load {
+    ($base:expr, $type:ty, $($offset:tt)+) => {
+        // SAFETY: the verifier checks this load against the struct's BTF.
+        unsafe { read_volatile($base.byte_add(config!(offsets.$($offset)+) as usize).cast::<$type>()) }
+    };
+}
+
+macro_rules! present {
+    ($($offset:tt)+) => {
+        config!(offsets.$($offset)+) != NO_OFFSET
+    };
+}
+
+/// Reads kernel memory at an address that the verifier does not know; counts a failure.
+#[inline(always)]
+pub(crate) fn probe<T: Copy>(address: u64) -> Option<T> {
+    // SAFETY: bpf_probe_read_kernel checks the address and reports a fault.
+    let value = unsafe { bpf_probe_read_kernel(address as *const T) };
+    if value.is_err() {
+        failed_read();
+    }
+    value.ok()
+}
+
+#[inline(always)]
+fn failed_read() {
+    if let Some(cpu) = Cpu::this() {
+        cpu.state.failed_reads += 1;
+    }
+}
+
+/// A task_struct.
+#[derive(Clone, Copy)]
+pub(crate) struct Task(*const u8);
+
+impl Task {
+    #[inline(always)]
+    pub(crate) fn from_arg(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    /// The task this program runs in: for an interrupt, the one it interrupted.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: a helper without arguments; the result is a typed pointer.
+        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+    }
+
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// tid in the initial pid namespace; 0 for every CPU's idle task.
+    #[inline(always)]
+    pub(crate) fn tid(self) -> u32 {
+        load!(self.0, u32, task_pid)
+    }
+
+    #[inline(always)]
+    pub(crate) fn tgid(self) -> u32 {
+        load!(self.0, u32, task_tgid)
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> u32 {
+        load!(self.0, u32, task_state)
+    }
+
+    /// Effective kernel priority, boosts included.
+    #[inline(always)]
+    pub(crate) fn prio(self) -> i32 {
+        load!(self.0, i32, task_prio)
+    }
+
+    #[inline(always)]
+    pub(crate) fn policy(self) -> u32 {
+        load!(self.0, u32, task_policy)
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_rt_policy(self) -> bool {
+        matches!(self.policy(), SCHED_FIFO | SCHED_RR | SCHED_DEADLINE)
+    }
+
+    #[inline(always)]
+    pub(crate) fn rt_priority(self) -> u32 {
+        load!(self.0, u32, task_rt_priority)
+    }
+
+    /// Copies the task's name to where it is wanted; the stack is too small for copies.
+    #[inline(always)]
+    pub(crate) fn comm_into(self, to: *mut [u8; 16]) {
+        let from = self.address() + u64::from(config!(offsets.task_comm));
+        // SAFETY: `to` is valid for 16 bytes, which the verifier checks; the helper checks the source.
+        if unsafe { generated::bpf_probe_read_kernel(to.cast(), 16, from as *const c_void) } != 0 {
+            failed_read();
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn css_set(self) -> CssSet {
+        CssSet(load!(self.0, *const u8, task_cgroups))
+    }
+
+    #[inline(always)]
+    pub(crate) fn cfs_rq(self) -> CfsRq {
+        CfsRq(load!(self.0, *const u8, task_cfs_rq))
+    }
+
+    /// Address of the rt_mutex_waiter of the lock that the task is blocked on; 0 for none.
+    #[inline(always)]
+    pub(crate) fn pi_blocked_on(self) -> u64 {
+        if !present!(task_pi_blocked_on) {
+            return 0;
+        }
+        load!(self.0, u64, task_pi_blocked_on)
+    }
+
+    /// Whether a SCHED_DEADLINE server (6.8 and later) is running this fair task.
+    #[inline(always)]
+    pub(crate) fn on_dl_server(self) -> bool {
+        if !present!(task_dl_server) {
+            return false;
+        }
+        load!(self.0, u64, task_dl_server) != 0
+    }
+
+    /// Address of the task's task_group.
+    #[inline(always)]
+    pub(crate) fn task_group(self) -> u64 {
+        load!(self.0, u64, task_sched_task_group)
+    }
+}
+
+/// A css_set.
+#[derive(Clone, Copy)]
+pub(crate) struct CssSet(*const u8);
+
+impl CssSet {
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Id of the cgroup in the hierarchy that holds the cpu controller.
+    #[inline(always)]
+    pub(crate) fn cgroup_id(self) -> u64 {
+        let first = load!(self.0, *const u8, css_set_cgroup);
+        if first.is_null() {
+            return 0;
+        }
+        let cgroup = if config!(css_set_is_subsys) != 0 { load!(first, *const u8, css_cgroup) } else { first };
+        if cgroup.is_null() {
+            return 0;
+        }
+        let kn = load!(cgroup, *const u8, cgroup_kn);
+        if kn.is_null() {
+            return 0;
+        }
+        load!(kn, u64, kernfs_node_id)
+    }
+}
+
+/// Id of the cgroup of the task_group at `address`.
+#[inline(always)]
+pub(crate) fn cgroup_id_of_group(address: u64) -> Option<u64> {
+    let cgroup: u64 = probe(address + u64::from(config!(offsets.tg_cgroup)))?;
+    let kn: u64 = probe(cgroup + u64::from(config!(offsets.cgroup_kn)))?;
+    probe(kn + u64::from(config!(offsets.kernfs_node_id)))
+}
+
+/// Address of the cfs_rq of the task_group at `address` on `cpu`.
+#[inline(always)]
+pub(crate) fn cfs_rq_of_group(address: u64, cpu: u32) -> Option<u64> {
+    let array: u64 = probe(address + u64::from(config!(offsets.tg_cfs_rq)))?;
+    probe(array + u64::from(cpu) * 8)
+}
+
+/// A cfs_rq: the fair run queue of one cgroup on one CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct CfsRq(*const u8);
+
+impl CfsRq {
+    #[inline(always)]
+    pub(crate) fn from_arg(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    pub(crate) fn task_group(self) -> u64 {
+        load!(self.0, u64, cfs_rq_tg)
+    }
+
+    /// RT tasks runnable on its run queue.
+    #[inline(always)]
+    pub(crate) fn rt_nr_running(self) -> u32 {
+        if self.0.is_null() {
+            return 0;
+        }
+        let rq = load!(self.0, *const u8, cfs_rq_rq);
+        if rq.is_null() { 0 } else { load!(rq, u32, rq_rt_nr_running) }
+    }
+}
+
+/// An hrtimer.
+#[derive(Clone, Copy)]
+pub(crate) struct Timer(*const u8);
+
+impl Timer {
+    #[inline(always)]
+    pub(crate) fn from_arg(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    pub(crate) fn function(self) -> u64 {
+        load!(self.0, u64, timer_function)
+    }
+
+    /// The requested expiry on CLOCK_MONOTONIC, ns: `_softexpires`, without the slack that `node.expires` has.
+    #[inline(always)]
+    pub(crate) fn expiry_ns(self) -> u64 {
+        let softexpires = load!(self.0, u64, timer_softexpires);
+        let base = load!(self.0, *const u8, timer_base);
+        if base.is_null() {
+            return softexpires;
+        }
+        softexpires.wrapping_sub(load!(base, u64, timer_base_offset))
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_soft(self) -> bool {
+        load!(self.0, u8, timer_is_soft) != 0
+    }
+}

@@ -1,0 +1,152 @@
+//! CPU lists in the form that the kernel reads and writes in cpuset files, sysfs and /proc: "0-3,8". Pure.
+
+use std::{fmt, ops::RangeInclusive, str::FromStr};
+
+use super::ParseError;
+
+/// The highest CPU number that is believed; the kernel's own limit (NR_CPUS) is 8192 at most.
+pub const MAX_CPU: u32 = u16::MAX as u32;
+
+/// A set of CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CpuList {
+    /// Ascending, with at least one absent CPU between two neighbours.
+    ranges: Vec<RangeInclusive<u32>>,
+}
+
+impl CpuList {
+    /// Whether the CPU is in the set.
+    #[must_use]
+    pub fn contains(&self, cpu: u32) -> bool {
+        self.ranges.iter().any(|range| range.contains(&cpu))
+    }
+
+    /// Its CPUs, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ranges.iter().cloned().flatten()
+    }
+
+    /// How many CPUs are in the set.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ranges.iter().map(|range| (range.end() - range.start()) as usize + 1).sum()
+    }
+
+    /// Whether the set is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    fn from_ranges(mut ranges: Vec<RangeInclusive<u32>>) -> Self {
+        ranges.sort_unstable_by_key(|range| *range.start());
+        let mut merged: Vec<RangeInclusive<u32>> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match merged.last_mut() {
+                Some(last) if *range.start() <= last.end().saturating_add(1) => {
+                    *last = *last.start()..=*last.end().max(range.end());
+                }
+                _ => merged.push(range),
+            }
+        }
+        Self { ranges: merged }
+    }
+}
+
+impl FromIterator<u32> for CpuList {
+    fn from_iter<I: IntoIterator<Item = u32>>(cpus: I) -> Self {
+        Self::from_ranges(cpus.into_iter().map(|cpu| cpu..=cpu).collect())
+    }
+}
+
+impl FromStr for CpuList {
+    type Err = ParseError;
+
+    /// Reads "0-3,8"; an empty text is the empty set.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let bad = || ParseError::new("a CPU list such as 0-3,8", text);
+        let number = |digits: &str| -> Result<u32, ParseError> {
+            // u32::from_str would take a sign.
+            if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(bad());
+            }
+            digits.parse().ok().filter(|cpu| *cpu <= MAX_CPU).ok_or_else(bad)
+        };
+        let trimmed = text.trim();
+        if trimmed.is_empty() {
+            return Ok(Self::default());
+        }
+        let ranges = trimmed
+            .split(',')
+            .map(|part| {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                let (first, last) = (number(first)?, number(last)?);
+                if first > last { Err(bad()) } else { Ok(first..=last) }
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::from_ranges(ranges))
+    }
+}
+
+impl fmt::Display for CpuList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, range) in self.ranges.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            if range.start() == range.end() {
+                write!(f, "{}", range.start())?;
+            } else {
+                write!(f, "{}-{}", range.start(), range.end())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        for (text, cpus) in [
+            ("0-3,8\n", vec![0, 1, 2, 3, 8]),
+            ("0\n", vec![0]),
+            ("\n", vec![]),
+            ("2,0-1", vec![0, 1, 2]),
+            ("1-3,2-5", vec![1, 2, 3, 4, 5]),
+        ] {
+            let list: CpuList = text.parse().unwrap();
+            assert_eq!(list.iter().collect::<Vec<_>>(), cpus, "{text:?}");
+            assert_eq!(list.len(), cpus.len());
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_cpu_list() {
+        for text in ["a", "-1", "1-", "3-1", "1,,2", "+1", "0-4294967295", "1 2", "(null)"] {
+            assert!(text.parse::<CpuList>().is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in ".*") {
+            let _ = text.parse::<CpuList>();
+        }
+
+        #[test]
+        fn what_is_written_is_read_back_as_the_same_set(cpus in proptest::collection::btree_set(0_u32..300, 0..80)) {
+            let list: CpuList = cpus.iter().copied().collect();
+            let read: CpuList = list.to_string().parse().unwrap();
+            prop_assert_eq!(&read, &list);
+            prop_assert_eq!(read.iter().collect::<BTreeSet<_>>(), cpus.clone());
+            prop_assert!((0..300).all(|cpu| read.contains(cpu) == cpus.contains(&cpu)));
+        }
+    }
+}

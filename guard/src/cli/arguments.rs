@@ -1,0 +1,104 @@
+//! Arguments that several subcommands share, and their values: durations such as "10s", cgroup patterns, thread ids.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::control::{Selection, Watch};
+use crate::inventory::CgroupFilter;
+
+/// What to watch.
+#[derive(Debug, Args)]
+pub(super) struct WatchArguments {
+    /// Only cgroups that this pattern matches, by path or by name, id or pod of the container; `*` matches "/" too. May
+    /// be repeated.
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    cgroup: Vec<String>,
+    /// Only this thread, whatever its scheduling policy. May be repeated; adds to --cgroup.
+    #[arg(long, value_name = "TID", value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    tid: Vec<u32>,
+    /// A wake-up of a watched thread that takes longer is recorded one by one, as a late one.
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = threshold)]
+    threshold: Duration,
+    /// Let the kernel time guard's own programs, for the report's overhead (makes every event a little slower).
+    #[arg(long)]
+    run_time_stats: bool,
+}
+
+impl WatchArguments {
+    /// The same for the control room.
+    pub(super) fn watch(&self) -> Watch {
+        Watch {
+            selection: Selection { cgroups: self.cgroup.clone(), tids: self.tid.clone() },
+            threshold: self.threshold,
+            run_time_stats: self.run_time_stats,
+        }
+    }
+}
+
+/// A pattern, checked.
+fn glob(text: &str) -> Result<String, String> {
+    CgroupFilter::new(&[text]).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A time with its unit: "10s", "500ms", "1m 30s".
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| "want a number and a unit, such as 10s, 500ms or 1m".to_owned())?;
+    Duration::try_from(parsed).map_err(|_| "want a time that is not negative".to_owned())
+}
+
+fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let value = duration(text)?;
+    if value < least || value > most {
+        return Err(format!("want {least:?} to {most:?}"));
+    }
+    Ok(value)
+}
+
+/// How long to measure: 10 ms to 366 days.
+pub(super) fn window(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(10), Duration::from_secs(366 * 86_400))
+}
+
+/// How often to say something: 100 ms, below which guard itself would be a load, to 1 h.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(100), Duration::from_secs(3_600))
+}
+
+/// When a wake-up is late: 1 us, the resolution of the histograms, to 10 s.
+fn threshold(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_micros(1), Duration::from_secs(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn people_write_times_with_units() {
+        for (text, ms) in
+            [("10s", 10_000), ("500ms", 500), ("1m", 60_000), ("1m 30s", 90_000), ("1.5s", 1_500), ("2h", 7_200_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_without_unit_or_below_zero_is_refused_with_an_example() {
+        for text in ["", "10", "s", "ten s", "1x", "-", "1 s s"] {
+            assert!(duration(text).unwrap_err().contains("such as 10s"), "{text}");
+        }
+        assert!(duration("-5s").is_err());
+        assert_eq!(window("1ms").unwrap_err(), "want 10ms to 31622400s");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,20}") {
+            let _ = duration(&text);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Keeps guard's own thread off the CPUs that are reserved for real-time work.
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::cgroup::CpuList;
+use crate::inventory::Topology;
+
+/// Takes the isolated (isolcpus=) and tickless (nohz_full=) CPUs out of this thread's affinity. Nothing changes where
+/// there are none, or where no other CPU would be left.
+pub(super) fn leave_reserved_cpus(topology: &Topology) {
+    let now = match sched_getaffinity(None) {
+        Ok(now) => now,
+        Err(error) => return tracing::warn!("sched_getaffinity: {error}; guard stays on the CPUs it was started on"),
+    };
+    let allowed: CpuList =
+        (0..CpuSet::MAX_CPU).filter(|cpu| now.is_set(*cpu)).filter_map(|cpu| u32::try_from(cpu).ok()).collect();
+    let Some(wanted) = housekeeping(&allowed, topology) else { return };
+    let mut set = CpuSet::new();
+    wanted.iter().filter_map(|cpu| usize::try_from(cpu).ok()).for_each(|cpu| set.set(cpu));
+    match sched_setaffinity(None, &set) {
+        Ok(()) => tracing::info!("guard runs on CPUs {wanted}"),
+        Err(error) => tracing::warn!("sched_setaffinity to CPUs {wanted}: {error}; guard stays on CPUs {allowed}"),
+    }
+}
+
+/// The CPUs of `allowed` that are not reserved; none when that changes nothing or leaves nothing.
+fn housekeeping(allowed: &CpuList, topology: &Topology) -> Option<CpuList> {
+    let reserved = |cpu: u32| {
+        topology.isolated.contains(cpu) || topology.nohz_full.as_ref().is_some_and(|tickless| tickless.contains(cpu))
+    };
+    let wanted: CpuList = allowed.iter().filter(|cpu| !reserved(*cpu)).collect();
+    (!wanted.is_empty() && wanted != *allowed).then_some(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> CpuList {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn isolated_and_tickless_cpus_are_left() {
+        for (allowed, isolated, nohz_full, wanted) in [
+            ("0-3", "2-3", None, Some("0-1")),
+            ("0-3", "3", Some("2"), Some("0-1")),
+            ("0-3", "", Some("1-3"), Some("0")),
+            ("0-3", "", None, None),
+            ("0-3", "8", Some(""), None),
+            ("2-3", "2-3", None, None),
+        ] {
+            let topology = Topology { isolated: list(isolated), nohz_full: nohz_full.map(list), ..Topology::default() };
+            assert_eq!(housekeeping(&list(allowed), &topology), wanted.map(list), "{allowed} {isolated} {nohz_full:?}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Instants of the kernel side (CLOCK_MONOTONIC) as wall time.
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::kernel::monotonic_ns;
+
+/// The distance from CLOCK_MONOTONIC to wall time at one moment.
+///
+/// It is taken anew for every Snapshot, so a step of the wall clock shifts the instants of a whole Snapshot together
+/// and never the latencies in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WallClock {
+    offset_ns: i128,
+}
+
+impl WallClock {
+    /// The distance now.
+    pub(super) fn now() -> Self {
+        Self { offset_ns: Timestamp::now().as_nanosecond() - i128::from(monotonic_ns()) }
+    }
+
+    /// A given distance.
+    #[cfg(test)]
+    pub(super) fn with_offset_ns(offset_ns: i128) -> Self {
+        Self { offset_ns }
+    }
+
+    /// A CLOCK_MONOTONIC instant in RFC 3339, to the microsecond.
+    pub(super) fn rfc3339(self, monotonic_ns: u64) -> String {
+        let ns = i128::from(monotonic_ns) + self.offset_ns;
+        // An instant outside of jiff's years cannot come from a clock; the epoch then says "no time" in a valid form.
+        let at = Timestamp::from_nanosecond(ns).unwrap_or(Timestamp::UNIX_EPOCH);
+        format!("{at:.6}")
+    }
+}
+
+/// CPU time that this process has used since its start, ns.
+pub(super) fn process_cpu_ns() -> u64 {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    let duration = SignedDuration::new(used.tv_sec, i32::try_from(used.tv_nsec).unwrap_or(0));
+    u64::try_from(duration.as_nanos()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monotonic_instant_becomes_an_rfc_3339_instant() {
+        let clock = WallClock::with_offset_ns(1_700_000_000_000_000_000);
+        assert_eq!(clock.rfc3339(1_234_567_890), "2023-11-14T22:13:21.234567Z");
+        assert_eq!(clock.rfc3339(0), "2023-11-14T22:13:20.000000Z");
+    }
+
+    #[test]
+    fn now_is_now() {
+        let before = Timestamp::now();
+        let shown: Timestamp = WallClock::now().rfc3339(monotonic_ns()).parse().unwrap();
+        let apart = shown.duration_since(before).abs();
+        assert!(apart < SignedDuration::from_secs(5), "{apart}");
+    }
+
+    #[test]
+    fn no_instant_panics() {
+        assert_eq!(
+            WallClock::with_offset_ns(i128::from(i64::MAX) * 1_000).rfc3339(u64::MAX),
+            "1970-01-01T00:00:00.000000Z"
+        );
+    }
+}

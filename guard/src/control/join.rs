@@ -1,0 +1,590 @@
+//! Joins what the kernel counted with who is on the node and what the cgroup files say. Pure: everything it needs is
+//! handed in.
+
+use std::collections::{HashMap, HashSet};
+
+use guard_common::event::{self, BreachKind, breach_flags};
+use guard_common::maps::TimerKind;
+
+use super::accumulate::Sum;
+use super::clock::WallClock;
+use super::meter::Reading;
+use super::order;
+use super::selection::Keep;
+use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
+use crate::kernel::sample::{CgroupSample, ThreadSample};
+use crate::snapshot::{
+    Breach, Cgroup, CpuStat, Evidence, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread,
+    Throttle, Timer, WakeupPair, Window,
+};
+
+/// Name of all cgroups that found no slot.
+const OTHER: &str = "(other)";
+
+/// What guard's own process cost in the window.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OwnCost {
+    /// CPU time as a fraction of one CPU.
+    pub(super) cpu_fraction: f64,
+    /// Resident memory, bytes.
+    pub(super) memory_bytes: u64,
+}
+
+/// Who is on the node, and what the files of their cgroups say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// The machine.
+    pub(super) node: Node,
+    /// Cgroups by id: at least those in the sample and those with a quota.
+    pub(super) cgroups: HashMap<u64, (CgroupInfo, Reading)>,
+    /// Threads by tid: at least those in the sample that still live, and those that the user named.
+    pub(super) threads: HashMap<u32, KnownThread>,
+}
+
+/// A thread by its names.
+#[derive(Clone, Debug)]
+pub(super) struct KnownThread {
+    /// The thread.
+    pub(super) info: ThreadInfo,
+    /// CPUs it may run on, in list form; absent when it ended before they were read.
+    pub(super) affinity: Option<String>,
+    /// Whether it has ended since.
+    pub(super) ended: bool,
+}
+
+/// The Snapshot of a window.
+pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, cost: OwnCost) -> Snapshot {
+    let Sum { sample, missed } = sum;
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a window is positive and far below 2^53 ns"
+    )]
+    let start_ns = sample.at_ns.saturating_sub((sample.seconds * 1e9) as u64);
+    let source = throttle_source(&sample.signals);
+    let (events, ns_per_event) = sample.events.unzip();
+
+    let mut cgroups: Vec<Cgroup> = with_idle_quotas(sample.cgroups, known)
+        .into_iter()
+        .map(|cgroup| {
+            let of = known.cgroups.get(&cgroup.id);
+            join_cgroup(cgroup, of.map(|(info, _)| info), of.map(|(_, reading)| *reading).unwrap_or_default(), source)
+        })
+        .collect();
+    name_throttlers(&mut cgroups);
+    // The kernel side counts skipped cycles per thread only.
+    for cgroup in &mut cgroups {
+        cgroup.timer.missed = missed.get(&cgroup.id).copied().unwrap_or(0);
+    }
+
+    // A thread that waits for its first switch-in has a slot already, but no process yet: see `add_unseen`.
+    let seen = sample.threads.into_iter().filter(|thread| thread.pid != 0);
+    let mut threads: Vec<Thread> = seen.map(|thread| join_thread(thread, known)).collect();
+    add_unseen(&mut threads, keep, known);
+
+    let mut breaches: Vec<Breach> = sample.breaches.iter().map(|breach| join_breach(breach, known, clock)).collect();
+
+    keep.apply(&mut cgroups, &mut threads, &mut breaches);
+    order::cgroups(&mut cgroups);
+    order::threads(&mut threads);
+
+    Snapshot {
+        schema: SCHEMA,
+        node: known.node.clone(),
+        window: Window { start: clock.rfc3339(start_ns), seconds: sample.seconds },
+        signals: sample.signals,
+        overhead: Overhead {
+            ns_per_event,
+            events,
+            cpu_fraction: cost.cpu_fraction,
+            memory_bytes: cost.memory_bytes,
+            map_bytes: sample.map_bytes,
+            lost: sample.lost,
+            user_rest_ns: sample.user_rest_ns,
+        },
+        cgroups,
+        threads,
+        cpus: sample.cpus,
+        breaches,
+        actions: Vec::new(),
+    }
+}
+
+/// Where the kernel side takes throttles from, in the words of [`Throttle::source`].
+pub(super) fn throttle_source(signals: &[Signal]) -> &'static str {
+    let seen = |s: &&Signal| s.name == "throttle" && matches!(s.state, SignalState::Active | SignalState::Degraded);
+    match signals.iter().find(seen).map(|s| s.source.as_str()) {
+        Some(source) if source.contains("fentry") => "fentry",
+        Some(source) if source.contains("period") || source.contains("hrtimer") => "period_timer",
+        _ => "cpu.stat",
+    }
+}
+
+/// Adds the cgroups that counted nothing in the kernel but were throttled by their cpu.stat.
+fn with_idle_quotas(mut samples: Vec<CgroupSample>, known: &Known) -> Vec<CgroupSample> {
+    let sampled: HashSet<u64> = samples.iter().map(|c| c.id).collect();
+    let missing = known
+        .cgroups
+        .iter()
+        .filter(|(id, (_, c))| !sampled.contains(id) && c.cpu_stat.is_some_and(|stat| stat.nr_throttled > 0))
+        .map(|(id, _)| CgroupSample { id: *id, ..CgroupSample::default() });
+    samples.extend(missing);
+    samples
+}
+
+fn join_cgroup(sample: CgroupSample, info: Option<&CgroupInfo>, reading: Reading, source: &'static str) -> Cgroup {
+    Cgroup {
+        path: info.map_or_else(|| nameless(sample.id), |info| info.path.clone()),
+        id: sample.id,
+        class: info.map(|info| info.class).unwrap_or_default(),
+        container: info.and_then(|info| info.container.clone()),
+        throttle: join_throttle(&sample, reading, source),
+        wakeup: WakeupPair {
+            rt: Latency(sample.wake_rt),
+            fair: Latency(sample.wake_fair),
+            throttled: Latency(sample.throttled_wait),
+        },
+        // Cycles are counted per thread: see `snapshot`.
+        timer: Timer {
+            irq: Latency(sample.timer_irq),
+            thread: Latency(sample.timer_thread),
+            user: Latency(sample.timer_user),
+            missed: 0,
+        },
+        lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts },
+        cpu_pressure: reading.pressure,
+    }
+}
+
+/// Count and durations from the kernel side where it sees them, else from cpu.stat; absent (no source) for a cgroup
+/// that has neither a quota nor a throttle.
+fn join_throttle(sample: &CgroupSample, reading: Reading, source: &'static str) -> Throttle {
+    let Reading { quota, cpu_stat, .. } = reading;
+    let moved = cpu_stat.is_some_and(|stat| stat != CpuStat::default());
+    if quota.is_none() && sample.throttles == 0 && !moved {
+        return Throttle::default();
+    }
+
+    let (count, total_ns) = match (source, cpu_stat) {
+        ("cpu.stat", Some(stat)) => (stat.nr_throttled, stat.throttled_ns),
+        ("cpu.stat", None) => return Throttle { quota, ..Throttle::default() },
+        // The kernel's counter knows more than the single durations, except before its first reading.
+        _ => (sample.throttles, sample.throttled_time_ns.unwrap_or(0).max(sample.throttle.sum_ns())),
+    };
+    Throttle {
+        count,
+        total_ns,
+        duration: Latency(sample.throttle.clone()),
+        by: None,
+        source: Some(source.to_owned()),
+        cpu_stat,
+        quota,
+    }
+}
+
+/// Sets `throttle.by`: the nearest cgroup, itself or an ancestor, that was throttled in the window.
+fn name_throttlers(cgroups: &mut [Cgroup]) {
+    let throttled: HashSet<String> = cgroups
+        .iter()
+        .filter(|c| c.throttle.count > 0 || c.throttle.cpu_stat.is_some_and(|stat| stat.nr_throttled > 0))
+        .map(|c| c.path.clone())
+        .collect();
+    for cgroup in cgroups {
+        cgroup.throttle.by = self_and_ancestors(&cgroup.path).find(|path| throttled.contains(*path)).map(str::to_owned);
+    }
+}
+
+/// "/a/b", "/a", "/".
+fn self_and_ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| match path.rsplit_once('/') {
+        Some(("", "")) | None => None,
+        Some(("", _)) => Some("/"),
+        Some((parent, _)) => Some(parent),
+    })
+}
+
+fn join_thread(sample: ThreadSample, known: &Known) -> Thread {
+    // A thread that ended cannot be what now has its tid.
+    let of = known.threads.get(&sample.tid).filter(|of| of.ended == sample.exited);
+    Thread {
+        tid: sample.tid,
+        pid: sample.pid,
+        // Programs rename their threads after the first switch-in that the kernel side keeps.
+        comm: of.map_or(sample.comm, |k| k.info.comm.clone()),
+        cgroup: path_of(sample.cgroup_id, known),
+        policy: Policy::from_raw(sample.policy).name().to_owned(),
+        prio: sample.rt_priority,
+        affinity: of.and_then(|k| k.affinity.clone()),
+        exited: sample.exited,
+        period_ns: sample.period_ns,
+        timer_kind: timer_kind_name(sample.timer_kind),
+        timer: Timer {
+            irq: Latency(sample.timer_irq),
+            thread: Latency(sample.timer_thread),
+            user: Latency(sample.timer_user),
+            missed: sample.missed,
+        },
+        user_estimated: sample.user_estimated,
+        wakeup: Latency(sample.wakeup),
+        lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts },
+        breaches: sample.breaches,
+        budget_ns: (sample.budget_ns > 0).then_some(sample.budget_ns),
+    }
+}
+
+/// Adds the threads that the user named and that were not on a CPU in the window, or ended before they were.
+fn add_unseen(threads: &mut Vec<Thread>, keep: &Keep, known: &Known) {
+    let Keep::Some { tids, .. } = keep else { return };
+    let sampled: HashSet<u32> = threads.iter().map(|t| t.tid).collect();
+    for of in tids.iter().filter(|tid| !sampled.contains(tid)).filter_map(|tid| known.threads.get(tid)) {
+        threads.push(Thread {
+            tid: of.info.tid,
+            pid: of.info.tgid,
+            comm: of.info.comm.clone(),
+            cgroup: of.info.cgroup.clone().unwrap_or_default(),
+            policy: of.info.policy.name().to_owned(),
+            prio: of.info.rt_priority,
+            affinity: of.affinity.clone(),
+            exited: of.ended,
+            ..Thread::default()
+        });
+    }
+}
+
+fn join_breach(record: &event::Breach, known: &Known, clock: WallClock) -> Breach {
+    let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
+    let comm = comm_of(&record.comm);
+    let timer = record.kind == BreachKind::Timer as u32;
+    let what = if timer { "after its timer expired" } else { "after it became runnable" };
+    let wait_since_ns =
+        [record.waking_ns, record.expired_ns, record.since_ns].into_iter().find(|ns| *ns > 0).unwrap_or(0);
+    Breach {
+        at: clock.rfc3339(record.switched_in_ns),
+        tid: record.tid,
+        cgroup: path_of(record.cgroup_id, known),
+        kind: if timer { "timer" } else { "wakeup" }.to_owned(),
+        latency_ns,
+        cause: "unknown".to_owned(),
+        culprit: None,
+        shares: [("unknown".to_owned(), latency_ns)].into(),
+        sentence: format!(
+            "{comm} (tid {}) came on CPU {} {} us {what}; the cause is unknown",
+            record.tid,
+            record.cpu,
+            latency_ns / 1_000
+        ),
+        comm,
+        evidence: Evidence {
+            cpu: record.cpu,
+            waker_cpu: record.waker_cpu,
+            irq_delay_ns: (timer && record.expired_ns > 0).then(|| record.expired_ns.saturating_sub(record.since_ns)),
+            wait_ns: record.switched_in_ns.saturating_sub(wait_since_ns),
+            hardirq_ns: record.hardirq_ns,
+            softirq_ns: record.softirq_ns,
+            throttled_ns: record.throttled_ns,
+            lock_wait_ns: record.lock_wait_ns,
+            lock_owner: record.lock_owner,
+            prev_tid: record.prev_tid,
+            prev_comm: comm_of(&record.prev_comm),
+            prev_prio: record.prev_prio,
+            prev_cgroup: (record.prev_cgroup_id > 0).then(|| path_of(record.prev_cgroup_id, known)),
+            waker: record.waker,
+            waker_comm: comm_of(&record.waker_comm),
+            flags: flag_names(record.flags),
+        },
+    }
+}
+
+fn path_of(id: u64, known: &Known) -> String {
+    known.cgroups.get(&id).map_or_else(|| nameless(id), |(info, _)| info.path.clone())
+}
+
+fn nameless(id: u64) -> String {
+    if id == 0 { OTHER.to_owned() } else { format!("(id {id})") }
+}
+
+fn comm_of(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn timer_kind_name(kind: u32) -> Option<String> {
+    let name = [
+        (TimerKind::Sleeper, "sleeper"),
+        (TimerKind::SleeperSoft, "softirq-sleeper"),
+        (TimerKind::Deadline, "deadline"),
+        (TimerKind::CallbackHard, "callback"),
+        (TimerKind::CallbackSoft, "softirq-callback"),
+    ]
+    .into_iter()
+    .find(|(k, _)| *k as u32 == kind);
+    name.map(|(_, name)| name.to_owned())
+}
+
+fn flag_names(flags: u32) -> Vec<String> {
+    [
+        (breach_flags::PREEMPTED, "preempted"),
+        (breach_flags::REMOTE_TIMER, "remote_timer"),
+        (breach_flags::MIGRATED, "migrated"),
+        (breach_flags::RT_STOLEN, "rt_stolen"),
+        (breach_flags::LOCK, "lock"),
+        (breach_flags::SOFT_TIMER, "soft_timer"),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| flags & bit != 0)
+    .map(|(_, name)| name.to_owned())
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+    use crate::kernel::sample::KernelSample;
+    use crate::snapshot::{Class, Histogram, Quota};
+
+    const CLOCK: fn() -> WallClock = || WallClock::with_offset_ns(1_700_000_000_000_000_000);
+
+    fn of(values: &[u64]) -> Histogram {
+        let mut h = Histogram::default();
+        values.iter().for_each(|v| h.record(*v));
+        h
+    }
+
+    fn info(id: u64, path: &str) -> CgroupInfo {
+        CgroupInfo { path: path.into(), id, container: None, class: Class::Ls, vanished: false }
+    }
+
+    fn limited(nr_throttled: u64) -> Reading {
+        Reading {
+            quota: Some(Quota { quota_us: 20_000, period_us: 100_000 }),
+            cpu_stat: Some(CpuStat { nr_periods: 10, nr_throttled, throttled_ns: nr_throttled * 1_000 }),
+            pressure: None,
+        }
+    }
+
+    fn known(cgroups: &[(u64, &str, Reading)]) -> Known {
+        let cgroups = cgroups.iter().map(|(id, path, reading)| (*id, (info(*id, path), *reading))).collect();
+        Known { cgroups, ..Known::default() }
+    }
+
+    fn thread(tid: u32, comm: &str, ended: bool) -> KnownThread {
+        let info = ThreadInfo {
+            tid,
+            tgid: tid,
+            comm: comm.into(),
+            policy: Policy::Other,
+            rt_priority: 0,
+            nice: 0,
+            kernel: false,
+            start_ticks: 1,
+            cgroup: Some("/a".into()),
+        };
+        KnownThread { info, affinity: Some("0-1".into()), ended }
+    }
+
+    fn signal(source: &str) -> Vec<Signal> {
+        let state = SignalState::Degraded;
+        vec![Signal { name: "throttle".into(), source: source.into(), state, reason: None }]
+    }
+
+    fn joined(sample: KernelSample, known: &Known, keep: &Keep) -> Snapshot {
+        snapshot(Sum { sample, ..Sum::default() }, known, keep, CLOCK(), OwnCost::default())
+    }
+
+    fn counted(id: u64) -> CgroupSample {
+        CgroupSample { id, wake_fair: of(&[5_000]), ..CgroupSample::default() }
+    }
+
+    #[test]
+    fn the_window_begins_before_the_sample_by_its_length() {
+        let sample = KernelSample { at_ns: 12_000_000_000, seconds: 10.0, ..KernelSample::default() };
+        let window = joined(sample, &Known::default(), &Keep::All).window;
+        assert_eq!((window.start.as_str(), window.seconds), ("2023-11-14T22:13:22.000000Z", 10.0));
+    }
+
+    #[test]
+    fn cgroups_are_named_and_the_nameless_are_told_apart() {
+        let sample = KernelSample { cgroups: vec![counted(0), counted(5), counted(6)], ..KernelSample::default() };
+        let snapshot = joined(sample, &known(&[(5, "/a", Reading::default())]), &Keep::All);
+        let paths: HashSet<&str> = snapshot.cgroups.iter().map(|c| c.path.as_str()).collect();
+        assert_eq!(paths, HashSet::from(["(other)", "/a", "(id 6)"]));
+    }
+
+    #[test]
+    fn the_nearest_throttled_ancestor_is_blamed() {
+        let mut own = counted(3);
+        own.throttles = 2;
+        let sample = KernelSample {
+            cgroups: vec![counted(1), counted(2), own, counted(4), counted(5)],
+            signals: signal("tp_btf hrtimer_expire_entry of sched_cfs_period_timer; cpu.stat"),
+            ..KernelSample::default()
+        };
+        let known = known(&[
+            (1, "/", Reading::default()),
+            (2, "/a", limited(4)),
+            (3, "/a/own", limited(2)),
+            (4, "/a/b/c", Reading::default()),
+            (5, "/ab", Reading::default()),
+        ]);
+        let snapshot = joined(sample, &known, &Keep::All);
+        let by: HashMap<&str, Option<&str>> =
+            snapshot.cgroups.iter().map(|c| (c.path.as_str(), c.throttle.by.as_deref())).collect();
+        assert_eq!(
+            by,
+            HashMap::from([
+                ("/", None),
+                ("/a", Some("/a")),
+                ("/a/own", Some("/a/own")),
+                ("/a/b/c", Some("/a")),
+                ("/ab", None)
+            ])
+        );
+    }
+
+    #[test]
+    fn throttles_come_from_the_best_source_and_stand_beside_cpu_stat() {
+        for (source, name, count, total_ns) in [
+            ("fexit throttle_cfs_rq, fentry unthrottle_cfs_rq; cpu.stat", "fentry", 3, 700),
+            ("tp_btf hrtimer_expire_entry of sched_cfs_period_timer; cpu.stat", "period_timer", 3, 900),
+            ("cpu.stat", "cpu.stat", 4, 4_000),
+        ] {
+            let cgroup = CgroupSample {
+                throttles: 3,
+                throttle: of(&[300, 400]),
+                throttled_time_ns: (name == "period_timer").then_some(900),
+                ..counted(1)
+            };
+            let sample = KernelSample { cgroups: vec![cgroup], signals: signal(source), ..KernelSample::default() };
+            let throttle = joined(sample, &known(&[(1, "/a", limited(4))]), &Keep::All).cgroups.remove(0).throttle;
+            assert_eq!((throttle.source.as_deref(), throttle.count, throttle.total_ns), (Some(name), count, total_ns));
+            assert_eq!(throttle.cpu_stat.map(|s| s.nr_throttled), Some(4));
+        }
+    }
+
+    #[test]
+    fn a_cgroup_without_quota_has_no_throttles_rather_than_none() {
+        let sample = KernelSample { cgroups: vec![counted(1)], ..KernelSample::default() };
+        let cpu_stat = Some(CpuStat::default());
+        let known = known(&[(1, "/a", Reading { cpu_stat, ..Reading::default() })]);
+        assert_eq!(joined(sample, &known, &Keep::All).cgroups[0].throttle, Throttle::default());
+    }
+
+    #[test]
+    fn a_quota_that_nobody_could_read_is_not_reported_as_never_throttling() {
+        let sample = KernelSample { cgroups: vec![counted(1)], signals: signal("cpu.stat"), ..KernelSample::default() };
+        let known = known(&[(1, "/a", Reading { cpu_stat: None, ..limited(0) })]);
+        let throttle = joined(sample, &known, &Keep::All).cgroups.remove(0).throttle;
+        assert!(throttle.source.is_none() && throttle.quota.is_some());
+    }
+
+    #[test]
+    fn a_cgroup_that_only_cpu_stat_saw_throttled_is_reported() {
+        let known = known(&[(1, "/a", limited(4)), (2, "/idle", limited(0))]);
+        let snapshot = joined(KernelSample::default(), &known, &Keep::All);
+        assert_eq!(snapshot.cgroups.iter().map(|c| c.path.as_str()).collect::<Vec<_>>(), ["/a"]);
+    }
+
+    #[test]
+    fn missed_cycles_stand_in_their_cgroup() {
+        let sample = KernelSample { cgroups: vec![counted(1), counted(2)], ..KernelSample::default() };
+        let sum = Sum { sample, missed: HashMap::from([(1, 12), (9, 5)]) };
+        let cgroups = snapshot(sum, &Known::default(), &Keep::All, CLOCK(), OwnCost::default()).cgroups;
+        let missed: HashMap<u64, u64> = cgroups.iter().map(|c| (c.id, c.timer.missed)).collect();
+        assert_eq!(missed, HashMap::from([(1, 12), (2, 0)]));
+    }
+
+    #[test]
+    fn a_live_thread_is_called_by_its_name_of_now_and_an_ended_one_by_its_own() {
+        let sample = |exited| KernelSample {
+            threads: vec![ThreadSample {
+                tid: 7,
+                pid: 7,
+                comm: "before".into(),
+                policy: 1,
+                exited,
+                ..ThreadSample::default()
+            }],
+            ..KernelSample::default()
+        };
+        let mut known = Known::default();
+        known.threads.insert(7, thread(7, "after", false));
+        let live = joined(sample(false), &known, &Keep::All).threads.remove(0);
+        assert_eq!(
+            (live.comm.as_str(), live.affinity.as_deref(), live.policy.as_str()),
+            ("after", Some("0-1"), "FIFO")
+        );
+        let ended = joined(sample(true), &known, &Keep::All).threads.remove(0);
+        assert_eq!((ended.comm.as_str(), ended.affinity, ended.exited), ("before", None, true));
+    }
+
+    #[test]
+    fn a_named_thread_is_shown_even_if_it_never_ran_and_its_end_is_said() {
+        let mut known = Known::default();
+        known.threads.insert(7, thread(7, "idle", false));
+        known.threads.insert(8, thread(8, "ended", true));
+        known.threads.insert(9, thread(9, "unnamed", false));
+        let keep = Keep::Some { paths: HashSet::new(), tids: vec![7, 8] };
+        let slot = ThreadSample { tid: 7, ..ThreadSample::default() };
+        let sample = KernelSample { threads: vec![slot], ..KernelSample::default() };
+        let threads = joined(sample, &known, &keep).threads;
+        let shown: Vec<_> = threads.iter().map(|t| (t.comm.as_str(), t.exited, t.cgroup.as_str())).collect();
+        assert_eq!(shown, [("idle", false, "/a"), ("ended", true, "/a")]);
+    }
+
+    #[test]
+    fn a_breach_tells_when_who_and_what_was_known() {
+        let mut record = event::Breach {
+            kind: BreachKind::Timer as u32,
+            flags: breach_flags::MIGRATED | breach_flags::LOCK,
+            since_ns: 1_000_000_000,
+            expired_ns: 1_000_002_000,
+            waking_ns: 1_000_003_000,
+            switched_in_ns: 1_001_900_000,
+            tid: 7,
+            cpu: 1,
+            cgroup_id: 1,
+            prev_cgroup_id: 2,
+            ..event::Breach::zeroed()
+        };
+        record.comm[..5].copy_from_slice(b"cycle");
+        let sample = KernelSample { breaches: vec![record], ..KernelSample::default() };
+        let known = known(&[(1, "/plc", Reading::default()), (2, "/noise", Reading::default())]);
+        let breach = joined(sample, &known, &Keep::All).breaches.remove(0);
+        assert_eq!(breach.at, "2023-11-14T22:13:21.001900Z");
+        assert_eq!((breach.kind.as_str(), breach.latency_ns, breach.cgroup.as_str()), ("timer", 1_900_000, "/plc"));
+        assert_eq!((breach.cause.as_str(), breach.shares["unknown"]), ("unknown", 1_900_000));
+        assert_eq!(
+            breach.sentence,
+            "cycle (tid 7) came on CPU 1 1900 us after its timer expired; the cause is unknown"
+        );
+        assert_eq!((breach.evidence.irq_delay_ns, breach.evidence.wait_ns), (Some(2_000), 1_897_000));
+        assert_eq!(breach.evidence.prev_cgroup.as_deref(), Some("/noise"));
+        assert_eq!(breach.evidence.flags, ["migrated", "lock"]);
+    }
+
+    #[test]
+    fn a_full_width_comm_and_a_wake_up_without_waker_are_read() {
+        let record = event::Breach {
+            kind: BreachKind::Wakeup as u32,
+            since_ns: 5_000,
+            switched_in_ns: 9_000,
+            comm: *b"sixteen-letters!",
+            ..event::Breach::zeroed()
+        };
+        let breach = join_breach(&record, &Known::default(), CLOCK());
+        assert_eq!((breach.comm.as_str(), breach.cgroup.as_str()), ("sixteen-letters!", "(other)"));
+        assert_eq!(
+            (breach.evidence.wait_ns, breach.evidence.irq_delay_ns, breach.evidence.prev_cgroup),
+            (4_000, None, None)
+        );
+    }
+
+    #[test]
+    fn the_path_is_walked_to_the_root() {
+        assert_eq!(self_and_ancestors("/a/b").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
+        assert_eq!(self_and_ancestors("/").collect::<Vec<_>>(), ["/"]);
+        assert_eq!(self_and_ancestors("(id 5)").collect::<Vec<_>>(), ["(id 5)"]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The loop that ties observing together: samples the kernel side, names what it counted by the inventory and the
+//! cgroup files, and hands out Snapshots. Everything below it is plain; everything above it takes Snapshots.
+
+mod accumulate;
+mod affinity;
+mod clock;
+mod join;
+mod meter;
+mod observe;
+mod order;
+mod run_loop;
+mod selection;
+mod slot_holders;
+mod sys;
+
+use std::io;
+
+pub use observe::{Observer, Watch};
+pub use run_loop::{Pace, measure, run, runtime};
+pub use selection::Selection;
+
+use crate::cgroup::CgroupError;
+use crate::inventory::{GlobError, InventoryError};
+use crate::kernel::KernelError;
+
+/// Why a node could not be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The kernel side could not be loaded or read.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The cgroup hierarchy cannot be read.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The node's inventory cannot be read.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// A pattern is no pattern.
+    #[error("--cgroup: {0}")]
+    Glob(#[from] GlobError),
+    /// A pattern matches nothing.
+    #[error("--cgroup {pattern}: no cgroup matches, of {cgroups} on this node{}", did_you_mean(similar))]
+    NoCgroup {
+        /// The pattern.
+        pattern: String,
+        /// Cgroups on this node.
+        cgroups: usize,
+        /// Paths that look like it.
+        similar: Vec<String>,
+    },
+    /// A thread that was named does not exist.
+    #[error("--tid {tid}: this node has no such thread{}", real_time_threads(threads))]
+    NoThread {
+        /// The thread.
+        tid: u32,
+        /// Some real-time threads of user space, as "comm tid".
+        threads: Vec<String>,
+    },
+    /// Signals cannot be received.
+    #[error("cannot wait for SIGINT and SIGTERM: {0}")]
+    Signals(#[source] io::Error),
+}
+
+/// Whose business an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The user asked for what is not there.
+    Usage,
+    /// The node lacks a privilege, a kernel option or a mount.
+    Node,
+    /// guard is wrong.
+    Defect,
+}
+
+impl ControlError {
+    /// Whose business it is.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::NoCgroup { .. } | Self::NoThread { .. } | Self::Glob(_) => Blame::Usage,
+            Self::Kernel(KernelError::NoThread(_)) => Blame::Usage,
+            Self::Kernel(error) if !error.is_node() => Blame::Defect,
+            Self::Kernel(_) | Self::Cgroup(_) | Self::Inventory(_) | Self::Signals(_) => Blame::Node,
+        }
+    }
+}
+
+fn did_you_mean(similar: &[String]) -> String {
+    if similar.is_empty() { String::new() } else { format!(". Similar: {}", similar.join(", ")) }
+}
+
+fn real_time_threads(threads: &[String]) -> String {
+    if threads.is_empty() { String::new() } else { format!(". Real-time threads are: {}", threads.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_named_with_what_is() {
+        let error = ControlError::NoCgroup { pattern: "/plx*".into(), cgroups: 12, similar: vec!["/plc".into()] };
+        assert_eq!(error.to_string(), "--cgroup /plx*: no cgroup matches, of 12 on this node. Similar: /plc");
+        assert_eq!(error.blame(), Blame::Usage);
+        let error = ControlError::NoThread { tid: 9, threads: vec!["cycle 12".into()] };
+        assert_eq!(error.to_string(), "--tid 9: this node has no such thread. Real-time threads are: cycle 12");
+        let error = ControlError::NoThread { tid: 9, threads: vec![] };
+        assert_eq!(error.to_string(), "--tid 9: this node has no such thread");
+    }
+
+    #[test]
+    fn blame_follows_the_kind_of_error() {
+        let privilege = KernelError::NoPrivilege { what: "bpf".into() };
+        assert_eq!(ControlError::from(privilege).blame(), Blame::Node);
+        let wrong = KernelError::SelfCheck { field: "pid", read: "1".into(), truth: "2".into() };
+        assert_eq!(ControlError::from(wrong).blame(), Blame::Defect);
+        assert_eq!(ControlError::from(KernelError::NoThread(3)).blame(), Blame::Usage);
+    }
+}

@@ -1,0 +1,426 @@
+//! Observes a node: samples the kernel side, reads the cgroup files at both ends of a window, and joins both with the
+//! inventory into a Snapshot.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
+
+use super::ControlError;
+use super::accumulate::Accumulator;
+use super::affinity;
+use super::clock::{WallClock, process_cpu_ns};
+use super::join::{self, Known, KnownThread, OwnCost};
+use super::meter::{Meter, Reading};
+use super::selection::{Keep, Selection, similar};
+use super::slot_holders::SlotHolders;
+use super::sys;
+use crate::cgroup::{Hierarchy, Version};
+use crate::inventory::{self, CgroupFilter, CgroupInfo, Inventory, ThreadDetail, Topology};
+use crate::kernel::offsets::CgroupSource;
+use crate::kernel::{Kernel, LoadOptions, monotonic_ns};
+use crate::snapshot::{Class, Node, Snapshot};
+
+/// Time after which what is slow to read and seldom changes is read again: all quotas, affinities, the node.
+const REREAD_EVERY: Duration = Duration::from_secs(10);
+/// Time after which all threads are scanned again, to see which cgroups are PLC no more.
+const SCAN_EVERY: Duration = Duration::from_secs(60);
+
+/// Kernel memory that the histograms of cgroups, and those of threads, may take, bytes.
+const HISTOGRAM_BYTES: usize = 64 << 20;
+/// Least and most slots. A node with more cgroups, or more real-time threads, counts the rest as lost.
+const SLOTS: (u32, u32) = (64, 1024);
+/// Most slots on nodes with so many CPUs that [`HISTOGRAM_BYTES`] holds fewer.
+const SLOTS_MANY_CPUS: u32 = 256;
+
+/// Real-time threads that are named when the one that was asked for does not exist.
+const THREADS_NAMED: usize = 5;
+
+/// What to observe.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// The part of the node to report on.
+    pub selection: Selection,
+    /// Latency from which on a wake-up is late.
+    pub threshold: Duration,
+    /// Whether the kernel times guard's programs.
+    pub run_time_stats: bool,
+}
+
+/// A node under observation. Dropping it takes guard's programs out of the kernel.
+pub struct Observer {
+    kernel: Kernel,
+    inventory: Inventory,
+    node: Node,
+    selection: Selection,
+    filter: CgroupFilter,
+    accumulator: Accumulator,
+    meter: Meter,
+    threads: Threads,
+    slots: SlotHolders,
+    /// Cgroups that went in this window, which may be longer than the inventory remembers them.
+    departed: HashMap<u64, CgroupInfo>,
+    reread_at: Instant,
+    scanned_at: Instant,
+    /// CLOCK_MONOTONIC and CPU time of this process at the begin of the window, ns.
+    began_ns: (u64, u64),
+}
+
+impl Observer {
+    /// Loads the kernel side and begins the first window.
+    ///
+    /// # Errors
+    /// When a pattern or a thread of the selection matches nothing, or the node cannot be observed.
+    pub fn start(watch: &Watch) -> Result<Self, ControlError> {
+        let root = Path::new("/");
+        let topology = Topology::read(root)?;
+        affinity::leave_reserved_cpus(&topology);
+        let hierarchy = Hierarchy::detect(root)?;
+        let node = inventory::node(root, hierarchy.layout())?;
+        let mut inventory = Inventory::new(root, hierarchy, Vec::new());
+        inventory.scan_threads()?;
+
+        let selection = watch.selection.clone();
+        let filter = CgroupFilter::new(&selection.cgroups)?;
+        check_patterns(&selection, &inventory)?;
+        let mut threads = Threads::default();
+        for tid in &selection.tids {
+            threads.name(*tid, &inventory)?;
+        }
+
+        let mut kernel = Kernel::load(&load_options(watch, &node, &topology, &inventory))?;
+        for tid in &selection.tids {
+            kernel.watch_thread(*tid, 0)?;
+        }
+        let mut meter = Meter::default();
+        meter.meet(inventory.hierarchy(), inventory.cgroups().map(id_and_path));
+        // Those that were asked for, and those whose throttles are to be counted from the begin.
+        for cgroup in inventory.cgroups().filter(|cgroup| filter.matches(cgroup) || meter.is_limited(cgroup.id)) {
+            kernel.reserve_cgroup(cgroup.id)?;
+        }
+        let now = Instant::now();
+        let mut slots = SlotHolders::default();
+        slots.look(inventory.cgroups().map(|c| c.id).collect());
+        let mut observer = Self {
+            kernel,
+            inventory,
+            node,
+            selection,
+            filter,
+            accumulator: Accumulator::new(watch.selection.tids.clone()),
+            meter,
+            threads,
+            slots,
+            departed: HashMap::new(),
+            reread_at: now,
+            scanned_at: now,
+            began_ns: (monotonic_ns(), process_cpu_ns()),
+        };
+        sys::trim_heap();
+        // The window begins here: at the kernel side, for the cgroup files, and for guard's own cost.
+        let before = observer.kernel.sample()?;
+        observer.slots.counted(before.cgroups.iter().map(|c| c.id));
+        observer.read_files(&mut HashMap::new());
+        observer.own_cost();
+        Ok(observer)
+    }
+
+    /// Takes what the kernel side has counted since the last call into the current window. To be called about once a
+    /// second in longer windows.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be read.
+    pub fn sample(&mut self) -> Result<(), ControlError> {
+        self.take()?;
+        self.refresh();
+        Ok(())
+    }
+
+    /// Ends the window, returns its Snapshot and begins the next one.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be read.
+    pub fn snapshot(&mut self) -> Result<Snapshot, ControlError> {
+        self.take()?;
+        // Right after the kernel side, so that both count the same window.
+        let mut readings = HashMap::new();
+        self.read_files(&mut readings);
+        self.refresh();
+        self.read_files(&mut readings);
+
+        let sum = self.accumulator.take();
+        let sample = &sum.sample;
+        let cgroups = self.inventory.cgroups().filter(|c| readings.contains_key(&c.id)).map(|c| c.id);
+        let ids: HashSet<u64> = cgroups
+            .chain(sample.cgroups.iter().map(|c| c.id))
+            .chain(sample.threads.iter().map(|t| t.cgroup_id))
+            .chain(sample.breaches.iter().flat_map(|b| [b.cgroup_id, b.prev_cgroup_id]))
+            .collect();
+        self.threads.refresh(&sample.threads, &self.selection, &self.inventory);
+        let known = Known {
+            node: self.node.clone(),
+            cgroups: ids
+                .into_iter()
+                .filter_map(|id| {
+                    let info = self.inventory.cgroup_by_id(id).or_else(|| self.departed.get(&id))?;
+                    Some((id, (info.clone(), readings.remove(&id).unwrap_or_default())))
+                })
+                .collect(),
+            threads: self.threads.known(),
+        };
+        let keep = Keep::new(&self.selection, &self.filter, known.cgroups.values().map(|(info, _)| info));
+        self.departed.clear();
+        let cost = self.own_cost();
+        Ok(join::snapshot(sum, &known, &keep, WallClock::now(), cost))
+    }
+
+    /// Whether the user named threads only, and all of them have ended.
+    #[must_use]
+    pub fn all_named_ended(&self) -> bool {
+        self.selection.cgroups.is_empty()
+            && !self.selection.tids.is_empty()
+            && self.selection.tids.iter().all(|tid| self.threads.has_ended(*tid))
+    }
+
+    /// What the kernel side counted, into the accumulator.
+    fn take(&mut self) -> Result<(), ControlError> {
+        let sample = self.kernel.sample()?;
+        let ended = self.slots.counted(sample.cgroups.iter().map(|c| c.id));
+        for id in &ended {
+            self.kernel.release_cgroup(*id)?;
+        }
+        for cgroup in sample.cgroups.iter().filter(|c| !c.wake_rt.is_empty()) {
+            self.inventory.mark_realtime(cgroup.id);
+        }
+        for cgroup in sample.cgroups.iter().filter(|c| c.throttles > 0) {
+            if let Some(info) = self.inventory.cgroup_by_id(cgroup.id)
+                && !self.meter.is_limited(info.id)
+            {
+                self.meter.look(self.inventory.hierarchy(), info.id, &info.path);
+            }
+        }
+        self.accumulator.add(sample);
+        for id in ended {
+            self.accumulator.end_cgroup(id);
+        }
+        Ok(())
+    }
+
+    /// Who is on the node now. What cannot be read leaves the node as it was known; it is tried again next time.
+    fn refresh(&mut self) {
+        let now = Instant::now();
+        let scan = now.duration_since(self.scanned_at) >= SCAN_EVERY;
+        let refreshed = if scan { self.inventory.scan_threads() } else { self.inventory.refresh() };
+        match refreshed {
+            Ok(()) => self.find_gone(),
+            // Then nobody knows which of the cgroups that were counted are still there.
+            Err(error) => tracing::warn!("{error}"),
+        }
+        if scan {
+            self.scanned_at = now;
+        }
+        self.meter.meet(self.inventory.hierarchy(), self.inventory.cgroups().map(id_and_path));
+        if now.duration_since(self.reread_at) >= REREAD_EVERY || self.counts_throttles_by_file() {
+            self.reread_at = now;
+            for cgroup in self.inventory.cgroups() {
+                self.meter.look(self.inventory.hierarchy(), cgroup.id, &cgroup.path);
+            }
+            match inventory::node(Path::new("/"), self.node.cgroup) {
+                Ok(node) => self.node = node,
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+
+    /// Whether only the files tell of throttles, so that a quota must not be noticed late.
+    fn counts_throttles_by_file(&self) -> bool {
+        self.kernel
+            .signals()
+            .iter()
+            .any(|s| s.name == "throttle" && join::throttle_source(std::slice::from_ref(s)) == "cpu.stat")
+    }
+
+    fn find_gone(&mut self) {
+        for id in self.slots.look(self.inventory.cgroups().map(|c| c.id).collect()) {
+            if let Some(info) = self.inventory.cgroup_by_id(*id) {
+                self.departed.insert(*id, info.clone());
+            }
+        }
+    }
+
+    /// Reads the files of all cgroups with a quota, or with one until a moment ago, that are not in `readings` yet.
+    fn read_files(&mut self, readings: &mut HashMap<u64, Reading>) {
+        for cgroup in self.inventory.cgroups() {
+            let plc = cgroup.class == Class::Plc;
+            if !(plc || self.meter.is_limited(cgroup.id)) || readings.contains_key(&cgroup.id) {
+                continue;
+            }
+            let reading = self.meter.read(self.inventory.hierarchy(), cgroup.id, &cgroup.path, true);
+            readings.insert(cgroup.id, reading);
+        }
+    }
+
+    /// What guard's own process has cost since the begin of the window; the next one begins.
+    fn own_cost(&mut self) -> OwnCost {
+        let now = (monotonic_ns(), process_cpu_ns());
+        let began = std::mem::replace(&mut self.began_ns, now);
+        let (wall_ns, cpu_ns) = (now.0.saturating_sub(began.0), now.1.saturating_sub(began.1));
+        #[allow(clippy::cast_precision_loss, reason = "a window stays far below 2^53 ns")]
+        let cpu_fraction = if wall_ns > 0 { cpu_ns as f64 / wall_ns as f64 } else { 0.0 };
+        OwnCost { cpu_fraction, memory_bytes: resident_bytes().unwrap_or(0) }
+    }
+}
+
+/// Every pattern must match a cgroup that is there.
+fn check_patterns(selection: &Selection, inventory: &Inventory) -> Result<(), ControlError> {
+    for pattern in &selection.cgroups {
+        let filter = CgroupFilter::new(&[pattern])?;
+        if !inventory.cgroups().any(|cgroup| filter.matches(cgroup)) {
+            return Err(ControlError::NoCgroup {
+                pattern: pattern.clone(),
+                cgroups: inventory.cgroups().count(),
+                similar: similar(pattern, inventory.cgroups().flat_map(names)),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What a cgroup can be asked for by.
+fn names(cgroup: &CgroupInfo) -> impl Iterator<Item = &str> {
+    let container = cgroup.container.iter().flat_map(|c| [c.name.as_deref(), c.pod.as_deref()]).flatten();
+    std::iter::once(cgroup.path.as_str()).chain(container)
+}
+
+fn id_and_path(cgroup: &CgroupInfo) -> (u64, &str) {
+    (cgroup.id, cgroup.path.as_str())
+}
+
+fn load_options(watch: &Watch, node: &Node, topology: &Topology, inventory: &Inventory) -> LoadOptions {
+    let hierarchy = inventory.hierarchy();
+    let own_cgroup = std::fs::read_to_string("/proc/self/cgroup")
+        .ok()
+        .and_then(|text| hierarchy.path_in(&text))
+        .and_then(|path| hierarchy.id(&path).ok());
+    let cpus = topology.possible.len();
+    LoadOptions {
+        breach_ns: u64::try_from(watch.threshold.as_nanos()).unwrap_or(u64::MAX),
+        cgroups: match hierarchy.version() {
+            Version::V1 => CgroupSource::CpuController,
+            Version::V2 => CgroupSource::Default,
+        },
+        cgroup_slots: slots(inventory.cgroups().count(), CGROUP_KINDS, cpus),
+        thread_slots: slots(inventory.rt_threads().len() + watch.selection.tids.len(), THREAD_KINDS, cpus),
+        own_cgroup,
+        online_cpus: topology.online.iter().collect(),
+        preempt_rt: node.realtime,
+        run_time_stats: watch.run_time_stats,
+    }
+}
+
+/// Slots for `present` cgroups or threads of `kinds` histograms each.
+fn slots(present: usize, kinds: u32, cpus: usize) -> u32 {
+    let slot_bytes = cpus.max(1) * size_of::<Hist>() * usize::try_from(kinds).unwrap_or(1);
+    let affordable = u32::try_from(HISTOGRAM_BYTES / slot_bytes).unwrap_or(u32::MAX);
+    // A power of two stays one when it is rounded up again.
+    let most = if affordable == 0 { 0 } else { 1 << affordable.ilog2() };
+    LoadOptions::slots_for(present, SLOTS.0, most.clamp(SLOTS_MANY_CPUS, SLOTS.1))
+}
+
+/// Resident memory of this process, bytes.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
+}
+
+/// The threads in the samples, by what /proc says of them.
+#[derive(Default)]
+struct Threads {
+    known: HashMap<u32, (Instant, KnownThread)>,
+}
+
+impl Threads {
+    /// Meets a thread that the user named.
+    fn name(&mut self, tid: u32, inventory: &Inventory) -> Result<(), ControlError> {
+        let Some(detail) = inventory.thread(tid) else {
+            let user = inventory.rt_threads().iter().filter(|thread| !thread.kernel);
+            let threads = user.take(THREADS_NAMED).map(|thread| format!("{} {}", thread.comm, thread.tid)).collect();
+            return Err(ControlError::NoThread { tid, threads });
+        };
+        self.known.insert(tid, (Instant::now(), known_thread(detail)));
+        Ok(())
+    }
+
+    /// Reads the sampled threads that are new or were read long ago, and marks those that have ended.
+    fn refresh(
+        &mut self,
+        sampled: &[crate::kernel::sample::ThreadSample],
+        selection: &Selection,
+        inventory: &Inventory,
+    ) {
+        let now = Instant::now();
+        let mut wanted: HashSet<u32> = selection.tids.iter().copied().collect();
+        for thread in sampled {
+            match self.known.get_mut(&thread.tid) {
+                Some((_, known)) if thread.exited => known.ended = true,
+                _ if thread.exited => {}
+                _ => {
+                    wanted.insert(thread.tid);
+                }
+            }
+        }
+        self.known.retain(|tid, _| wanted.contains(tid));
+        for tid in wanted {
+            let named = selection.tids.contains(&tid);
+            match self.known.get_mut(&tid) {
+                // A named thread that has ended stays ended, whoever has its tid now.
+                Some((_, known)) if known.ended && named => {}
+                Some((read_at, known)) if !known.ended && !named && now.duration_since(*read_at) < REREAD_EVERY => {}
+                Some((read_at, known)) => match inventory.thread(tid) {
+                    Some(detail) if !named || detail.thread.start_ticks == known.info.start_ticks => {
+                        (*read_at, *known) = (now, known_thread(detail));
+                    }
+                    _ => known.ended = true,
+                },
+                None => {
+                    if let Some(detail) = inventory.thread(tid) {
+                        self.known.insert(tid, (now, known_thread(detail)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn has_ended(&self, tid: u32) -> bool {
+        self.known.get(&tid).is_none_or(|(_, known)| known.ended)
+    }
+
+    fn known(&self) -> HashMap<u32, KnownThread> {
+        self.known.iter().map(|(tid, (_, known))| (*tid, known.clone())).collect()
+    }
+}
+
+fn known_thread(detail: ThreadDetail) -> KnownThread {
+    KnownThread { affinity: Some(detail.affinity.to_string()), info: detail.thread, ended: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_follow_the_node_and_the_memory() {
+        assert_eq!(slots(10, CGROUP_KINDS, 2), 64);
+        assert_eq!(slots(200, CGROUP_KINDS, 4), 256);
+        assert_eq!(slots(2_000, CGROUP_KINDS, 4), 1024);
+        assert_eq!(slots(2_000, CGROUP_KINDS, 256), 256);
+        assert_eq!(slots(usize::MAX / 8, CGROUP_KINDS, usize::MAX >> 32), 256);
+    }
+
+    #[test]
+    fn this_process_has_resident_memory() {
+        assert!(resident_bytes().unwrap() > 1 << 20);
+    }
+}

@@ -1,0 +1,418 @@
+//! Threads by /proc: policy, priority, affinity, cgroup. Made for 10,000 threads: a scan asks only for the policy of
+//! each and reads more of the real-time ones; everything else is read for the thread that is asked for. A thread that
+//! ends meanwhile is passed over.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use super::sys;
+use crate::cgroup::{CpuList, Hierarchy};
+
+/// Flag of kernel threads, include/linux/sched.h.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// A scheduling policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Policy {
+    /// SCHED_OTHER, the fair class.
+    Other,
+    /// SCHED_FIFO.
+    Fifo,
+    /// SCHED_RR.
+    Rr,
+    /// SCHED_BATCH.
+    Batch,
+    /// SCHED_IDLE.
+    Idle,
+    /// SCHED_DEADLINE.
+    Deadline,
+    /// SCHED_EXT.
+    Ext,
+    /// One that guard does not know.
+    Unknown(u32),
+}
+
+impl Policy {
+    /// From the number of include/uapi/linux/sched.h.
+    #[must_use]
+    pub fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Other,
+            1 => Self::Fifo,
+            2 => Self::Rr,
+            3 => Self::Batch,
+            5 => Self::Idle,
+            6 => Self::Deadline,
+            7 => Self::Ext,
+            other => Self::Unknown(other),
+        }
+    }
+
+    /// Its name without SCHED_.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Other => "OTHER",
+            Self::Fifo => "FIFO",
+            Self::Rr => "RR",
+            Self::Batch => "BATCH",
+            Self::Idle => "IDLE",
+            Self::Deadline => "DEADLINE",
+            Self::Ext => "EXT",
+            Self::Unknown(_) => "UNKNOWN",
+        }
+    }
+
+    /// Whether it is above the fair class: FIFO, RR or DEADLINE.
+    #[must_use]
+    pub fn is_realtime(self) -> bool {
+        matches!(self, Self::Fifo | Self::Rr | Self::Deadline)
+    }
+}
+
+/// A thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadInfo {
+    /// Thread id.
+    pub tid: u32,
+    /// Process id.
+    pub tgid: u32,
+    /// Name; bytes that are no UTF-8 are replaced.
+    pub comm: String,
+    /// Scheduling policy.
+    pub policy: Policy,
+    /// 1..99 for FIFO and RR, 0 otherwise.
+    pub rt_priority: u32,
+    /// -20..19.
+    pub nice: i32,
+    /// Whether it is a kernel thread.
+    pub kernel: bool,
+    /// When it was started, in clock ticks since boot: with the tid it tells a thread from a later one.
+    pub start_ticks: u64,
+    /// Path of its cgroup; None when it ended before that was read, or lies outside of what can be seen.
+    pub cgroup: Option<String>,
+}
+
+/// A thread and what is worth reading for one thread only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadDetail {
+    /// The thread.
+    pub thread: ThreadInfo,
+    /// CPUs it may run on.
+    pub affinity: CpuList,
+    /// Its tid in each pid namespace, from guard's inwards.
+    pub namespace_tids: Vec<u32>,
+    /// Locked memory of its process, bytes; None for kernel threads.
+    pub locked_bytes: Option<u64>,
+}
+
+/// What a scan of all threads found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThreadScan {
+    /// Threads of policy FIFO, RR or DEADLINE, kernel threads included, by process and tid.
+    pub realtime: Vec<ThreadInfo>,
+    /// Processes seen.
+    pub processes: usize,
+    /// Threads seen.
+    pub threads: usize,
+}
+
+/// The threads below a /proc.
+#[derive(Debug)]
+pub(super) struct Threads {
+    proc: PathBuf,
+    /// Whether its ids are those of guard's own pid namespace, so that system calls can be used on them.
+    own: bool,
+}
+
+impl Threads {
+    pub(super) fn new(root: &Path) -> Self {
+        let proc = root.join("proc");
+        let own = root == Path::new("/")
+            && fs::read_link(proc.join("self"))
+                .is_ok_and(|pid| pid.as_os_str() == std::process::id().to_string().as_str());
+        Self { proc, own }
+    }
+
+    /// Looks at every thread.
+    ///
+    /// # Errors
+    /// /proc cannot be listed.
+    pub(super) fn scan(&self, hierarchy: &Hierarchy) -> std::io::Result<ThreadScan> {
+        let mut scan = ThreadScan::default();
+        let mut buffer = Vec::with_capacity(1024);
+        for tgid in ids_in(&self.proc)? {
+            // A process that ended meanwhile has no threads.
+            let Ok(tids) = ids_in(&self.proc.join(format!("{tgid}/task"))) else { continue };
+            scan.processes += 1;
+            for tid in tids {
+                scan.threads += 1;
+                if self.own && !sys::scheduling_policy(tid).is_some_and(|raw| Policy::from_raw(raw).is_realtime()) {
+                    continue;
+                }
+                let dir = self.proc.join(format!("{tgid}/task/{tid}"));
+                let thread = self.read(&dir, tgid, hierarchy, &mut buffer, |stat| stat.policy.is_realtime());
+                scan.realtime.extend(thread);
+            }
+        }
+        scan.realtime.sort_unstable_by_key(|thread| (thread.tgid, thread.tid));
+        Ok(scan)
+    }
+
+    /// One thread; None when there is none of that id.
+    pub(super) fn detail(&self, tid: u32, hierarchy: &Hierarchy) -> Option<ThreadDetail> {
+        // /proc/TID is there for every thread, although a listing shows only processes.
+        let status = fs::read(self.proc.join(format!("{tid}/status"))).ok()?;
+        let status = Status::parse(&status)?;
+        let dir = self.proc.join(format!("{}/task/{tid}", status.tgid));
+        let thread = self.read(&dir, status.tgid, hierarchy, &mut Vec::new(), |_| true)?;
+        Some(ThreadDetail {
+            thread,
+            affinity: status.affinity,
+            namespace_tids: status.namespace_tids,
+            locked_bytes: status.locked_bytes,
+        })
+    }
+
+    fn read(
+        &self,
+        dir: &Path,
+        tgid: u32,
+        hierarchy: &Hierarchy,
+        buffer: &mut Vec<u8>,
+        wanted: impl Fn(&Stat<'_>) -> bool,
+    ) -> Option<ThreadInfo> {
+        buffer.clear();
+        File::open(dir.join("stat")).ok()?.read_to_end(buffer).ok()?;
+        let stat = Stat::parse(buffer).filter(wanted)?;
+        let cgroup = fs::read(dir.join("cgroup")).ok();
+        Some(ThreadInfo {
+            tid: stat.tid,
+            tgid,
+            comm: String::from_utf8_lossy(stat.comm).into_owned(),
+            policy: stat.policy,
+            rt_priority: stat.rt_priority,
+            nice: stat.nice,
+            kernel: stat.kernel,
+            start_ticks: stat.start_ticks,
+            cgroup: cgroup.and_then(|bytes| hierarchy.path_in(&String::from_utf8_lossy(&bytes))),
+        })
+    }
+}
+
+/// The entries of a directory that are numbers.
+pub(super) fn ids_in(dir: &Path) -> std::io::Result<Vec<u32>> {
+    Ok(fs::read_dir(dir)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// What guard takes from a stat file of /proc, see proc_pid_stat(5).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat<'a> {
+    tid: u32,
+    comm: &'a [u8],
+    kernel: bool,
+    nice: i32,
+    start_ticks: u64,
+    rt_priority: u32,
+    policy: Policy,
+}
+
+impl<'a> Stat<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        // The name may hold blanks, parentheses and any other byte, so its end is the last parenthesis.
+        let open = bytes.iter().position(|byte| *byte == b'(')?;
+        let close = bytes.iter().rposition(|byte| *byte == b')').filter(|close| *close > open)?;
+        let tid = std::str::from_utf8(&bytes[..open]).ok()?.trim().parse().ok()?;
+        let fields: Vec<&str> = std::str::from_utf8(&bytes[close + 1..]).ok()?.split_ascii_whitespace().collect();
+        // Numbers as in the manual, where the state is field 3.
+        let field = |number: usize| fields.get(number - 3).copied();
+        Some(Self {
+            tid,
+            comm: &bytes[open + 1..close],
+            kernel: field(9)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
+            nice: field(19)?.parse().ok()?,
+            start_ticks: field(22)?.parse().ok()?,
+            rt_priority: field(40)?.parse().ok()?,
+            policy: Policy::from_raw(field(41)?.parse().ok()?),
+        })
+    }
+}
+
+/// What guard takes from a status file of /proc, see proc_pid_status(5).
+#[derive(Debug, PartialEq, Eq)]
+struct Status {
+    tgid: u32,
+    affinity: CpuList,
+    namespace_tids: Vec<u32>,
+    locked_bytes: Option<u64>,
+}
+
+impl Status {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        // The kernel escapes line breaks in the name here.
+        let value = |key: &str| {
+            bytes.split(|byte| *byte == b'\n').find_map(|line| {
+                let value = line.strip_prefix(key.as_bytes())?.strip_prefix(b":")?;
+                std::str::from_utf8(value).ok().map(str::trim)
+            })
+        };
+        let locked_kib: Option<u64> = value("VmLck").and_then(|text| text.strip_suffix("kB")?.trim_end().parse().ok());
+        Some(Self {
+            tgid: value("Tgid")?.parse().ok()?,
+            affinity: value("Cpus_allowed_list")?.parse().ok()?,
+            namespace_tids: value("NSpid")
+                .unwrap_or_default()
+                .split_ascii_whitespace()
+                .map(|word| word.parse().ok())
+                .collect::<Option<_>>()?,
+            locked_bytes: locked_kib.and_then(|kib| kib.checked_mul(1024)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cgroup::Version;
+
+    // /proc/PID/stat of `chrt -f 50 sleep 3`, 6.18; pid and name were then changed, the name to a difficult one.
+    const STAT: &[u8] = b"208 (a) b \xff(c) S 206 21631 7727 0 -1 4194560 213 0 0 0 0 0 0 0 -51 0 1 0 292513 2990080 415 \
+        18446744073709551615 94193595662336 94193595680265 140729093305744 0 0 0 0 6 0 1 0 0 17 0 50 1 0 0 0 \
+        94193595694352 94193595695616 94193911545856 140729093311208 140729093311216 140729093311216 140729093312489 0\n";
+    // /proc/2/stat, 6.18.
+    const KTHREADD: &[u8] = b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 6 0 0 18446744073709551615 \
+        0 0 0 0 0 0 0 2147483647 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+    // Lines of /proc/PID/status of a sleep, 6.18, with another name, thread, namespace and locked memory.
+    const STATUS: &[u8] = b"Name:\tsle\xffep\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t208\nNgid:\t0\nPid:\t209\n\
+        NSpid:\t209\t7\nVmLck:\t      12 kB\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1\n";
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_name_holds() {
+        let stat = Stat::parse(STAT).unwrap();
+        assert_eq!(stat.comm, b"a) b \xff(c");
+        assert_eq!((stat.tid, stat.policy, stat.rt_priority, stat.nice), (208, Policy::Fifo, 50, 0));
+        assert_eq!((stat.kernel, stat.start_ticks), (false, 292_513));
+        assert!(Stat::parse(KTHREADD).unwrap().kernel);
+    }
+
+    #[test]
+    fn a_status_file_gives_affinity_and_ids_of_the_namespaces() {
+        let status = Status::parse(STATUS).unwrap();
+        assert_eq!((status.tgid, status.affinity.to_string()), (208, "0-1".to_owned()));
+        assert_eq!((status.namespace_tids, status.locked_bytes), (vec![209, 7], Some(12 * 1024)));
+    }
+
+    #[test]
+    fn a_cut_off_line_is_refused() {
+        for length in 0..STAT.len() / 2 {
+            assert_eq!(Stat::parse(&STAT[..length]), None);
+        }
+    }
+
+    /// A /proc with one process of two threads, one of them FIFO, and one that vanishes: its task directory is empty.
+    fn recorded() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let write = |file: &str, bytes: &[u8]| {
+            let path = root.path().join("proc").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        write("208/task/208/stat", STAT);
+        write("208/task/208/cgroup", b"0::/libpod_parent/x\n");
+        write(
+            "208/task/209/stat",
+            b"209 (worker) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 5 2 0 9 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0\n",
+        );
+        write("208/status", STATUS);
+        write("2/task/2/stat", KTHREADD);
+        write("self/unrelated", b"");
+        fs::create_dir_all(root.path().join("proc/300/task/300")).unwrap();
+        root
+    }
+
+    #[test]
+    fn a_scan_returns_the_realtime_threads_and_counts_all() {
+        let root = recorded();
+        let scan = Threads::new(root.path()).scan(&Hierarchy::for_test(root.path(), Version::V2)).unwrap();
+        assert_eq!((scan.processes, scan.threads), (3, 4));
+        assert_eq!(scan.realtime.len(), 1);
+        let thread = &scan.realtime[0];
+        assert_eq!((thread.tid, thread.tgid, thread.kernel), (208, 208, false));
+        assert_eq!(thread.cgroup.as_deref(), Some("/libpod_parent/x"));
+        assert_eq!(thread.comm, "a) b \u{fffd}(c");
+    }
+
+    #[test]
+    fn a_thread_that_is_not_there_is_none() {
+        let root = recorded();
+        let threads = Threads::new(root.path());
+        let hierarchy = Hierarchy::for_test(root.path(), Version::V2);
+        assert_eq!(threads.detail(300, &hierarchy), None);
+        assert_eq!(threads.detail(208, &hierarchy).unwrap().thread.policy, Policy::Fifo);
+    }
+
+    #[test]
+    fn a_thread_of_this_process_is_seen_as_it_is() {
+        let (to_main, from_thread) = mpsc::channel();
+        let (to_thread, from_main) = mpsc::channel::<()>();
+        let worker = std::thread::Builder::new()
+            .name("a) worker (".to_owned())
+            .spawn(move || {
+                to_main.send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()).unwrap();
+                // Ends when the other side is dropped.
+                let _ = from_main.recv();
+            })
+            .unwrap();
+        let tid = from_thread.recv().unwrap();
+        let threads = Threads::new(Path::new("/"));
+        let hierarchy = Hierarchy::for_test(Path::new("/"), Version::V2);
+        let detail = threads.detail(tid, &hierarchy).unwrap();
+        assert_eq!((detail.thread.tid, detail.thread.tgid), (tid, std::process::id()));
+        assert_eq!(detail.thread.comm, "a) worker (");
+        assert_eq!(detail.thread.policy, Policy::Other);
+        assert!(!detail.thread.kernel);
+        assert!(!detail.affinity.is_empty());
+        let scan = threads.scan(&hierarchy).unwrap();
+        assert!(scan.threads >= 2 && scan.processes >= 1);
+        drop(to_thread);
+        worker.join().unwrap();
+        // The tid may linger for a moment after the join, but it never comes back as something else's thread of ours.
+        let later = threads.detail(tid, &hierarchy);
+        assert!(later.is_none_or(|later| later.thread.start_ticks >= detail.thread.start_ticks));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = (Stat::parse(&bytes), Status::parse(&bytes));
+        }
+
+        #[test]
+        fn no_fields_make_a_parser_panic(fields in proptest::collection::vec("-?[0-9]{0,22}", 0..60), comm in ".{0,20}") {
+            let _ = Stat::parse(format!("1 ({comm}) S {}", fields.join(" ")).as_bytes());
+            let _ = Status::parse(format!("Tgid:\t{comm}\nNSpid: {}\nCpus_allowed_list: 0", fields.join(" ")).as_bytes());
+        }
+
+        #[test]
+        fn a_written_stat_is_read_back(
+            tid in any::<u32>(), comm in proptest::collection::vec(any::<u8>(), 0..16), flags in any::<u32>(), nice in -20..20_i32,
+            start_ticks in any::<u64>(), rt_priority in 0..100_u32, policy in 0..9_u32,
+        ) {
+            let mut bytes = format!("{tid} (").into_bytes();
+            bytes.extend_from_slice(&comm);
+            let rest = format!(") S 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 {nice} 1 0 {start_ticks} {} {rt_priority} {policy} 0\n",
+                vec!["0"; 17].join(" "));
+            bytes.extend_from_slice(rest.as_bytes());
+            let stat = Stat { tid, comm: &comm, kernel: u64::from(flags) & PF_KTHREAD != 0, nice, start_ticks, rt_priority,
+                policy: Policy::from_raw(policy) };
+            prop_assert_eq!(Stat::parse(&bytes), Some(stat));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The machine: CPUs, NUMA nodes, hardware threads, kernel. Read from sysfs and /proc below a root.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::InventoryError;
+use crate::{
+    cgroup::CpuList,
+    snapshot::{CgroupLayout, Node},
+};
+
+/// CPUs of the machine and how they belong together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// CPUs that run tasks now.
+    pub online: CpuList,
+    /// CPUs that could ever be online: the size of per-CPU maps.
+    pub possible: CpuList,
+    /// CPUs without load balancing (isolcpus= and isolated cpuset partitions).
+    pub isolated: CpuList,
+    /// CPUs without a tick while they run one task; None where the kernel lacks CONFIG_NO_HZ_FULL.
+    pub nohz_full: Option<CpuList>,
+    /// NUMA nodes and their CPUs; empty where the kernel lacks CONFIG_NUMA.
+    pub numa_nodes: Vec<(u32, CpuList)>,
+    /// Cores with more than one hardware thread: the online CPUs that share each.
+    pub smt_siblings: Vec<CpuList>,
+}
+
+impl Topology {
+    /// Reads it from `root`/sys.
+    ///
+    /// # Errors
+    /// The lists of online and possible CPUs are unreadable, or a list is not in the kernel's form.
+    pub fn read(root: &Path) -> Result<Self, InventoryError> {
+        let system = root.join("sys/devices/system");
+        let needed = |name: &str| {
+            let path = system.join("cpu").join(name);
+            cpu_list(&path)?.ok_or_else(|| InventoryError::Io {
+                op: "read",
+                path,
+                source: io::ErrorKind::NotFound.into(),
+            })
+        };
+        let online = needed("online")?;
+        let mut smt_siblings = Vec::new();
+        for cpu in online.iter() {
+            // Absent for a CPU that has just gone offline, and on machines that do not say.
+            let siblings = cpu_list(&system.join(format!("cpu/cpu{cpu}/topology/thread_siblings_list")))?;
+            // Each core once, by its first CPU.
+            smt_siblings.extend(siblings.filter(|list| list.len() > 1 && list.iter().next() == Some(cpu)));
+        }
+        let mut numa_nodes = Vec::new();
+        for node in cpu_list(&system.join("node/online"))?.unwrap_or_default().iter() {
+            if let Some(cpus) = cpu_list(&system.join(format!("node/node{node}/cpulist")))? {
+                numa_nodes.push((node, cpus));
+            }
+        }
+        Ok(Self {
+            possible: needed("possible")?,
+            isolated: cpu_list(&system.join("cpu/isolated"))?.unwrap_or_default(),
+            nohz_full: cpu_list(&system.join("cpu/nohz_full"))?,
+            online,
+            numa_nodes,
+            smt_siblings,
+        })
+    }
+}
+
+/// The machine as a Snapshot shows it.
+///
+/// # Errors
+/// A file of /proc/sys/kernel or the list of online CPUs is unreadable.
+pub fn node(root: &Path, layout: CgroupLayout) -> Result<Node, InventoryError> {
+    let kernel = |name: &str| line(&root.join("proc/sys/kernel").join(name));
+    // Kernels before 6.1 have no kernel.arch.
+    let arch = match kernel("arch") {
+        Ok(arch) => arch,
+        Err(_) => rustix::system::uname().machine().to_string_lossy().into_owned(),
+    };
+    let online = root.join("sys/devices/system/cpu/online");
+    Ok(Node {
+        hostname: kernel("hostname")?,
+        kernel: kernel("osrelease")?,
+        realtime: is_realtime(
+            fs::read_to_string(root.join("sys/kernel/realtime")).ok().as_deref(),
+            &kernel("version")?,
+        ),
+        arch,
+        cpus: line(&online)?,
+        cmdline: line(&root.join("proc/cmdline"))?,
+        cgroup: layout,
+    })
+}
+
+/// Whether the kernel is PREEMPT_RT: by /sys/kernel/realtime of the RT patches, else by `uname -v`.
+fn is_realtime(sys_realtime: Option<&str>, version: &str) -> bool {
+    sys_realtime.is_some_and(|text| text.trim() == "1") || version.split_whitespace().any(|word| word == "PREEMPT_RT")
+}
+
+fn line(path: &PathBuf) -> Result<String, InventoryError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned()),
+        Err(source) => Err(InventoryError::Io { op: "read", path: path.clone(), source }),
+    }
+}
+
+/// A CPU list in sysfs; None when there is no such file.
+fn cpu_list(path: &Path) -> Result<Option<CpuList>, InventoryError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(InventoryError::Io { op: "read", path: path.to_owned(), source }),
+    };
+    // nohz_full of older kernels when the command line does not name any (sprintf of a NULL mask).
+    if text.trim() == "(null)" {
+        return Ok(Some(CpuList::default()));
+    }
+    text.parse().map(Some).map_err(|source| InventoryError::Format { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sysfs(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn two_nodes_with_hardware_threads_are_read() {
+        let root = sysfs(&[
+            ("sys/devices/system/cpu/online", "0-3\n"),
+            ("sys/devices/system/cpu/possible", "0-7\n"),
+            ("sys/devices/system/cpu/isolated", "2-3\n"),
+            ("sys/devices/system/cpu/nohz_full", "(null)\n"),
+            ("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0,2\n"),
+            ("sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "1,3\n"),
+            ("sys/devices/system/cpu/cpu2/topology/thread_siblings_list", "0,2\n"),
+            ("sys/devices/system/cpu/cpu3/topology/thread_siblings_list", "1,3\n"),
+            ("sys/devices/system/node/online", "0-1\n"),
+            ("sys/devices/system/node/node0/cpulist", "0,2\n"),
+            ("sys/devices/system/node/node1/cpulist", "1,3\n"),
+        ]);
+        let list = |text: &str| text.parse::<CpuList>().unwrap();
+        assert_eq!(
+            Topology::read(root.path()).unwrap(),
+            Topology {
+                online: list("0-3"),
+                possible: list("0-7"),
+                isolated: list("2-3"),
+                nohz_full: Some(list("")),
+                numa_nodes: vec![(0, list("0,2")), (1, list("1,3"))],
+                smt_siblings: vec![list("0,2"), list("1,3")],
+            }
+        );
+    }
+
+    #[test]
+    fn what_a_kernel_does_not_offer_is_absent() {
+        let root = sysfs(&[("sys/devices/system/cpu/online", "0\n"), ("sys/devices/system/cpu/possible", "0\n")]);
+        let topology = Topology::read(root.path()).unwrap();
+        assert_eq!(topology.nohz_full, None);
+        assert!(topology.numa_nodes.is_empty() && topology.smt_siblings.is_empty() && topology.isolated.is_empty());
+    }
+
+    #[test]
+    fn a_missing_or_broken_list_is_an_error_that_names_it() {
+        let missing = Topology::read(sysfs(&[]).path()).unwrap_err().to_string();
+        assert!(missing.contains("cpu/online"), "{missing}");
+        let broken = sysfs(&[("sys/devices/system/cpu/online", "all\n")]);
+        let broken = Topology::read(broken.path()).unwrap_err().to_string();
+        assert!(broken.contains("cpu/online") && broken.contains("\"all\\n\""), "{broken}");
+    }
+
+    #[test]
+    fn a_realtime_kernel_is_known_by_sysfs_or_by_its_version() {
+        for (sysfs, version, realtime) in [
+            (Some("1\n"), "#1 SMP", true),
+            (Some("0\n"), "#1 SMP", false),
+            (None, "#1 SMP PREEMPT_RT Debian 6.12.117-1~deb12u1 (2026-11-14)", true),
+            (None, "#1 SMP PREEMPT_DYNAMIC @0", false),
+        ] {
+            assert_eq!(is_realtime(sysfs, version), realtime, "{sysfs:?} {version}");
+        }
+    }
+
+    #[test]
+    fn this_machine_is_described() {
+        let node = node(Path::new("/"), CgroupLayout::None).unwrap();
+        let uname = rustix::system::uname();
+        assert_eq!(node.kernel, uname.release().to_string_lossy());
+        assert_eq!(node.arch, uname.machine().to_string_lossy());
+        assert_eq!(node.hostname, uname.nodename().to_string_lossy());
+        let topology = Topology::read(Path::new("/")).unwrap();
+        assert_eq!(node.cpus, topology.online.to_string());
+        assert!(topology.online.iter().all(|cpu| topology.possible.contains(cpu)));
+    }
+}

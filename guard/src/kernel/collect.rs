@@ -1,0 +1,374 @@
+//! From the maps to a [`KernelSample`]: differences since the last one, summed over CPUs.
+
+use std::mem::offset_of;
+
+use bytes::BytesMut;
+use guard_common::{
+    event::Breach,
+    hist::BUCKETS,
+    maps::{
+        CgroupKind, CgroupSlot, CpuState, Hist, PERIOD_SURE, ThreadKind, ThreadState, cgroup_hist, thread_hist,
+        thread_state,
+    },
+};
+
+use super::{
+    Kernel, KernelError,
+    sample::{CgroupSample, KernelSample, ThreadSample},
+    sys,
+};
+use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, Stolen};
+
+/// What the maps held at the last sample.
+pub(super) struct Before {
+    at_ns: u64,
+    hists: Vec<HistBefore>,
+    cpus: Vec<CpuState>,
+    cgroups: Vec<CgroupSlot>,
+    threads: Vec<ThreadBefore>,
+    missed: u64,
+    run: (u64, u64),
+}
+
+/// One histogram, summed over CPUs. The buckets come with the first count: most histograms never get one.
+#[derive(Clone, Default)]
+struct HistBefore {
+    /// As in the maps: one ns more for each latency.
+    sum_ns: u64,
+    buckets: Option<Box<[u32; BUCKETS]>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct ThreadBefore {
+    missed: u64,
+    user_estimated: u64,
+    boosts: u64,
+    breaches: u64,
+}
+
+impl Before {
+    pub(super) fn new(cpus: usize, hists: usize) -> Self {
+        Self {
+            at_ns: monotonic_ns(),
+            hists: vec![HistBefore::default(); hists],
+            cpus: vec![bytemuck::Zeroable::zeroed(); cpus],
+            cgroups: Vec::new(),
+            threads: Vec::new(),
+            missed: 0,
+            run: (0, 0),
+        }
+    }
+}
+
+impl Before {
+    /// The slot begins anew with its next cgroup; the histograms' counts go on.
+    pub(super) fn forget_cgroup(&mut self, slot: usize) {
+        if let Some(before) = self.cgroups.get_mut(slot) {
+            *before = bytemuck::Zeroable::zeroed();
+        }
+    }
+}
+
+/// CLOCK_MONOTONIC, the programs' clock, ns.
+pub(crate) fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    #[allow(clippy::cast_sign_loss, reason = "CLOCK_MONOTONIC counts from boot")]
+    let ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+    ns
+}
+
+impl Kernel {
+    /// What was counted since the last call, or since load.
+    ///
+    /// # Errors
+    /// When a map cannot be written to.
+    #[allow(clippy::cast_precision_loss, reason = "an interval and its events stay far below 2^53")]
+    pub fn sample(&mut self) -> Result<KernelSample, KernelError> {
+        // From here on the programs write the other half of the extremes.
+        let half = (self.epoch & 1) as usize;
+        self.epoch = self.epoch.wrapping_add(1);
+        for cpu in 0..self.cpus.len() {
+            self.cpus.write_field(cpu, offset_of!(CpuState, epoch), self.epoch);
+        }
+
+        let at_ns = monotonic_ns();
+        let elapsed_ns = at_ns.saturating_sub(self.before.at_ns);
+        self.before.at_ns = at_ns;
+        let mut sample = KernelSample {
+            at_ns,
+            seconds: elapsed_ns as f64 / 1e9,
+            signals: self.signals.clone(),
+            map_bytes: self.map_bytes,
+            user_rest_ns: self.user_rest_ns,
+            ..KernelSample::default()
+        };
+        sample.cgroups = self.sample_cgroups(half);
+        sample.threads = self.sample_threads(half)?;
+        let mut lost = self.sample_cpus(half, &mut sample.cpus);
+        self.sample_programs(&mut sample, &mut lost);
+        if lost.unwatched_threads > 0 || self.slots_wanted {
+            // RT threads that found no slot try again, now that some may be free.
+            self.slots_wanted = lost.unwatched_threads > 0;
+            self.renew_slots();
+        }
+        sample.lost = lost;
+        sample.breaches = self.drain_breaches();
+        Ok(sample)
+    }
+
+    fn sample_cgroups(&mut self, half: usize) -> Vec<CgroupSample> {
+        let slots = self.cgroup_slots.len();
+        self.before.cgroups.resize(slots, bytemuck::Zeroable::zeroed());
+        let mut samples = Vec::new();
+        for slot in 0..slots {
+            let now = self.cgroup_slots.read(slot);
+            // Slot 0 is "other" and has no id.
+            if slot != 0 && now.id == 0 {
+                continue;
+            }
+            let before = std::mem::replace(&mut self.before.cgroups[slot], now);
+            let same = before.id == now.id;
+            let since = |now: u64, before: u64| if same { now.wrapping_sub(before) } else { now };
+            #[allow(clippy::cast_possible_truncation, reason = "there are at most 2^32 slots")]
+            let mut take = |kind| self.take_hist(cgroup_hist(slot as u32, kind) as usize, half);
+            let sample = CgroupSample {
+                id: now.id,
+                wake_fair: take(CgroupKind::WakeFair),
+                wake_rt: take(CgroupKind::WakeRt),
+                timer_irq: take(CgroupKind::TimerIrq),
+                timer_thread: take(CgroupKind::TimerThread),
+                timer_user: take(CgroupKind::TimerUser),
+                throttled_wait: take(CgroupKind::ThrottledWait),
+                throttle: take(CgroupKind::Throttle),
+                lock: take(CgroupKind::Lock),
+                throttles: since(now.throttles, before.throttles),
+                throttled_time_ns: (self.config.throttle_by_period != 0 && now.bandwidth_seen != 0).then(|| {
+                    // The first reading is where counting begins.
+                    if before.bandwidth_seen == 0 { 0 } else { since(now.throttled_time_ns, before.throttled_time_ns) }
+                }),
+                boosts: since(now.boosts, before.boosts),
+                rt_seen: now.rt_seen != 0,
+            };
+            if !sample.is_empty() {
+                samples.push(sample);
+            }
+        }
+        samples
+    }
+
+    fn sample_threads(&mut self, half: usize) -> Result<Vec<ThreadSample>, KernelError> {
+        self.before.threads.resize(self.threads.len(), ThreadBefore::default());
+        let mut samples = Vec::new();
+        for slot in 0..self.threads.len() {
+            let state: u32 = self.threads.read_field(slot, offset_of!(ThreadState, state));
+            if state == thread_state::FREE {
+                continue;
+            }
+            let now = self.threads.read(slot);
+            let counters = ThreadBefore {
+                missed: now.missed,
+                user_estimated: now.user_estimated,
+                boosts: now.boosts,
+                breaches: now.breaches,
+            };
+            let before = std::mem::replace(&mut self.before.threads[slot], counters);
+            #[allow(clippy::cast_possible_truncation, reason = "there are at most 2^16 thread slots")]
+            let hist = |kind| thread_hist(self.config.cgroup_slots, slot as u32, kind) as usize;
+            let [wake, irq, thread, user, lock] = [
+                ThreadKind::Wake,
+                ThreadKind::TimerIrq,
+                ThreadKind::TimerThread,
+                ThreadKind::TimerUser,
+                ThreadKind::Lock,
+            ]
+            .map(hist);
+            let sample = ThreadSample {
+                tid: now.tid,
+                pid: now.tgid,
+                comm: text(&now.comm),
+                cgroup_id: now.cgroup_id,
+                policy: now.policy,
+                rt_priority: now.rt_priority,
+                exited: now.state == thread_state::DEAD,
+                period_ns: (now.period_hits >= PERIOD_SURE).then_some(now.period_ns),
+                timer_kind: now.timer_kind,
+                missed: now.missed.saturating_sub(before.missed),
+                user_estimated: now.user_estimated.saturating_sub(before.user_estimated),
+                wakeup: self.take_hist(wake, half),
+                timer_irq: self.take_hist(irq, half),
+                timer_thread: self.take_hist(thread, half),
+                timer_user: self.take_hist(user, half),
+                lock: self.take_hist(lock, half),
+                boosts: now.boosts.saturating_sub(before.boosts),
+                breaches: now.breaches.saturating_sub(before.breaches),
+                budget_ns: now.budget_ns,
+            };
+            if sample.exited {
+                self.threads.write(slot, bytemuck::Zeroable::zeroed());
+                self.before.threads[slot] = ThreadBefore::default();
+                #[allow(clippy::cast_possible_truncation, reason = "there are at most 2^16 thread slots")]
+                self.free_threads
+                    .push(slot as u32, 0)
+                    .map_err(|e| KernelError::bpf(format!("freeing the slot of thread {}", sample.tid), e))?;
+            }
+            samples.push(sample);
+        }
+        Ok(samples)
+    }
+
+    /// Sum of all user stages of the thread in `slot`, ns, and one more for each.
+    #[allow(clippy::cast_possible_truncation, reason = "there are at most 2^16 thread slots")]
+    pub(super) fn user_stage_sum(&self, slot: usize) -> u64 {
+        let index = thread_hist(self.config.cgroup_slots, slot as u32, ThreadKind::TimerUser) as usize;
+        let per_cpu = self.before.hists.len();
+        (0..self.before.cpus.len())
+            .map(|cpu| self.hists.read_field::<u64>(cpu * per_cpu + index, offset_of!(Hist, sum_ns)))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// The difference of histogram `index` since it was last taken, summed over CPUs.
+    fn take_hist(&mut self, index: usize, half: usize) -> Histogram {
+        let per_cpu = self.before.hists.len();
+        let mut out = Histogram::default();
+        let field = |cpu: usize, offset| self.hists.read_field::<u64>(cpu * per_cpu + index, offset);
+        let cpus = self.before.cpus.len();
+        // Sums first: a bucket that is then read is at least as new.
+        let sum_ns = (0..cpus).map(|cpu| field(cpu, offset_of!(Hist, sum_ns))).fold(0, u64::wrapping_add);
+        let before = &mut self.before.hists[index];
+        if sum_ns == before.sum_ns {
+            return out;
+        }
+        let mut buckets = Box::new([0u32; BUCKETS]);
+        for cpu in 0..cpus {
+            let at = cpu * per_cpu + index;
+            if self.hists.read_field::<u64>(at, offset_of!(Hist, sum_ns)) == 0 {
+                continue;
+            }
+            let hist = self.hists.read(at);
+            for (sum, n) in buckets.iter_mut().zip(hist.buckets) {
+                *sum = sum.wrapping_add(n);
+            }
+            if hist.max_ns[half] != 0 || hist.not_min_ns[half] != 0 {
+                out.widen(!hist.not_min_ns[half], hist.max_ns[half]);
+                self.hists.write_field(at, offset_of!(Hist, max_ns) + half * 8, 0u64);
+                self.hists.write_field(at, offset_of!(Hist, not_min_ns) + half * 8, 0u64);
+            }
+        }
+        let old = before.buckets.get_or_insert_with(|| Box::new([0; BUCKETS]));
+        for (i, (new, old)) in buckets.iter().zip(old.iter()).enumerate() {
+            out.add_count(i, u64::from(new.wrapping_sub(*old)));
+        }
+        out.add_sum(sum_ns.wrapping_sub(before.sum_ns).saturating_sub(out.count()));
+        before.sum_ns = sum_ns;
+        before.buckets = Some(buckets);
+        out
+    }
+
+    fn sample_cpus(&mut self, half: usize, out: &mut Vec<Cpu>) -> Lost {
+        let mut lost = Lost::default();
+        for index in 0..self.cpus.len() {
+            let now = self.cpus.read(index);
+            let before = std::mem::replace(&mut self.before.cpus[index], now);
+            self.cpus.write_field(index, offset_of!(CpuState, hardirq_max_ns) + half * 8, 0u64);
+            self.cpus.write_field(index, offset_of!(CpuState, softirq_max_ns) + half * 8, 0u64);
+            lost.missed_events += now.lost_switches - before.lost_switches;
+            lost.missed_events += now.lost_throttles - before.lost_throttles;
+            lost.past_timers += now.past_timers - before.past_timers;
+            lost.collisions += now.lost_collisions - before.lost_collisions;
+            lost.other_cgroups += now.other_cgroups - before.other_cgroups;
+            lost.unwatched_threads += now.unwatched_threads - before.unwatched_threads;
+            lost.breaches += now.lost_events - before.lost_events;
+            lost.failed_reads += now.failed_reads - before.failed_reads;
+            #[allow(clippy::cast_possible_truncation, reason = "CPU numbers are 32 bits wide in the kernel")]
+            let cpu = index as u32;
+            if !self.online_cpus.contains(&cpu) && now.hardirq_count == before.hardirq_count {
+                continue;
+            }
+            out.push(Cpu {
+                cpu,
+                hardirq: Interrupt {
+                    count: now.hardirq_count - before.hardirq_count,
+                    total_ns: now.hardirq_ns - before.hardirq_ns,
+                    while_rt_ns: now.hardirq_rt_ns - before.hardirq_rt_ns,
+                    max_ns: now.hardirq_max_ns[half],
+                },
+                softirq: Interrupt {
+                    count: now.softirq_count - before.softirq_count,
+                    total_ns: now.softirq_ns - before.softirq_ns,
+                    while_rt_ns: now.softirq_rt_ns - before.softirq_rt_ns,
+                    max_ns: now.softirq_max_ns[half],
+                },
+                rt_throttle: Stolen {
+                    count: now.rt_throttle_count - before.rt_throttle_count,
+                    total_ns: now.rt_throttle_ns - before.rt_throttle_ns,
+                },
+                fair_server: Stolen {
+                    count: now.fair_server_count - before.fair_server_count,
+                    total_ns: now.fair_server_ns - before.fair_server_ns,
+                },
+            });
+        }
+        lost
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "run times of an interval stay far below 2^53 ns")]
+    fn sample_programs(&mut self, sample: &mut KernelSample, lost: &mut Lost) {
+        let (mut missed, mut count, mut time_ns) = (0u64, 0u64, 0u64);
+        for name in &self.attached {
+            let Some(Ok(fd)) = self.ebpf.program(name).map(aya::programs::Program::fd) else { continue };
+            if let Ok(info) = sys::run_info(fd) {
+                missed += info.missed;
+                count += info.run_count;
+                time_ns += info.run_time_ns;
+            }
+        }
+        lost.missed_events += missed.saturating_sub(self.before.missed);
+        self.before.missed = missed;
+        if self.run_time_stats.is_some() {
+            let (events, time) = (count.saturating_sub(self.before.run.0), time_ns.saturating_sub(self.before.run.1));
+            if events > 0 {
+                sample.events = Some((events, time as f64 / events as f64));
+            }
+            self.before.run = (count, time_ns);
+        }
+    }
+
+    /// Takes all records out of the ring buffer, freeing it before they are looked at.
+    fn drain_breaches(&mut self) -> Vec<Breach> {
+        let mut frames = BytesMut::new();
+        while let Some(record) = self.ring.next() {
+            // The ring holds nothing else; a record of another length would shift all that follow.
+            if record.len() == size_of::<Breach>() {
+                frames.extend_from_slice(&record);
+            }
+        }
+        let mut breaches = Vec::with_capacity(frames.len() / size_of::<Breach>());
+        while frames.len() >= size_of::<Breach>() {
+            breaches.push(bytemuck::pod_read_unaligned(&frames.split_to(size_of::<Breach>())));
+        }
+        breaches.sort_by_key(|b: &Breach| b.switched_in_ns);
+        breaches
+    }
+}
+
+impl CgroupSample {
+    fn is_empty(&self) -> bool {
+        let hists = [
+            &self.wake_fair,
+            &self.wake_rt,
+            &self.timer_irq,
+            &self.timer_thread,
+            &self.timer_user,
+            &self.throttled_wait,
+            &self.throttle,
+            &self.lock,
+        ];
+        hists.iter().all(|h| h.is_empty()) && self.throttles == 0 && self.boosts == 0
+    }
+}
+
+/// comm as text: up to its NUL, with what is not UTF-8 replaced.
+pub(super) fn text(comm: &[u8; 16]) -> String {
+    let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}

@@ -1,0 +1,11 @@
+//! How a Snapshot looks to people and to scripts: one file per output. This room knows Snapshots only; it reads no
+//! clock and no file, and returns text for its caller to write.
+
+pub mod cyclictest;
+mod figures;
+pub mod json;
+pub mod line;
+#[cfg(test)]
+mod samples;
+mod table;
+pub mod text;

@@ -1,0 +1,99 @@
+//! A real container, run by podman with a root file system that holds one of our workloads and its libraries.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use guard::snapshot::Class;
+
+use crate::{
+    harness::{GuardRun, Tool, Workload, binary, patience, until},
+    scenario::Verdict,
+};
+
+const NAME: &str = "plc-1";
+
+pub(super) fn podman() -> Result<Verdict> {
+    for program in ["podman", "crun", "conmon"] {
+        if binary(program).is_err() {
+            return Ok(Verdict::Skipped(format!("{program} is not installed")));
+        }
+    }
+    let limit = Duration::from_secs(30) * patience();
+    // podman's storage cannot lie on an overlay, which /tmp of a guest is.
+    let scratch = tempfile::Builder::new().prefix("guard-test-").tempdir_in("/run").context("a directory in /run")?;
+    let rootfs = scratch.path().join("rootfs");
+    install(&binary("guard-workload")?, &rootfs, limit)?;
+    let guard = GuardRun::report().measure()?;
+    let storage = |command: &mut Command| {
+        command
+            .arg("--root")
+            .arg(scratch.path().join("root"))
+            .arg("--runroot")
+            .arg(scratch.path().join("runroot"))
+            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
+    };
+    let mut command = Command::new("podman");
+    storage(&mut command);
+    command
+        .args(["run", "--rm", "--name", NAME, "--network", "none", "--cpus", "0.5"])
+        .args(["--cap-add", "SYS_NICE", "--ulimit", "rtprio=99"])
+        .args(["--security-opt", "seccomp=unconfined", "--security-opt", "label=disable"])
+        .args(["--security-opt", "apparmor=unconfined", "--rootfs"])
+        .arg(&rootfs)
+        .args(["/bin/workload", "cycle", "clock-nanosleep-abs", "--policy", "fifo:80"])
+        .args(["--interval-us", "20000", "--cycles", "600"]);
+    let mut container = Tool::start(&mut command)?;
+    until("the loop in the container", limit, || {
+        if let Some(status) = container.ended()? {
+            bail!("podman ended with {status}: {}", container.stderr()?);
+        }
+        Ok(container.stdout()?.contains("tids").then_some(()))
+    })?;
+    // Some hundred cycles, measured by a load with an end.
+    Workload::start(&["spin", "--seconds", "4"])?.outcome(limit)?;
+    let snapshot = guard.stop()?;
+    container.success(limit)?;
+    let found = snapshot
+        .cgroups
+        .iter()
+        .find(|cgroup| cgroup.container.as_ref().is_some_and(|container| container.name.as_deref() == Some(NAME)))
+        .with_context(|| {
+            let known: Vec<_> = snapshot.cgroups.iter().map(|cgroup| (&cgroup.path, &cgroup.container)).collect();
+            format!("no container {NAME} but {known:?}")
+        })?;
+    ensure!(found.class == Class::Plc, "class {:?}", found.class);
+    let container = found.container.as_ref().context("no container")?;
+    ensure!(container.runtime == "podman", "runtime {}", container.runtime);
+    ensure!(found.timer.thread.count() >= 50, "{} cycles in 4 s", found.timer.thread.count());
+    until("the container's cgroup gone", limit, || {
+        Ok((!Path::new("/sys/fs/cgroup").join(found.path.trim_start_matches('/')).exists()).then_some(()))
+    })?;
+    Ok(Verdict::Passed(format!("{} is {} {}", found.path, container.runtime, NAME)))
+}
+
+/// Copies a program and its libraries, where its loader looks for them, into a new root file system.
+fn install(program: &Path, rootfs: &Path, limit: Duration) -> Result<()> {
+    for dir in ["bin", "proc", "sys", "dev", "run", "tmp", "etc"] {
+        let dir = rootfs.join(dir);
+        fs::create_dir_all(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
+    copy(program, &rootfs.join("bin/workload"))?;
+    let libraries = Tool::start(Command::new("ldd").arg(program))?.success(limit)?;
+    for path in libraries.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from) {
+        let target = rootfs.join(path.strip_prefix("/").context("a path without its root")?);
+        let dir = target.parent().context("a library without a directory")?;
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+        copy(&path, &target)?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}

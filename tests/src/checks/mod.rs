@@ -1,0 +1,61 @@
+//! The checks: what a user of guard can rely on, each tried with a workload that knows the truth itself.
+
+mod container;
+mod limits;
+mod lock;
+mod quota;
+mod rtla;
+mod scale;
+mod taken;
+mod timer;
+mod wakeup;
+
+use crate::scenario::{Scenario, Verdict};
+
+const fn loads(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
+    Scenario { name, loads: true, check }
+}
+
+const fn refuses(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
+    Scenario { name, loads: false, check }
+}
+
+/// Checks of what must hold everywhere.
+const EVERYWHERE: &[Scenario] = &[
+    loads("a cgroup shows the wake-ups of its threads", wakeup::cgroup_shows_wakeups),
+    loads("a cyclic FIFO thread is found, counted and makes its cgroup a PLC", timer::cyclic_thread_is_found),
+    loads("every way to wait for time has its stages and its kind", timer::every_wait_is_seen),
+    loads("missed cycles are counted", timer::missed_cycles_are_counted),
+    loads("throttles reconcile with cpu.stat", quota::throttles_reconcile),
+    loads("the ancestor whose quota throttles is named", quota::ancestor_is_named),
+    loads("waiting for quota is not waiting for a CPU", quota::throttled_wait_is_apart),
+    loads("CPU time taken from a FIFO thread is seen and attributed", taken::fifo_hog),
+    loads("a FIFO thread on a contended PI lock shows waits and boosts", lock::pi_boosts),
+    loads("a FIFO thread on a contended kernel lock shows waits", lock::kernel_lock),
+    loads("a thread may end while it is watched", limits::thread_ends),
+    loads("tids that are used again bring no absurd latencies", limits::churn),
+    loads("the report follows its published schema", limits::schema),
+    loads("guard killed at work leaves nothing in the kernel", limits::killed),
+    loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
+    loads("a thread that does not exist is wrong usage", limits::no_such_thread),
+    refuses("without root guard says what it needs", limits::not_root),
+];
+
+/// Checks for this machine.
+#[must_use]
+pub fn on_host() -> Vec<Scenario> {
+    let mut all = EVERYWHERE.to_vec();
+    all.push(loads("what threads time themselves is what guard says", timer::agreement));
+    all.push(loads("2000 cgroups and 10000 threads are counted, the surplus as other", scale::crowd));
+    all
+}
+
+/// Checks for a booted PREEMPT_RT guest.
+#[must_use]
+pub fn in_guest() -> Vec<Scenario> {
+    let mut all = EVERYWHERE.to_vec();
+    all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
+    all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
+    all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
+    all
+}

@@ -1,0 +1,10 @@
+//! What a user of guard would see. `workload` holds real programs that time themselves, `harness` starts and ends
+//! them and guard, `scenario` runs named checks one after another, `checks` are the checks and say which of them belong
+//! to the host and which to a guest. This crate knows guard only by its command line and its published JSON.
+
+pub mod checks;
+pub mod compare;
+pub mod harness;
+pub mod scenario;
+mod sys;
+pub mod workload;

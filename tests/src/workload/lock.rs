@@ -1,0 +1,259 @@
+//! Locks that a real-time thread finds taken: a futex with priority inheritance between threads of one process, and
+//! a mutex inside the kernel.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc,
+    },
+    thread::{JoinHandle, spawn},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    pipe::{fcntl_setpipe_size, pipe},
+    thread::futex,
+};
+
+use super::{Outcome, Policy, Start, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
+
+#[derive(Debug, clap::Args)]
+pub struct PiMutex {
+    /// Times that the SCHED_FIFO thread takes the lock
+    #[arg(long, default_value_t = 500)]
+    cycles: usize,
+    /// Time between them
+    #[arg(long, default_value_t = 5000)]
+    interval_us: u64,
+    /// CPU time for which the fair thread holds the lock
+    #[arg(long, default_value_t = 2000)]
+    hold_us: u64,
+    /// The one CPU that all of them share
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// Priority of the SCHED_FIFO thread; the disturber's is half of it
+    #[arg(long, default_value_t = 80)]
+    priority: i32,
+    #[command(flatten)]
+    start: Start,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PipeMutex {
+    /// Times that the SCHED_FIFO thread writes into the pipe
+    #[arg(long, default_value_t = 2000)]
+    cycles: usize,
+    /// Time between them
+    #[arg(long, default_value_t = 1000)]
+    interval_us: u64,
+    /// Run the SCHED_FIFO thread on this CPU only
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Its priority
+    #[arg(long, default_value_t = 80)]
+    priority: i32,
+    #[command(flatten)]
+    start: Start,
+}
+
+/// A lock with priority inheritance, as PTHREAD_PRIO_INHERIT mutexes are made: the word holds the owner's tid, and
+/// only a contended lock enters the kernel.
+struct PiLock(AtomicU32);
+
+impl PiLock {
+    fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    fn try_lock(&self) -> bool {
+        self.0.compare_exchange(0, tid(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes the lock; true when it had to wait for it.
+    fn lock(&self) -> Result<bool> {
+        if self.try_lock() {
+            return Ok(false);
+        }
+        futex::lock_pi(&self.0, futex::Flags::PRIVATE, None).context("futex(FUTEX_LOCK_PI)")?;
+        Ok(true)
+    }
+
+    fn unlock(&self) -> Result<()> {
+        if self.0.compare_exchange(tid(), 0, Ordering::Release, Ordering::Relaxed).is_err() {
+            futex::unlock_pi(&self.0, futex::Flags::PRIVATE).context("futex(FUTEX_UNLOCK_PI)")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the threads of one workload share before they begin.
+struct Cast {
+    begin: Arc<Barrier>,
+    done: Arc<AtomicBool>,
+    tids: mpsc::Sender<(usize, u32)>,
+    from_threads: mpsc::Receiver<(usize, u32)>,
+    size: usize,
+}
+
+impl Cast {
+    fn of(size: usize) -> Self {
+        let (tids, from_threads) = mpsc::channel();
+        Self {
+            begin: Arc::new(Barrier::new(size + 1)),
+            done: Arc::new(AtomicBool::new(false)),
+            tids,
+            from_threads,
+            size,
+        }
+    }
+
+    /// Starts the thread with this number; `work` runs once everybody is there and `done` says when to end.
+    fn enter<T: Send + 'static>(
+        &self,
+        number: usize,
+        work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static,
+    ) -> JoinHandle<Result<T>> {
+        let (begin, done, tids) = (Arc::clone(&self.begin), Arc::clone(&self.done), self.tids.clone());
+        spawn(move || {
+            tids.send((number, tid())).context("the main thread is gone")?;
+            begin.wait();
+            let result = work(&done);
+            // Whoever fails or ends first ends the play.
+            done.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+
+    fn raise_curtain(&self, start: Start) -> Result<()> {
+        let tids: BTreeMap<usize, u32> = self.from_threads.iter().take(self.size).collect();
+        start.ready(&tids.into_values().collect::<Vec<_>>())?;
+        self.begin.wait();
+        Ok(())
+    }
+}
+
+fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread panicked"))?
+}
+
+/// The classic inversion. Three threads share a CPU: a fair one that holds a lock, a SCHED_FIFO one that wants it,
+/// and one in between that would keep the holder off the CPU if the holder were not boosted.
+pub(super) fn pi_mutex(args: &PiMutex) -> Result<Outcome> {
+    let (cpu, priority, cycles) = (Some(args.cpu), args.priority, args.cycles);
+    let (interval_ns, hold_ns) = (args.interval_us * 1000, args.hold_us * 1000);
+    let lock = Arc::new(PiLock::new());
+    let cast = Cast::of(3);
+    let control = {
+        let lock = Arc::clone(&lock);
+        cast.enter(0, move |done| {
+            pin(cpu)?;
+            Policy::Fifo(priority).apply(0)?;
+            let mut waits_ns = Vec::with_capacity(cycles);
+            let mut next_ns = now_ns() + interval_ns;
+            for _ in 0..cycles {
+                sleep_until(next_ns)?;
+                let before_ns = now_ns();
+                let waited = lock.lock()?;
+                if waited {
+                    waits_ns.push(now_ns() - before_ns);
+                }
+                lock.unlock()?;
+                while next_ns <= now_ns() {
+                    next_ns += interval_ns;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            Ok(waits_ns)
+        })
+    };
+    let holder = cast.enter(1, move |done| {
+        pin(cpu)?;
+        while !done.load(Ordering::Relaxed) {
+            lock.lock()?;
+            burn_cpu_ns(hold_ns);
+            lock.unlock()?;
+            sleep_until(now_ns() + hold_ns / 4)?;
+        }
+        Ok(())
+    });
+    let disturber = cast.enter(2, move |done| {
+        pin(cpu)?;
+        Policy::Fifo((priority / 2).max(1)).apply(0)?;
+        while !done.load(Ordering::Relaxed) {
+            burn_until(now_ns() + interval_ns / 4);
+            sleep_until(now_ns() + interval_ns)?;
+        }
+        Ok(())
+    });
+    cast.raise_curtain(args.start)?;
+    let waits_ns = join(control)?;
+    join(holder)?;
+    join(disturber)?;
+    Ok(Outcome::of_latencies(&waits_ns, 0).with("waits", waits_ns.len() as u64))
+}
+
+/// Copying through a pipe holds its mutex for as long as the copy takes. The SCHED_FIFO thread writes one byte into the
+/// same pipe without blocking on its fill, so all that it ever waits for is the mutex.
+pub(super) fn pipe_mutex(args: &PipeMutex) -> Result<Outcome> {
+    const CHUNK_BYTES: usize = 256 * 1024;
+    let (cpu, priority, cycles, interval_ns) = (args.cpu, args.priority, args.cycles, args.interval_us * 1000);
+    let (reader, writer) = pipe().context("pipe")?;
+    fcntl_setpipe_size(&writer, 4 * CHUNK_BYTES).context("fcntl(F_SETPIPE_SZ)")?;
+    let own_writer = {
+        use std::os::fd::AsRawFd as _;
+        let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        rustix::fs::open(&path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open of {path}"))?
+    };
+    let cast = Cast::of(3);
+    let control = cast.enter(0, move |done| {
+        pin(cpu)?;
+        Policy::Fifo(priority).apply(0)?;
+        let mut writes_ns = vec![0; cycles];
+        let mut next_ns = now_ns() + interval_ns;
+        for write_ns in &mut writes_ns {
+            sleep_until(next_ns)?;
+            let before_ns = now_ns();
+            match rustix::io::write(&own_writer, &[0]) {
+                Ok(_) | Err(Errno::AGAIN) => {}
+                Err(error) => return Err(error).context("write to a pipe"),
+            }
+            *write_ns = now_ns() - before_ns;
+            while next_ns <= now_ns() {
+                next_ns += interval_ns;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        Ok(writes_ns)
+    });
+    let filler = cast.enter(1, move |done| {
+        let chunk = vec![0; CHUNK_BYTES];
+        while !done.load(Ordering::Relaxed) {
+            match rustix::io::write(&writer, &chunk) {
+                Ok(_) => {}
+                // The drainer saw the end first.
+                Err(Errno::PIPE) => break,
+                Err(error) => return Err(error).context("write to a pipe"),
+            }
+        }
+        Ok(())
+    });
+    let drainer = cast.enter(2, move |done| {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while !done.load(Ordering::Relaxed) {
+            if rustix::io::read(&reader, &mut chunk).context("read from a pipe")? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    });
+    cast.raise_curtain(args.start)?;
+    let writes_ns = join(control)?;
+    join(filler)?;
+    join(drainer)?;
+    Ok(Outcome::of_latencies(&writes_ns, 0))
+}

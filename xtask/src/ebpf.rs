@@ -1,0 +1,439 @@
+//! The kernel side's object: built from source by hand, committed beside its source with a record of what made it,
+//! so that everybody else needs only stable Rust; and the check that source, object and record agree.
+//!
+//! Rebuilding with the recorded tools gives the same bytes: paths are mapped away, one codegen unit, no debug
+//! sections (the kernel wants BTF, which stays).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    place::{Cache, Workspace},
+    process::{command_line, output_of, visible},
+    setup::{self, Purpose},
+};
+
+const TARGET: &str = "bpfel-unknown-none";
+/// The committed object, relative to the workspace.
+const OBJECT: &str = "guard-ebpf/guard.bpf.o";
+/// The record of what made it.
+const RECORD: &str = "guard-ebpf/guard.bpf.json";
+/// Directories whose Rust files go into the object.
+const SOURCE_DIRS: [&str; 2] = ["guard-common/src", "guard-ebpf/src"];
+const MANIFESTS: [&str; 2] = ["guard-common/Cargo.toml", "guard-ebpf/Cargo.toml"];
+
+/// What made the committed object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    /// SHA-256 of the sources, see [`hash_of_sources`].
+    sources_sha256: String,
+    /// SHA-256 of the object.
+    object_sha256: String,
+    /// The tools.
+    tools: Tools,
+}
+
+/// Versions of what the object's bytes depend on besides the sources.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tools {
+    /// The machine that built it; aya's bindings differ between architectures.
+    host: String,
+    /// The compiler, as `rustc --version` prints it.
+    rustc: String,
+    /// LLVM of the compiler, which writes the bitcode.
+    rustc_llvm: String,
+    /// The linker.
+    bpf_linker: String,
+    /// LLVM of the linker, which writes the object.
+    linker_llvm: String,
+}
+
+/// A compiler that can build `core` for the BPF target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Toolchain {
+    /// Debian's rustc-web, cargo-web and rust-web-src.
+    Debian,
+    /// rustup's nightly with its component rust-src.
+    Nightly,
+}
+
+impl Toolchain {
+    /// The one at hand; Debian's first, as it made the committed object.
+    fn find() -> Option<Self> {
+        if debian_toolchain() { Some(Self::Debian) } else { nightly_toolchain().then_some(Self::Nightly) }
+    }
+
+    /// `program` (rustc or cargo) of this toolchain, free of what the cargo that runs us put into the environment.
+    fn program(self, program: &str) -> Command {
+        let mut command = match self {
+            Self::Debian => Command::new(Path::new("/usr/bin").join(program)),
+            Self::Nightly => {
+                let mut command = Command::new("rustup");
+                command.args(["run", "nightly", program]);
+                command
+            }
+        };
+        for (key, _) in std::env::vars_os() {
+            let name = key.to_string_lossy();
+            let ours = name.starts_with("CARGO_") && name != "CARGO_HOME" && !name.starts_with("CARGO_NET_");
+            if ours
+                || name.starts_with("RUSTFLAGS")
+                || name.starts_with("RUSTC")
+                || name == "CARGO"
+                || name == "RUSTUP_TOOLCHAIN"
+            {
+                command.env_remove(&key);
+            }
+        }
+        if self == Self::Debian {
+            command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
+        }
+        command
+    }
+
+    fn sysroot(self) -> Option<PathBuf> {
+        output_of(self.program("rustc").args(["--print", "sysroot"])).map(PathBuf::from)
+    }
+
+    fn tools(self) -> Result<Tools> {
+        let verbose = output_of(self.program("rustc").arg("-vV")).context("rustc -vV failed")?;
+        let value = |key| {
+            verbose.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("rustc -vV gives no {key}"))
+        };
+        let linker_llvm =
+            output_of(Command::new(Path::new(setup::LLVM_PREFIX).join("bin/llvm-config")).arg("--version"));
+        Ok(Tools {
+            host: value("host: ")?.to_owned(),
+            rustc: verbose.lines().next().unwrap_or_default().to_owned(),
+            rustc_llvm: value("LLVM version: ")?.to_owned(),
+            bpf_linker: setup::BPF_LINKER.to_owned(),
+            linker_llvm: linker_llvm.context("llvm-config --version failed")?,
+        })
+    }
+}
+
+/// Whether Debian's compiler for building `core` is there.
+pub(crate) fn debian_toolchain() -> bool {
+    ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/lib/rustlib/src/rust/library/core"]
+        .iter()
+        .all(|path| Path::new(path).exists())
+}
+
+/// Whether rustup's nightly with the sources of `core` is there.
+pub(crate) fn nightly_toolchain() -> bool {
+    // Asked first, because `rustup run` may try to install what is absent.
+    let installed = output_of(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
+    installed.lines().any(|line| line.starts_with("nightly"))
+        && Toolchain::Nightly.sysroot().is_some_and(|root| root.join("lib/rustlib/src/rust/library/core").exists())
+}
+
+/// Rebuilds the object and writes it and its record beside the source.
+///
+/// # Errors
+/// When a tool is missing or the build fails.
+pub(crate) fn build(workspace: &Workspace, cache: &Cache) -> Result<()> {
+    setup::ensure(cache, Purpose::Ebpf)?;
+    let toolchain = Toolchain::find().context("no compiler that can build core for the BPF target")?;
+    let record_path = workspace.root.join(RECORD);
+    // Taken before the build: if a source changes during it, the check shall notice.
+    let sources_sha256 = hash_of_sources(&workspace.root)?;
+    let object = compile(workspace, toolchain)?;
+    let record = Record { sources_sha256, object_sha256: hex_sha256(&object), tools: toolchain.tools()? };
+    let path = workspace.root.join(OBJECT);
+    fs::write(&path, &object).with_context(|| format!("writing {}", path.display()))?;
+    let text = serde_json::to_string_pretty(&record).context("writing the record as JSON")? + "\n";
+    fs::write(&record_path, text).with_context(|| format!("writing {}", record_path.display()))?;
+    println!("{OBJECT}: {} bytes, sha256 {}", object.len(), record.object_sha256);
+    Ok(())
+}
+
+/// Whether source, object and record agree; with the recorded tools at hand, whether a rebuild gives the same bytes.
+///
+/// # Errors
+/// What disagrees, and what to do.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    let path = workspace.root.join(RECORD);
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let record: Record = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    let path = workspace.root.join(OBJECT);
+    let object = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    ensure!(
+        hex_sha256(&object) == record.object_sha256,
+        "{OBJECT} is not the object that {RECORD} records; run cargo xtask ebpf and commit both"
+    );
+    ensure!(
+        hash_of_sources(&workspace.root)? == record.sources_sha256,
+        "the sources have changed since {OBJECT} was built; run cargo xtask ebpf and commit it with its record"
+    );
+    let tools = Toolchain::find()
+        .filter(|_| setup::bpf_linker().is_some())
+        .and_then(|found| Some((found, found.tools().ok()?)));
+    match tools {
+        Some((toolchain, tools)) if tools == record.tools => {
+            let rebuilt = compile(workspace, toolchain)?;
+            ensure!(
+                rebuilt == object,
+                "a rebuild with the recorded tools gives other bytes (sha256 {}) than {OBJECT}",
+                hex_sha256(&rebuilt)
+            );
+            println!("{OBJECT} agrees with its sources; a rebuild gave the same bytes");
+        }
+        Some((_, tools)) => println!(
+            "{OBJECT} agrees with its sources; not rebuilt, as it was made with {}, {} and here are {}, {}",
+            record.tools.rustc, record.tools.linker_llvm, tools.rustc, tools.linker_llvm
+        ),
+        None => println!("{OBJECT} agrees with its sources; not rebuilt, as there is no compiler for it here"),
+    }
+    Ok(())
+}
+
+/// Builds the object into the target directory and gives its bytes, without debug sections.
+fn compile(workspace: &Workspace, toolchain: Toolchain) -> Result<Vec<u8>> {
+    let linker = setup::bpf_linker().context("no bpf-linker; run cargo xtask setup --for ebpf")?;
+    let target_dir = workspace.target.join("ebpf");
+    // Unpacks the dependencies, whose place must be known before the build to be mapped away.
+    run(toolchain
+        .program("cargo")
+        .current_dir(&workspace.root)
+        .args(["fetch", "--quiet", "--locked", "--target", TARGET]))?;
+    let flags = rustflags(workspace, toolchain, &linker)?;
+    let mut build = toolchain.program("cargo");
+    build.current_dir(&workspace.root).args(["build", "--release", "--locked", "-Z", "build-std=core"]);
+    build.args(["--target", TARGET, "--package", "guard-ebpf", "--target-dir"]).arg(&target_dir);
+    build.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    run(&mut build)?;
+
+    let built = target_dir.join(TARGET).join("release/guard-ebpf");
+    let stripped = target_dir.join("guard.bpf.o");
+    let objcopy = Path::new(setup::LLVM_PREFIX).join("bin/llvm-objcopy");
+    run(Command::new(objcopy).arg("--strip-debug").arg(&built).arg(&stripped))?;
+    let object = fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))?;
+    if let Some(path) = find_own_path(&object, workspace) {
+        bail!("the object contains a path of this machine: {path}");
+    }
+    Ok(object)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = visible(command)?;
+    ensure!(status.success(), "{} failed ({status})", command_line(command));
+    Ok(())
+}
+
+/// Flags for the target's crates: BTF out, this machine's paths mapped away.
+fn rustflags(workspace: &Workspace, toolchain: Toolchain, linker: &Path) -> Result<Vec<String>> {
+    let utf8 =
+        |path: &Path| path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()));
+    let mut flags = Vec::new();
+    for option in [format!("linker={}", utf8(linker)?).as_str(), "link-arg=--btf", "debuginfo=2", "panic=abort"] {
+        flags.extend(["-C".to_owned(), option.to_owned()]);
+    }
+    // The last match wins, so the outer directories come first.
+    let mut map = |from: &Path, to: &str| {
+        flags.push(format!("--remap-path-prefix={}={to}", utf8(from)?));
+        anyhow::Ok(())
+    };
+    if let Some(sysroot) = toolchain.sysroot() {
+        map(&sysroot.join("lib/rustlib/src/rust"), "rust")?;
+    }
+    let registry = cargo_home()?.join("registry/src");
+    let indexes = fs::read_dir(&registry).with_context(|| format!("listing {}", registry.display()))?;
+    let mut indexes: Vec<PathBuf> = indexes.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    indexes.sort();
+    for index in indexes {
+        map(&index, "crates")?;
+    }
+    map(&workspace.target.join("ebpf"), "target")?;
+    map(&workspace.root, ".")?;
+    Ok(flags)
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")
+}
+
+/// A path of this machine that got into the object in spite of the mapping.
+fn find_own_path(object: &[u8], workspace: &Workspace) -> Option<String> {
+    let text = String::from_utf8_lossy(object);
+    let own = [Some(workspace.root.clone()), Some(workspace.target.clone()), cargo_home().ok()];
+    own.into_iter()
+        .flatten()
+        .map(|path| path.display().to_string())
+        .find(|path| path.len() > 1 && text.contains(path.as_str()))
+}
+
+/// SHA-256 of everything in the repository that the object's bytes depend on: the Rust files of both crates, their
+/// manifests, the workspace's profile for them, and the versions of the aya crates from Cargo.lock.
+fn hash_of_sources(root: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    for dir in SOURCE_DIRS {
+        collect_rust_files(&root.join(dir), &mut files)?;
+    }
+    files.extend(MANIFESTS.map(|manifest| root.join(manifest)));
+    files.sort();
+    let mut hash = Sha256::new();
+    let mut add = |name: &str, content: &[u8]| {
+        // With its length, so that no two lists of parts look alike.
+        hash.update(format!("{name}\0{}\0", content.len()));
+        hash.update(content);
+    };
+    for file in &files {
+        let content = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        let name = file.strip_prefix(root).unwrap_or(file);
+        add(&name.to_string_lossy(), &content);
+    }
+    let read = |name: &str| {
+        fs::read_to_string(root.join(name)).with_context(|| format!("reading {}", root.join(name).display()))
+    };
+    add("profile", release_profile(&read("Cargo.toml")?).as_bytes());
+    add("versions", aya_versions(&read("Cargo.lock")?).join("\n").as_bytes());
+    Ok(hex(&hash.finalize()))
+}
+
+fn collect_rust_files(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
+        let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
+        if path.is_dir() {
+            collect_rust_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The `[profile.release…]` tables of a manifest.
+fn release_profile(manifest: &str) -> String {
+    let mut inside = false;
+    let keep = |line: &&str| {
+        if line.starts_with('[') {
+            inside = line.starts_with("[profile.release");
+        }
+        inside && !line.is_empty() && !line.starts_with('#')
+    };
+    manifest.lines().filter(keep).map(|line| format!("{line}\n")).collect()
+}
+
+/// `name version` of every aya crate of the kernel side in a Cargo.lock.
+fn aya_versions(lock: &str) -> Vec<String> {
+    let value =
+        |line: &str, key: &str| Some(line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"')?.to_owned());
+    let mut versions = Vec::new();
+    let mut name = None;
+    for line in lock.lines() {
+        if let Some(found) = value(line, "name") {
+            name = Some(found).filter(|name| name.starts_with("aya-ebpf") || name == "aya-log-ebpf");
+        } else if let (Some(version), Some(name)) = (value(line, "version"), &name) {
+            versions.push(format!("{name} {version}"));
+        }
+    }
+    versions
+}
+
+fn hex_sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A workspace with the least that is hashed; removed when dropped.
+    struct Sources(PathBuf);
+
+    impl Sources {
+        fn new(name: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+            let sources = Self(root);
+            for dir in SOURCE_DIRS {
+                sources.write(&format!("{dir}/lib.rs"), "//! Text.");
+            }
+            for manifest in MANIFESTS {
+                sources.write(manifest, "[package]");
+            }
+            sources.write("Cargo.toml", "[workspace]\n[profile.release]\nlto = \"thin\"\n[profile.dev]\ndebug = 1\n");
+            sources.write("Cargo.lock", "name = \"aya-ebpf\"\nversion = \"0.2.1\"\nname = \"clap\"\nversion = \"4\"\n");
+            sources
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            let path = self.0.join(name);
+            fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("the directory can be created");
+            fs::write(path, text).expect("the file can be written");
+        }
+
+        fn hash(&self) -> String {
+            hash_of_sources(&self.0).expect("all files are there")
+        }
+    }
+
+    impl Drop for Sources {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_hash_follows_everything_that_makes_the_object() {
+        let sources = Sources::new("follows");
+        let mut seen = vec![sources.hash()];
+        for (name, text) in [
+            ("guard-ebpf/src/lib.rs", "//! Other text."),
+            ("guard-ebpf/src/deep/new.rs", ""),
+            ("guard-common/src/lib.rs", "//! More."),
+            ("guard-common/Cargo.toml", "[package]\nname = \"x\""),
+            ("Cargo.toml", "[profile.release]\nlto = \"fat\"\n"),
+            ("Cargo.lock", "name = \"aya-ebpf\"\nversion = \"0.2.2\"\n"),
+        ] {
+            sources.write(name, text);
+            let hash = sources.hash();
+            assert!(!seen.contains(&hash), "{name}");
+            seen.push(hash);
+        }
+    }
+
+    #[test]
+    fn the_hash_ignores_what_does_not_make_the_object() {
+        let sources = Sources::new("ignores");
+        let hash = sources.hash();
+        sources.write("guard-ebpf/src/notes.md", "not Rust");
+        sources.write(
+            "Cargo.toml",
+            "[workspace]\nx = 1\n# why\n[profile.release]\nlto = \"thin\"\n[profile.dev]\ndebug = 2\n",
+        );
+        sources.write("Cargo.lock", "name = \"aya-ebpf\"\nversion = \"0.2.1\"\nname = \"clap\"\nversion = \"5\"\n");
+        assert_eq!(sources.hash(), hash);
+    }
+
+    #[test]
+    fn contents_cannot_move_between_files_unnoticed() {
+        let sources = Sources::new("moves");
+        sources.write("guard-ebpf/src/a.rs", "ab");
+        sources.write("guard-ebpf/src/b.rs", "");
+        let hash = sources.hash();
+        sources.write("guard-ebpf/src/a.rs", "a");
+        sources.write("guard-ebpf/src/b.rs", "b");
+        assert_ne!(sources.hash(), hash);
+    }
+
+    #[test]
+    fn sha256_is_written_as_usual() {
+        assert_eq!(hex_sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

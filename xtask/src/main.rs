@@ -1,0 +1,175 @@
+//! `cargo xtask …`: all automation for developers and CI. This file is only the table of commands; each command's
+//! room does the work. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 this machine lacks something (the message says
+//! what to type); `vm`, `run` and `bench` pass on the exit code of what they ran.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    kernel::Kernel,
+    place::{Cache, Workspace},
+    setup::Purpose,
+    vm::Guest,
+};
+
+mod ebpf;
+mod kernel;
+mod place;
+mod process;
+mod progress;
+mod run;
+mod setup;
+mod test;
+mod vm;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Developer and CI automation of guard")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build guard and look at this machine: live with a terminal, a 10 s report without
+    Run {
+        /// Arguments for guard instead of the ones chosen here
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run all checks and tests, on this machine and in booted PREEMPT_RT kernels
+    Test {
+        /// Leave out the guests
+        #[arg(long)]
+        host_only: bool,
+        /// Kernels to boot
+        #[arg(long, value_name = "KERNEL", default_values = test::KERNELS, conflicts_with = "host_only")]
+        kernel: Vec<Kernel>,
+    },
+    /// Measure what guard costs and how well it agrees with its peers
+    Bench {
+        /// Names of benches and their options; none runs all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Boot a kernel and run a command in it as root, on this machine's file system
+    Vm(VmArgs),
+    /// Rebuild the eBPF object from source
+    Ebpf {
+        /// Only see whether source and committed object agree
+        #[arg(long)]
+        check: bool,
+    },
+    /// Install what is missing, or say how to
+    Setup {
+        /// What it is for
+        #[arg(long = "for", value_name = "PURPOSE", default_value = "all")]
+        purpose: Purpose,
+    },
+}
+
+/// The guest's file system is this machine's, read-only except for /run and what is lost with the guest (/etc, /root,
+/// /tmp, /var) and the shared directories.
+#[derive(Args)]
+struct VmArgs {
+    /// Newest Debian kernel of a series (6.1-rt, 6.12-rt, 6.1, 6.12), or a path: an image, or a directory with boot/ and lib/modules/
+    #[arg(long)]
+    kernel: Kernel,
+    /// Number of CPUs
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Memory
+    #[arg(long, default_value = "2G")]
+    mem: String,
+    /// A NUMA node, such as 1G,cpus=0-1; repeat for each
+    #[arg(long)]
+    numa: Vec<String>,
+    /// An option for the kernel's command line; repeat for more
+    #[arg(long)]
+    append: Vec<String>,
+    /// Bound of boot and command together; exit code 124 when reached
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+    /// A directory that the command may write to, at the same path; repeat for more
+    #[arg(long, value_name = "DIR")]
+    share: Vec<PathBuf>,
+    /// Put the release binaries on the search path, not the debug ones
+    #[arg(long)]
+    release: bool,
+    /// Do not build guard first
+    #[arg(long)]
+    no_build: bool,
+    /// The command and its arguments
+    #[arg(required = true, last = true)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(if error.is::<setup::Missing>() { 3 } else { 1 })
+        }
+    }
+}
+
+fn execute(task: Task) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    let cache = Cache::open()?;
+    match task {
+        Task::Run { args } => run::guard(&workspace, args),
+        Task::Test { host_only, kernel } => test::all(&workspace, &cache, if host_only { &[] } else { &kernel }),
+        Task::Bench { args } => run::bench(&workspace, &cache, args),
+        Task::Vm(args) => vm(&workspace, &cache, args),
+        Task::Ebpf { check: false } => ebpf::build(&workspace, &cache).map(|()| ExitCode::SUCCESS),
+        Task::Ebpf { check: true } => ebpf::check(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Setup { purpose } => setup::setup(&cache, purpose).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn vm(workspace: &Workspace, cache: &Cache, args: VmArgs) -> Result<ExitCode> {
+    setup::ensure(cache, Purpose::Vm)?;
+    if !args.no_build {
+        run::build(workspace, args.release, &["guard"])?;
+    }
+    let guest = Guest {
+        kernel: args.kernel,
+        cpus: args.cpus,
+        memory: args.mem,
+        numa: args.numa,
+        append: args.append,
+        timeout: Duration::from_secs(args.timeout),
+        shares: args.share,
+        binaries: workspace.binaries(args.release),
+    };
+    guest.run(cache, &args.command).map(ExitCode::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_after_two_dashes_belong_to_the_guests_command() {
+        let cli = Cli::try_parse_from(["xtask", "vm", "--kernel", "6.1-rt", "--", "sh", "-c", "exit 3", "--kernel"])
+            .expect("it is valid");
+        let Task::Vm(args) = cli.command else { panic!("not vm") };
+        assert_eq!(args.command, ["sh", "-c", "exit 3", "--kernel"]);
+    }
+
+    #[test]
+    fn tests_boot_both_real_time_kernels_unless_told_otherwise() {
+        let cli = Cli::try_parse_from(["xtask", "test"]).expect("it is valid");
+        let Task::Test { host_only: false, kernel } = cli.command else { panic!("not test") };
+        assert_eq!(kernel.iter().map(Kernel::to_string).collect::<Vec<_>>(), ["6.1-rt", "6.12-rt"]);
+    }
+}

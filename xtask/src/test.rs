@@ -1,0 +1,294 @@
+//! `cargo xtask test`: every check and test of the project, on this machine and in booted kernels, and at the end
+//! what ran where.
+//!
+//! A failed step does not hide the next ones; only what cannot be built is not run.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::{
+    ebpf,
+    kernel::Kernel,
+    place::{Cache, Workspace},
+    process::{command_line, is_root, sudo_without_password, visible},
+    run,
+    setup::{self, Purpose},
+    vm::Guest,
+};
+
+/// Kernels that are booted unless others are named.
+pub(crate) const KERNELS: [&str; 2] = ["6.1-rt", "6.12-rt"];
+/// The tests' binary for guests.
+const GUEST_TESTS: &str = "guard-guest-tests";
+/// Bound of one guest's boot and tests; three times what they take.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// What one step found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    passed: usize,
+    /// Name and, where known, message.
+    failed: Vec<String>,
+    /// Name and, where known, reason.
+    skipped: Vec<String>,
+}
+
+impl Outcome {
+    /// A step that is one check.
+    fn of_check(name: &str, good: bool) -> Self {
+        if good {
+            Self { passed: 1, ..Self::default() }
+        } else {
+            Self { failed: vec![name.to_owned()], ..Self::default() }
+        }
+    }
+}
+
+/// All steps so far.
+struct Report {
+    steps: Vec<(String, Outcome, Duration)>,
+}
+
+impl Report {
+    /// Runs one step under its name. An error is a failure of the step; the next one still runs.
+    fn step(&mut self, name: &str, step: impl FnOnce() -> Result<Outcome>) -> bool {
+        eprintln!("\nxtask: {name}");
+        let begun = Instant::now();
+        let mut outcome = step().unwrap_or_else(|error| {
+            eprintln!("xtask: {name}: {error:#}");
+            Outcome { failed: vec![format!("{error:#}")], ..Outcome::default() }
+        });
+        if outcome == Outcome::default() {
+            outcome.failed.push("ran no test at all".to_owned());
+        }
+        let good = outcome.failed.is_empty();
+        self.steps.push((name.to_owned(), outcome, begun.elapsed()));
+        good
+    }
+
+    /// What ran where, and the closing line.
+    fn print(&self, to: &mut impl Write) -> std::io::Result<()> {
+        writeln!(to, "\n{:<40} {:>7} {:>7} {:>8} {:>8}", "where", "passed", "failed", "skipped", "seconds")?;
+        for (name, outcome, took) in &self.steps {
+            let Outcome { passed, failed, skipped } = outcome;
+            writeln!(to, "{name:<40} {passed:>7} {:>7} {:>8} {:>8}", failed.len(), skipped.len(), took.as_secs())?;
+        }
+        for (name, outcome, _) in &self.steps {
+            outcome.skipped.iter().try_for_each(|skipped| writeln!(to, "skipped, {name}: {skipped}"))?;
+            outcome.failed.iter().try_for_each(|failed| writeln!(to, "FAILED, {name}: {failed}"))?;
+        }
+        writeln!(to, "{} passed, {} failed, {} skipped", self.passed(), self.failed(), self.skipped())
+    }
+
+    fn passed(&self) -> usize {
+        self.steps.iter().map(|(_, outcome, _)| outcome.passed).sum()
+    }
+
+    fn failed(&self) -> usize {
+        self.steps.iter().map(|(_, outcome, _)| outcome.failed.len()).sum()
+    }
+
+    fn skipped(&self) -> usize {
+        self.steps.iter().map(|(_, outcome, _)| outcome.skipped.len()).sum()
+    }
+}
+
+/// Runs everything, with guests of `kernels`.
+///
+/// # Errors
+/// When something is missing on this machine; failed tests are no error but exit code 1.
+pub(crate) fn all(workspace: &Workspace, cache: &Cache, kernels: &[Kernel]) -> Result<ExitCode> {
+    setup::ensure(cache, Purpose::Test)?;
+    let mut report = Report { steps: Vec::new() };
+    let check = |name: &str, words: &[&str]| {
+        let status = visible(workspace.cargo().args(words))?;
+        anyhow::Ok(Outcome::of_check(name, status.success()))
+    };
+    report.step("formatting", || check("cargo fmt --check", &["fmt", "--all", "--check"]));
+    let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    report.step("lints", || check("cargo clippy", &lints));
+    report.step("eBPF object", || ebpf::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
+
+    let built = report.step("build", || {
+        run::build(workspace, false, &["guard", "guard-tests"])?;
+        let status = visible(workspace.cargo().args(["test", "--locked", "--workspace", "--no-run"]))?;
+        Ok(Outcome::of_check("cargo test --no-run", status.success()))
+    });
+    if built {
+        let unit = ["--workspace", "--exclude", "guard-tests"];
+        report.step("unit tests", || cargo_test(workspace, &unit));
+        report.step(&format!("host, {}", host_kernel()), || cargo_test(workspace, &["--package", "guard-tests"]));
+        for kernel in kernels {
+            report.step(&format!("guest, {kernel}"), || guest_tests(workspace, cache, kernel));
+        }
+    }
+    report.print(&mut std::io::stdout()).context("printing the result")?;
+    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The running kernel's release.
+fn host_kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Runs `cargo test` and counts from what the test programs print.
+fn cargo_test(workspace: &Workspace, selection: &[&str]) -> Result<Outcome> {
+    let mut command = workspace.cargo();
+    command.args(["test", "--locked", "--no-fail-fast"]).args(selection);
+    if !is_root() && sudo_without_password() {
+        // Measuring needs root. cargo itself stays ours, so that no file in the target directory becomes root's.
+        let triple = format!("{}-UNKNOWN-LINUX-GNU", std::env::consts::ARCH).to_uppercase().replace('-', "_");
+        command.env(format!("CARGO_TARGET_{triple}_RUNNER"), "sudo -n -E");
+    }
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", command_line(&command)))?;
+    let stdout = child.stdout.take().context("cargo test has no stdout")?;
+    let mut outcome = Outcome::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = String::from_utf8_lossy(&line.context("reading what cargo test prints")?).into_owned();
+        writeln!(std::io::stdout(), "{line}").context("passing on what cargo test prints")?;
+        count_line(&line, &mut outcome);
+    }
+    let status = child.wait().context("waiting for cargo test")?;
+    if !status.success() && outcome.failed.is_empty() {
+        outcome.failed.push(format!("{} ended with {status} and named no failed test", command_line(&command)));
+    }
+    Ok(outcome)
+}
+
+/// Counts a line of the standard test harness: `test NAME ... ok`, `FAILED` or `ignored, REASON`.
+fn count_line(line: &str, outcome: &mut Outcome) {
+    let Some((name, result)) = line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... ")) else { return };
+    if result == "ok" {
+        outcome.passed += 1;
+    } else if result.starts_with("FAILED") {
+        outcome.failed.push(name.to_owned());
+    } else if let Some(reason) = result.strip_prefix("ignored") {
+        let reason = reason.trim_start_matches([',', ' ']);
+        outcome.skipped.push(format!("{name}: {}", reason.strip_prefix("SKIPPED: ").unwrap_or(reason)));
+    }
+}
+
+/// The JSON that the guests' test binary writes.
+#[derive(Deserialize)]
+struct GuestResults {
+    passed: Vec<String>,
+    failed: Vec<Failed>,
+    skipped: Vec<Skipped>,
+}
+
+#[derive(Deserialize)]
+struct Failed {
+    name: String,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Skipped {
+    name: String,
+    reason: String,
+}
+
+impl From<GuestResults> for Outcome {
+    fn from(results: GuestResults) -> Self {
+        Self {
+            passed: results.passed.len(),
+            failed: results.failed.iter().map(|Failed { name, message }| format!("{name}: {message}")).collect(),
+            skipped: results.skipped.iter().map(|Skipped { name, reason }| format!("{name}: {reason}")).collect(),
+        }
+    }
+}
+
+/// Boots one guest and runs all its tests there.
+fn guest_tests(workspace: &Workspace, cache: &Cache, kernel: &Kernel) -> Result<Outcome> {
+    let share = workspace.target.join("guest-tests");
+    fs::create_dir_all(&share).with_context(|| format!("creating {}", share.display()))?;
+    let results = share.join(format!("{}.json", kernel.to_string().replace('/', "_")));
+    // Results of an earlier run must not pass for this one's.
+    if results.exists() {
+        fs::remove_file(&results).with_context(|| format!("removing {}", results.display()))?;
+    }
+    let guest = Guest {
+        kernel: kernel.clone(),
+        cpus: 2,
+        memory: "2G".to_owned(),
+        numa: Vec::new(),
+        append: Vec::new(),
+        timeout: GUEST_TIMEOUT,
+        shares: vec![share],
+        binaries: workspace.binaries(false),
+    };
+    let words = [GUEST_TESTS.to_owned(), "--results".to_owned(), results.display().to_string()];
+    let code = guest.run(cache, &words)?;
+    let mut outcome = read_results(&results).with_context(|| format!("{GUEST_TESTS} ended with exit code {code}"))?;
+    if code != 0 && outcome.failed.is_empty() {
+        outcome.failed.push(format!("{GUEST_TESTS} ended with exit code {code} and named no failed test"));
+    }
+    Ok(outcome)
+}
+
+fn read_results(path: &Path) -> Result<Outcome> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let results: GuestResults = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    Ok(results.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(text: &str) -> Outcome {
+        let mut outcome = Outcome::default();
+        text.lines().for_each(|line| count_line(line, &mut outcome));
+        outcome
+    }
+
+    #[test]
+    fn lines_of_the_test_harness_are_counted() {
+        let text = "running 4 tests\ntest a::b ... ok\ntest c ... FAILED\ntest d - should panic ... ok\n\
+                    test e ... ignored, SKIPPED: needs cgroup v2\ntest result: FAILED. 2 passed; 1 failed; 1 ignored\n";
+        let skipped = vec!["e: needs cgroup v2".to_owned()];
+        assert_eq!(counted(text), Outcome { passed: 2, failed: vec!["c".to_owned()], skipped });
+    }
+
+    #[test]
+    fn other_lines_count_for_nothing() {
+        assert_eq!(counted("test\ntests ... ok\n\n   Doc-tests guard\nfailures:\n    c\n"), Outcome::default());
+    }
+
+    #[test]
+    fn a_step_that_ends_with_an_error_is_a_failure_and_the_next_one_runs() {
+        let mut report = Report { steps: Vec::new() };
+        assert!(!report.step("first", || anyhow::bail!("no such file")));
+        assert!(report.step("second", || Ok(Outcome { passed: 3, ..Outcome::default() })));
+        let mut text = Vec::new();
+        report.print(&mut text).expect("writing to memory cannot fail");
+        let text = String::from_utf8(text).expect("it is UTF-8");
+        assert!(text.contains("FAILED, first: no such file\n"), "{text}");
+        assert!(text.ends_with("\n3 passed, 1 failed, 0 skipped\n"), "{text}");
+    }
+
+    #[test]
+    fn a_step_without_any_test_is_a_failure() {
+        let mut report = Report { steps: Vec::new() };
+        assert!(!report.step("empty", || Ok(Outcome::default())));
+        assert_eq!((report.passed(), report.failed(), report.skipped()), (0, 1, 0));
+    }
+
+    #[test]
+    fn results_of_a_guest_are_read_with_messages_and_reasons() {
+        let text =
+            r#"{"passed":["a"],"failed":[{"name":"b","message":"late"}],"skipped":[{"name":"c","reason":"no rtla"}]}"#;
+        let results: GuestResults = serde_json::from_str(text).expect("it is valid");
+        let expected = Outcome { passed: 1, failed: vec!["b: late".into()], skipped: vec!["c: no rtla".into()] };
+        assert_eq!(Outcome::from(results), expected);
+    }
+}
