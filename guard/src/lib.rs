@@ -7,5 +7,6 @@ pub mod cli;
 pub mod control;
 pub mod inventory;
 pub mod kernel;
+pub mod policy;
 pub mod snapshot;
 pub mod view;

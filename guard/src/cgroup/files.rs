@@ -1,7 +1,7 @@
 //! What the cpu files of a cgroup say, as pure functions over their text. Formats:
 //! Documentation/admin-guide/cgroup-v2.rst and Documentation/scheduler/sched-bwc.rst of the kernel.
 
-use crate::snapshot::{CpuStat, Quota};
+use crate::snapshot::{CpuListError, CpuStat, Quota};
 
 use super::Version;
 
@@ -18,6 +18,12 @@ pub struct ParseError {
 impl ParseError {
     pub(crate) fn new(expected: &'static str, value: &str) -> Self {
         Self { expected, value: value.chars().take(80).collect() }
+    }
+}
+
+impl From<CpuListError> for ParseError {
+    fn from(error: CpuListError) -> Self {
+        Self::new("a CPU list such as 0-3,8", error.value())
     }
 }
 

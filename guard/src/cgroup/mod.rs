@@ -2,7 +2,6 @@
 //! are, and what their cpu files say. It only reads. It knows no container, no class and no policy: a cgroup is a path
 //! and an id here.
 
-mod cpulist;
 mod files;
 mod hierarchy;
 mod mountinfo;
@@ -11,7 +10,6 @@ mod tree;
 
 use std::{io, path::PathBuf};
 
-pub use cpulist::{CpuList, MAX_CPU};
 pub use files::{CpuStatTotals, ParseError, PressureTotals, Weight};
 pub use hierarchy::{Hierarchy, Version};
 pub use read::{Cpuset, PressureReading};

@@ -8,10 +8,10 @@ use std::{
 };
 
 use super::{
-    CgroupError, CpuList, CpuStatTotals, Hierarchy, ParseError, PressureTotals, Version, Weight,
+    CgroupError, CpuStatTotals, Hierarchy, ParseError, PressureTotals, Version, Weight,
     files::{parse_cfs_quota, parse_cpu_max, parse_cpu_stat, parse_pressure, parse_u64},
 };
-use crate::snapshot::Quota;
+use crate::snapshot::{CpuList, Quota};
 
 /// CPUs of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Hierarchy {
         let list = |name: &str| -> Result<Option<CpuList>, CgroupError> {
             let file = dir.join(name);
             match fs::read_to_string(&file) {
-                Ok(text) => CpuList::from_str(&text).map(Some).map_err(at(&file)),
+                Ok(text) => CpuList::from_str(&text).map(Some).map_err(|error| at(&file)(error.into())),
                 // On v1 the cgroup may exist in the cpu hierarchy only.
                 Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(source) => Err(CgroupError::Io { op: "read", path: file, source }),

@@ -2,8 +2,8 @@
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::cgroup::CpuList;
 use crate::inventory::Topology;
+use crate::snapshot::CpuList;
 
 /// Takes the isolated (isolcpus=) and tickless (nohz_full=) CPUs out of this thread's affinity. Nothing changes where
 /// there are none, or where no other CPU would be left.

@@ -153,6 +153,7 @@ fn join_cgroup(sample: CgroupSample, info: Option<&CgroupInfo>, reading: Reading
         },
         lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts },
         cpu_pressure: reading.pressure,
+        ..Cgroup::default()
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::sys;
-use crate::cgroup::{CpuList, Hierarchy};
+use crate::cgroup::Hierarchy;
+use crate::snapshot::CpuList;
 
 /// Flag of kernel threads, include/linux/sched.h.
 const PF_KTHREAD: u64 = 0x0020_0000;

@@ -6,10 +6,7 @@ use std::{
 };
 
 use super::InventoryError;
-use crate::{
-    cgroup::CpuList,
-    snapshot::{CgroupLayout, Node},
-};
+use crate::snapshot::{CgroupLayout, CpuList, Node};
 
 /// CPUs of the machine and how they belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +88,7 @@ pub fn node(root: &Path, layout: CgroupLayout) -> Result<Node, InventoryError> {
         cpus: line(&online)?,
         cmdline: line(&root.join("proc/cmdline"))?,
         cgroup: layout,
+        ..Node::default()
     })
 }
 
@@ -117,7 +115,9 @@ fn cpu_list(path: &Path) -> Result<Option<CpuList>, InventoryError> {
     if text.trim() == "(null)" {
         return Ok(Some(CpuList::default()));
     }
-    text.parse().map(Some).map_err(|source| InventoryError::Format { path: path.to_owned(), source })
+    text.parse::<CpuList>()
+        .map(Some)
+        .map_err(|error| InventoryError::Format { path: path.to_owned(), source: error.into() })
 }
 
 #[cfg(test)]

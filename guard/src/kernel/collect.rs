@@ -306,6 +306,7 @@ impl Kernel {
                     count: now.fair_server_count - before.fair_server_count,
                     total_ns: now.fair_server_ns - before.fair_server_ns,
                 },
+                ..Cpu::default()
             });
         }
         lost

@@ -1,10 +1,14 @@
 //! The Snapshot: one value that says what this node was like in one interval. Whatever shows, decides, records or
 //! judges takes a Snapshot and nothing else. This room does no I/O and knows no kernel.
 
+mod cpulist;
+mod knob;
 mod latency;
 
 use std::collections::BTreeMap;
 
+pub use cpulist::{CpuList, CpuListError, MAX_CPU};
+pub use knob::{Bandwidth, Knob, Knobs, Partition, Setting};
 pub use latency::{Histogram, Latency};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +66,16 @@ pub struct Node {
     pub cmdline: String,
     /// Cgroup layout.
     pub cgroup: CgroupLayout,
+    /// CPUs kept for the system by the configuration: no workload is given them exclusively, and their capacity is
+    /// reserved.
+    #[serde(default, skip_serializing_if = "CpuList::is_empty")]
+    pub reserved_cpus: CpuList,
+    /// Pressure stall information for cpu of the whole node in the interval, where the kernel has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_pressure: Option<Pressure>,
+    /// Why guard must not write on this node, where it must not: another agent manages the same files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hands_off: Option<String>,
 }
 
 /// How the cpu controller is mounted.
@@ -216,6 +230,37 @@ pub struct Cgroup {
     /// Pressure stall information for cpu, where the kernel has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_pressure: Option<Pressure>,
+    /// CPU time that it and everything below it used in the interval, ns; absent where it was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ns: Option<u64>,
+    /// Its cpu knobs at the end of the interval; absent where they were not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knobs: Option<Knobs>,
+    /// Threads of user space with policy FIFO, RR or DEADLINE in the cgroup itself; absent where they were not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rt_threads: Option<u32>,
+    /// CPU that was asked for it, in thousandths of a CPU, by the configuration or by what Kubernetes wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_milli: Option<u64>,
+    /// CPU that it may use at most, in thousandths of a CPU, from the same source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_milli: Option<u64>,
+    /// Latencies that it must keep, from the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<Budget>,
+    /// Whether the configuration forbids changing it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmanaged: bool,
+}
+
+/// A latency that a workload must keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Budget {
+    /// Which figure: "wakeup" (RT tasks of the cgroup) or "timer" (last stage that is seen), a point, and a percentile
+    /// or "max", as in "wakeup.p999" and "timer.max".
+    pub metric: String,
+    /// Its limit, ns.
+    pub limit_ns: u64,
 }
 
 /// Wake-up latencies apart for real-time and fair tasks.
@@ -386,6 +431,15 @@ fn is_zero(n: &u64) -> bool {
 pub struct Cpu {
     /// Number.
     pub cpu: u32,
+    /// Where it sits; absent where sysfs does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<CpuPlace>,
+    /// Whether it is kept from load balancing (isolcpus=, isolated partitions) or from the tick (nohz_full=).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+    /// Time in which it was not idle, ns; absent where it was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_ns: Option<u64>,
     /// Hard interrupts.
     pub hardirq: Interrupt,
     /// Soft interrupts, net of hard interrupts and of preemption.
@@ -394,6 +448,17 @@ pub struct Cpu {
     pub rt_throttle: Stolen,
     /// Runnable RT tasks that lost the CPU to the fair server.
     pub fair_server: Stolen,
+}
+
+/// Where a CPU sits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct CpuPlace {
+    /// NUMA node.
+    pub node: u32,
+    /// Physical package.
+    pub package: u32,
+    /// The lowest CPU that shares this one's core: hardware threads of one core have the same.
+    pub core: u32,
 }
 
 /// Interrupt time of one CPU.

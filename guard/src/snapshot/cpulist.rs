@@ -2,12 +2,25 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
-use super::ParseError;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The highest CPU number that is believed; the kernel's own limit (NR_CPUS) is 8192 at most.
 pub const MAX_CPU: u32 = u16::MAX as u32;
 
-/// A set of CPUs.
+/// A text that is no CPU list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a CPU list such as 0-3,8, found {0:?}")]
+pub struct CpuListError(String);
+
+impl CpuListError {
+    /// The beginning of what was found.
+    pub(crate) fn value(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A set of CPUs, or of NUMA nodes, which the kernel writes in the same form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CpuList {
     /// Ascending, with at least one absent CPU between two neighbours.
@@ -60,12 +73,12 @@ impl FromIterator<u32> for CpuList {
 }
 
 impl FromStr for CpuList {
-    type Err = ParseError;
+    type Err = CpuListError;
 
     /// Reads "0-3,8"; an empty text is the empty set.
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let bad = || ParseError::new("a CPU list such as 0-3,8", text);
-        let number = |digits: &str| -> Result<u32, ParseError> {
+    fn from_str(text: &str) -> Result<Self, CpuListError> {
+        let bad = || CpuListError(text.chars().take(80).collect());
+        let number = |digits: &str| -> Result<u32, CpuListError> {
             // u32::from_str would take a sign.
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(bad());
@@ -101,6 +114,28 @@ impl fmt::Display for CpuList {
             }
         }
         Ok(())
+    }
+}
+
+impl Serialize for CpuList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for CpuList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for CpuList {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CpuList".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$" })
     }
 }
 
