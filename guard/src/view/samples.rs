@@ -58,6 +58,7 @@ pub(crate) fn full() -> Snapshot {
             cpus: "0-3".into(),
             cmdline: "isolcpus=1".into(),
             cgroup: CgroupLayout::V2,
+            ..Node::default()
         },
         signals: vec![
             signal("user", SignalState::Unavailable, Some("fexit refused by this kernel")),
@@ -104,6 +105,7 @@ pub(crate) fn full() -> Snapshot {
                 },
                 lock: Lock { wait: latency(&[7_000]), boosts: 3 },
                 cpu_pressure: Some(Pressure { some_ns: 1_000, full_ns: None }),
+                ..Cgroup::default()
             },
             Cgroup {
                 path: "/machine".into(),
@@ -169,6 +171,7 @@ pub(crate) fn full() -> Snapshot {
                 softirq: Interrupt { count: 5, total_ns: 3_000_000, while_rt_ns: 2_000_000, max_ns: 900_000 },
                 rt_throttle: Stolen { count: 2, total_ns: 95_000_000 },
                 fair_server: Stolen::default(),
+                ..Cpu::default()
             },
         ],
         breaches: vec![Breach {
@@ -296,6 +299,7 @@ fn any_cpu() -> impl Strategy<Value = Cpu> {
         softirq: Interrupt { count: b[0], total_ns: b[1], while_rt_ns: b[2], max_ns: b[3] },
         rt_throttle: Stolen { count: a[0] % 3, total_ns: b[0] },
         fair_server: Stolen { count: b[1] % 3, total_ns: a[1] },
+        ..Cpu::default()
     })
 }
 
