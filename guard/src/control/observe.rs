@@ -403,7 +403,12 @@ impl Threads {
 }
 
 fn known_thread(detail: ThreadDetail) -> KnownThread {
-    KnownThread { affinity: Some(detail.affinity.to_string()), info: detail.thread, ended: false }
+    KnownThread {
+        affinity: Some(detail.affinity.to_string()),
+        deadline_period_ns: detail.deadline_period_ns,
+        info: detail.thread,
+        ended: false,
+    }
 }
 
 #[cfg(test)]
