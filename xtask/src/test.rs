@@ -151,11 +151,12 @@ fn cargo_test(workspace: &Workspace, selection: &[&str]) -> Result<Outcome> {
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", command_line(&command)))?;
     let stdout = child.stdout.take().context("cargo test has no stdout")?;
-    let mut outcome = Outcome::default();
+    let (mut outcome, mut told) = (Outcome::default(), None);
     for line in BufReader::new(stdout).split(b'\n') {
         let line = String::from_utf8_lossy(&line.context("reading what cargo test prints")?).into_owned();
         writeln!(std::io::stdout(), "{line}").context("passing on what cargo test prints")?;
         count_line(&line, &mut outcome);
+        keep_message(&line, &mut told, &mut outcome);
     }
     let status = child.wait().context("waiting for cargo test")?;
     if !status.success() && outcome.failed.is_empty() {
@@ -174,6 +175,24 @@ fn count_line(line: &str, outcome: &mut Outcome) {
     } else if let Some(reason) = result.strip_prefix("ignored") {
         let reason = reason.trim_start_matches([',', ' ']);
         outcome.skipped.push(format!("{name}: {}", reason.strip_prefix("SKIPPED: ").unwrap_or(reason)));
+    }
+}
+
+/// Adds what a failed test said to its name; `told` is the test that is spoken of. The project's own checks say it
+/// right below their line, the standard harness below a line `---- NAME stdout ----`.
+fn keep_message(line: &str, told: &mut Option<usize>, outcome: &mut Outcome) {
+    if let Some(head) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" ----")) {
+        let name = head.strip_suffix(" stdout").unwrap_or(head);
+        *told = outcome.failed.iter().position(|failed| failed == name);
+    } else if line.starts_with("test ") && line.ends_with(" ... FAILED") {
+        *told = outcome.failed.len().checked_sub(1);
+    } else if line == "failures:" || line.starts_with("test ") {
+        *told = None;
+    } else if let Some(failed) = told.and_then(|index| outcome.failed.get_mut(index))
+        && !line.trim().is_empty()
+    {
+        failed.push_str(": ");
+        failed.push_str(line.trim());
     }
 }
 
@@ -246,9 +265,21 @@ mod tests {
     use super::*;
 
     fn counted(text: &str) -> Outcome {
-        let mut outcome = Outcome::default();
-        text.lines().for_each(|line| count_line(line, &mut outcome));
+        let (mut outcome, mut told) = (Outcome::default(), None);
+        for line in text.lines() {
+            count_line(line, &mut outcome);
+            keep_message(line, &mut told, &mut outcome);
+        }
         outcome
+    }
+
+    #[test]
+    fn what_a_failed_test_said_stands_with_its_name() {
+        let text = "test a b ... FAILED\ntest c ... FAILED\n\nfailures:\n\n---- a b ----\ntoo late\nby 3 us\n\n\
+                    ---- c stdout ----\nno file\n\nfailures:\n    a b\n    c\n\ntest result: FAILED. 0 passed; 2 failed\n";
+        assert_eq!(counted(text).failed, ["a b: too late: by 3 us", "c: no file"]);
+        let text = "test a b ... FAILED\n    25.7 s  too late\ntest c ... ok\n    0.1 s  12 cycles\n";
+        assert_eq!(counted(text).failed, ["a b: 25.7 s  too late"]);
     }
 
     #[test]
