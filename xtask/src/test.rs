@@ -6,8 +6,10 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    panic::resume_unwind,
     path::Path,
     process::{ExitCode, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,8 +30,10 @@ use crate::{
 pub(crate) const KERNELS: [&str; 2] = ["6.1-rt", "6.12-rt"];
 /// The tests' binary for guests.
 const GUEST_TESTS: &str = "guard-guest-tests";
-/// Bound of one guest's boot and tests; three times what they take.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
+/// Guests that run side by side: an emulated guest keeps one CPU busy, however many it has itself.
+const GUESTS_AT_ONCE: usize = 2;
+/// Bound of one guest's boot and tests; more than twice what they take.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(1500);
 
 /// What one step found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,18 +64,31 @@ struct Report {
 impl Report {
     /// Runs one step under its name. An error is a failure of the step; the next one still runs.
     fn step(&mut self, name: &str, step: impl FnOnce() -> Result<Outcome>) -> bool {
-        eprintln!("\nxtask: {name}");
-        let begun = Instant::now();
-        let mut outcome = step().unwrap_or_else(|error| {
-            eprintln!("xtask: {name}: {error:#}");
-            Outcome { failed: vec![format!("{error:#}")], ..Outcome::default() }
-        });
-        if outcome == Outcome::default() {
-            outcome.failed.push("ran no test at all".to_owned());
-        }
-        let good = outcome.failed.is_empty();
-        self.steps.push((name.to_owned(), outcome, begun.elapsed()));
+        let done = run_step(name, step);
+        let good = done.1.failed.is_empty();
+        self.steps.push(done);
         good
+    }
+
+    /// Runs a step for each of `of` at the same time.
+    fn steps_at_once<T: Sync>(
+        &mut self,
+        of: &[T],
+        name: impl Fn(&T) -> String,
+        step: impl Fn(&T) -> Result<Outcome> + Sync,
+    ) {
+        let done = thread::scope(|scope| {
+            let step = &step;
+            let running: Vec<_> = of
+                .iter()
+                .map(|one| {
+                    let name = name(one);
+                    scope.spawn(move || run_step(&name, || step(one)))
+                })
+                .collect();
+            running.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic))).collect::<Vec<_>>()
+        });
+        self.steps.extend(done);
     }
 
     /// What ran where, and the closing line.
@@ -101,6 +118,20 @@ impl Report {
     }
 }
 
+/// Runs one step and times it.
+fn run_step(name: &str, step: impl FnOnce() -> Result<Outcome>) -> (String, Outcome, Duration) {
+    eprintln!("\nxtask: {name}");
+    let begun = Instant::now();
+    let mut outcome = step().unwrap_or_else(|error| {
+        eprintln!("xtask: {name}: {error:#}");
+        Outcome { failed: vec![format!("{error:#}")], ..Outcome::default() }
+    });
+    if outcome == Outcome::default() {
+        outcome.failed.push("ran no test at all".to_owned());
+    }
+    (name.to_owned(), outcome, begun.elapsed())
+}
+
 /// Runs everything, with guests of `kernels`.
 ///
 /// # Errors
@@ -126,8 +157,12 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, kernels: &[Kernel]) -> R
         let unit = ["--workspace", "--exclude", "guard-tests"];
         report.step("unit tests", || cargo_test(workspace, &unit));
         report.step(&format!("host, {}", host_kernel()), || cargo_test(workspace, &["--package", "guard-tests"]));
-        for kernel in kernels {
-            report.step(&format!("guest, {kernel}"), || guest_tests(workspace, cache, kernel));
+        for kernels in kernels.chunks(GUESTS_AT_ONCE) {
+            report.steps_at_once(
+                kernels,
+                |kernel| format!("guest, {kernel}"),
+                |kernel| guest_tests(workspace, cache, kernel),
+            );
         }
     }
     report.print(&mut std::io::stdout()).context("printing the result")?;
@@ -244,6 +279,7 @@ fn guest_tests(workspace: &Workspace, cache: &Cache, kernel: &Kernel) -> Result<
         timeout: GUEST_TIMEOUT,
         shares: vec![share],
         binaries: workspace.binaries(false),
+        labelled: true,
     };
     let words = [GUEST_TESTS.to_owned(), "--results".to_owned(), results.display().to_string()];
     let code = guest.run(cache, &words)?;
