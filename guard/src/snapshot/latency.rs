@@ -212,7 +212,7 @@ impl std::ops::DerefMut for Latency {
     }
 }
 
-/// Distribution of a latency. Percentiles are upper edges of buckets, at most 6.25 % (or 1 us) above the true value.
+/// Distribution of a latency. Percentiles are at most a bucket, 6.25 % or 1 us, from the true value.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Latency")]
 struct LatencyJson {
