@@ -3,6 +3,7 @@
 
 mod arguments;
 mod exit;
+mod explain;
 mod logging;
 mod output;
 mod report;
@@ -27,6 +28,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Report(report::Arguments),
+    Explain(explain::Arguments),
     Run(run::Arguments),
 }
 
@@ -59,6 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     logging::start(arguments.verbose);
     let outcome = match arguments.command {
         Command::Report(arguments) => report::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
     };
     match outcome {
@@ -98,6 +101,7 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "explain --duration 1s --tid 7 --threshold 10us --format json --output f",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());

@@ -2,7 +2,9 @@
 //! did it, a sentence and a remedy. Pure: a recorded Snapshot can be explained again.
 
 mod cause;
+mod finding;
 mod share;
 
 pub use cause::Cause;
+pub use finding::{Finding, findings};
 pub use share::explain;

@@ -2,10 +2,11 @@
 //! clock and no file, and returns text for its caller to write.
 
 pub mod cyclictest;
+pub mod explain;
 mod figures;
 pub mod json;
 pub mod line;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod table;
 pub mod text;
