@@ -1,0 +1,5 @@
+//! suppress
+
+mod settings;
+
+pub use settings::{Form, LatencySettings, PressureSettings, Profile, Settings, ThresholdSettings};
