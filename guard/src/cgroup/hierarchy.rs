@@ -44,6 +44,8 @@ pub struct Hierarchy {
     cpu: Mount,
     /// Where the cpuset files of v1 are; on v2 they are with the others.
     cpuset: Option<Mount>,
+    /// Where the cpuacct files of v1 are.
+    cpuacct: Option<Mount>,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +91,7 @@ impl Hierarchy {
                 version: Version::V1,
                 cpu: Mount::new(root, cpu, "cpu"),
                 cpuset: v1("cpuset").map(|mount| Mount::new(root, mount, "cpuset")),
+                cpuacct: v1("cpuacct").map(|mount| Mount::new(root, mount, "cpuacct")),
             });
         }
         let hierarchy_of_cpu = v1_hierarchy_of_cpu(root);
@@ -105,7 +108,7 @@ impl Hierarchy {
             let remedy = if matches!(hierarchy_of_cpu, Some(1..)) { REMEDY_V1 } else { REMEDY_KERNEL };
             return Err(CgroupError::NoCpuController { reason, remedy });
         }
-        Ok(Self { layout: CgroupLayout::V2, version: Version::V2, cpu: Mount::new(root, v2, ""), cpuset: None })
+        Ok(Self { layout: CgroupLayout::V2, version: Version::V2, cpu: Mount::new(root, v2, ""), cpuset: None, cpuacct: None })
     }
 
     /// How the node's hierarchies are mounted.
@@ -148,6 +151,11 @@ impl Hierarchy {
         }
     }
 
+    /// The directory with the cpuacct files of a cgroup on v1; None when no such hierarchy is mounted.
+    pub(super) fn cpuacct_dir(&self, path: &str) -> Option<Result<PathBuf, CgroupError>> {
+        self.cpuacct.as_ref().map(|mount| mount.dir(path))
+    }
+
     /// Cgroup id of a path.
     ///
     /// # Errors
@@ -185,7 +193,7 @@ impl Hierarchy {
             Version::V1 => CgroupLayout::V1,
             Version::V2 => CgroupLayout::V2,
         };
-        Self { layout, version, cpu: mount.clone(), cpuset: Some(mount) }
+        Self { layout, version, cpu: mount.clone(), cpuset: Some(mount.clone()), cpuacct: Some(mount) }
     }
 }
 

@@ -7,9 +7,11 @@ mod hierarchy;
 mod mountinfo;
 mod read;
 mod tree;
+mod usage;
 
 use std::{io, path::PathBuf};
 
+pub(crate) use files::parse_pressure;
 pub use files::{CpuStatTotals, ParseError, PressureTotals, Weight};
 pub use hierarchy::{Hierarchy, Version};
 pub use read::{Cpuset, PressureReading};

@@ -31,7 +31,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             return problem(format!("{key}.match"), text);
         }
     }
-    Ok(())
+    config.policy.validate().map_err(|invalid| Problem { key: invalid.field.to_owned(), text: invalid.message })
 }
 
 fn node(node: &Node) -> Result<(), Problem> {

@@ -3,7 +3,9 @@
 
 mod accumulate;
 mod affinity;
+mod assign;
 mod clock;
+mod facts;
 mod join;
 mod meter;
 mod observe;
