@@ -255,7 +255,8 @@ fn real_time_threads<'a>(snapshot: &'a Snapshot, inventory: &'a Inventory) -> Ha
 fn parse_stat(text: &str) -> HashMap<u32, u64> {
     let cpus = text.lines().filter_map(|line| {
         // cpu0 user nice system idle iowait irq softirq steal guest guest_nice
-        let mut words = line.strip_prefix("cpu")?.split_ascii_whitespace();
+        // The first line, without a number, is their sum.
+        let mut words = line.strip_prefix("cpu").filter(|rest| !rest.starts_with(' '))?.split_ascii_whitespace();
         let cpu: u32 = words.next()?.parse().ok()?;
         let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
         let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
