@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::snapshot::{Cgroup, Class};
+use super::model::rounded;
+use crate::snapshot::{Cgroup, Class, Latency};
 
 /// A latency of a cgroup, as budgets name it: "wakeup.p999", "timer.max".
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,15 +53,25 @@ impl Metric {
     /// of fair tasks in any other.
     #[must_use]
     pub fn value_ns(self, cgroup: &Cgroup) -> Option<u64> {
+        let latency = self.latency(cgroup)?;
+        Some(self.quantile.map_or_else(|| latency.max_ns(), |quantile| latency.quantile_ns(quantile)))
+    }
+
+    /// How many wake-ups of an interval with as many as were counted may be over a limit that this keeps.
+    #[must_use]
+    pub fn spare(self, cgroup: &Cgroup) -> u64 {
+        let count = self.latency(cgroup).map_or(0, |latency| latency.count());
+        let within = self.quantile.map_or(count, |quantile| rounded((quantile * count as f64).ceil()));
+        count.saturating_sub(within)
+    }
+
+    fn latency(self, cgroup: &Cgroup) -> Option<&Latency> {
         let latency = match self.of {
             Of::Wakeup if cgroup.class == Class::Plc => &cgroup.wakeup.rt,
             Of::Wakeup => &cgroup.wakeup.fair,
             Of::Timer => cgroup.timer.last_stage()?.1,
         };
-        if latency.is_empty() {
-            return None;
-        }
-        Some(self.quantile.map_or_else(|| latency.max_ns(), |quantile| latency.quantile_ns(quantile)))
+        (!latency.is_empty()).then_some(latency)
     }
 }
 
@@ -95,5 +106,16 @@ mod tests {
         assert_eq!(metric.value_ns(&cgroup), Some(10_000));
         cgroup.class = Class::Ls;
         assert_eq!(metric.value_ns(&cgroup), Some(90_000));
+    }
+
+    #[test]
+    fn as_many_wakeups_may_be_late_as_the_percentile_leaves_out() {
+        let mut cgroup = Cgroup { class: Class::Plc, ..Cgroup::default() };
+        (0..1050).for_each(|_| cgroup.wakeup.rt.record(1000));
+        for (text, spare) in
+            [("wakeup.p99", 10), ("wakeup.p50", 525), ("wakeup.p999", 1), ("wakeup.max", 0), ("timer.p50", 0)]
+        {
+            assert_eq!(text.parse::<Metric>().unwrap().spare(&cgroup), spare, "{text}");
+        }
     }
 }
