@@ -85,7 +85,7 @@ pub(super) fn keyed<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.split_once(' ').filter(|(k, _)| *k == key).map(|(_, value)| value))
 }
 
-fn us_to_ns(us: u64) -> Result<u64, ParseError> {
+pub(super) fn us_to_ns(us: u64) -> Result<u64, ParseError> {
     us.checked_mul(1000).ok_or_else(|| ParseError::new("a time in us below 2^64 ns", &us.to_string()))
 }
 

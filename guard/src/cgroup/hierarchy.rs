@@ -6,7 +6,7 @@
 //! node's cgroup file system mounted into it.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -36,6 +36,15 @@ pub enum Version {
     V2,
 }
 
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
+}
+
 /// The hierarchy that has the cpu controller.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
@@ -44,7 +53,7 @@ pub struct Hierarchy {
     cpu: Mount,
     /// Where the cpuset files of v1 are; on v2 they are with the others.
     cpuset: Option<Mount>,
-    /// Where the cpuacct files of v1 are.
+    /// Where v1 accounts CPU time; on v2 it is in cpu.stat.
     cpuacct: Option<Mount>,
 }
 
@@ -108,7 +117,8 @@ impl Hierarchy {
             let remedy = if matches!(hierarchy_of_cpu, Some(1..)) { REMEDY_V1 } else { REMEDY_KERNEL };
             return Err(CgroupError::NoCpuController { reason, remedy });
         }
-        Ok(Self { layout: CgroupLayout::V2, version: Version::V2, cpu: Mount::new(root, v2, ""), cpuset: None, cpuacct: None })
+        let cpu = Mount::new(root, v2, "");
+        Ok(Self { layout: CgroupLayout::V2, version: Version::V2, cpu, cpuset: None, cpuacct: None })
     }
 
     /// How the node's hierarchies are mounted.
@@ -151,7 +161,7 @@ impl Hierarchy {
         }
     }
 
-    /// The directory with the cpuacct files of a cgroup on v1; None when no such hierarchy is mounted.
+    /// The directory with the accounted CPU time of a cgroup on v1; None when no such hierarchy is mounted.
     pub(super) fn cpuacct_dir(&self, path: &str) -> Option<Result<PathBuf, CgroupError>> {
         self.cpuacct.as_ref().map(|mount| mount.dir(path))
     }

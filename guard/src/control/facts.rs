@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::assign::{self, Assignments};
-use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, Weight, parse_pressure};
+use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, parse_pressure};
 use crate::inventory::{self, CgroupInfo, Inventory, Topology};
 use crate::snapshot::{
     Bandwidth, Cgroup, Class, Cpu, CpuList, Knob, Knobs, Node, Pressure, Snapshot,
@@ -31,23 +31,7 @@ pub(super) trait FactFiles {
 
 impl FactFiles for Hierarchy {
     fn knobs(&self, path: &str) -> Result<Knobs, CgroupError> {
-        let quota = self.quota(path)?.map(|q| Bandwidth { quota_us: Some(q.quota_us), period_us: q.period_us });
-        let cpuset = self.cpuset(path)?;
-        let (shares, idle) = match self.weight(path)? {
-            Some(Weight::Shares(shares)) => (Some(shares), Some(false)),
-            Some(Weight::Weight(weight)) => (Some(weight * 1_024 / 100), Some(false)),
-            Some(Weight::Idle) => (None, Some(true)),
-            None => (None, None),
-        };
-        Ok(Knobs {
-            quota: quota.or(Some(Bandwidth::UNLIMITED)),
-            burst_us: self.burst_us(path)?,
-            shares,
-            idle,
-            cpus: cpuset.as_ref().map(|c| c.cpus.clone()),
-            cpus_effective: cpuset.map(|c| c.effective),
-            ..Knobs::default()
-        })
+        Hierarchy::knobs(self, path)
     }
 
     fn usage_ns(&self, path: &str) -> Result<Option<u64>, CgroupError> {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::audit::Audit;
 use super::lane::{Done, Key, Lane, Report, Wanted, Which, Why};
-use super::writer::WriteResult;
+use crate::cgroup::WriteResult;
 use crate::policy::{Origin, Want};
 use crate::snapshot::Action;
 
@@ -204,7 +204,10 @@ impl Drop for Hands {
 }
 
 fn is_left(result: &WriteResult) -> bool {
-    matches!(result, WriteResult::Refused(_))
+    matches!(
+        result,
+        WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_) | WriteResult::Limited(_)
+    )
 }
 
 fn action(done: Done) -> Action {

@@ -10,7 +10,8 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
-use super::writer::{Change, Outcome, What, Writer};
+use super::writer::Writer;
+use crate::cgroup::{Change, Outcome, What};
 use crate::policy::Want;
 use crate::snapshot::{Knob, Setting};
 

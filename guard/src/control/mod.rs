@@ -28,11 +28,12 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 
+pub use enforce::put_back;
 pub use observe::{Observer, Watch};
 pub use run_loop::{Acting, Enforce, Pace, act, measure, run, runtime};
 pub use selection::Selection;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::{CgroupError, RestoreError};
 use crate::inventory::{GlobError, InventoryError};
 use crate::kernel::KernelError;
 
@@ -48,6 +49,9 @@ pub enum ControlError {
     /// The node's inventory cannot be read.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// The state directory cannot be used, or what an earlier guard left could not be looked at.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// A pattern is no pattern.
     #[error("--cgroup: {0}")]
     Glob(#[from] GlobError),
@@ -124,6 +128,7 @@ impl ControlError {
             Self::Kernel(error) if !error.is_node() => Blame::Defect,
             Self::Kernel(_) | Self::Cgroup(_) | Self::Inventory(_) | Self::Signals(_)
             | Self::Events(_)
+            | Self::Restore(_)
             | Self::Thread(_)
             | Self::NotPutBack { .. } => Blame::Node,
         }

@@ -242,6 +242,11 @@ impl Observer {
         Ok((snapshot, keep))
     }
 
+    /// The hierarchy that has the cpu controller.
+    pub(super) fn hierarchy(&self) -> &Hierarchy {
+        self.inventory.hierarchy()
+    }
+
     /// Waits for what cannot wait for the next Snapshot; for ever unless it is acted on.
     ///
     /// # Errors

@@ -1,47 +1,7 @@
 //! What the lanes need of whoever writes: the executor of the cgroup room, or a test's stand-in for it.
 
+use crate::cgroup::{Change, Executor, Outcome};
 use crate::snapshot::{Knob, Setting};
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    pub path: String,
-    pub id: u64,
-    pub what: What,
-}
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    Set(Setting),
-    Lift(Setting),
-    Release(Knob),
-}
-impl What {
-    pub fn knob(&self) -> Knob {
-        match self {
-            Self::Set(setting) | Self::Lift(setting) => setting.knob(),
-            Self::Release(knob) => *knob,
-        }
-    }
-}
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub path: String,
-    pub id: u64,
-    pub knob: Knob,
-    pub old: Option<String>,
-    pub new: String,
-    pub result: WriteResult,
-}
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WriteResult {
-    Written,
-    Unchanged,
-    Refused(String),
-}
-impl std::fmt::Display for WriteResult {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&format!("{self:?}").to_lowercase())
-    }
-}
 
 /// Writes knobs, and can take every write back.
 pub(super) trait Writer: Send + 'static {
@@ -55,4 +15,29 @@ pub(super) trait Writer: Send + 'static {
     fn restore_all(&mut self) -> Vec<Outcome>;
     /// What is held now: path and id of the cgroup, and the value.
     fn held(&self) -> Vec<(String, u64, Setting)>;
+}
+
+impl Writer for Executor {
+    fn prepare(&mut self, knobs: &[(String, u64, Knob)]) {
+        if let Err(error) = Executor::prepare(self, knobs) {
+            // Nothing is lost: the write itself will try again, and say so.
+            tracing::warn!("cannot write the undo journal: {error}");
+        }
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Vec<Outcome> {
+        Executor::apply(self, changes)
+    }
+
+    fn check_drift(&mut self) -> Vec<Outcome> {
+        Executor::check_drift(self)
+    }
+
+    fn restore_all(&mut self) -> Vec<Outcome> {
+        Executor::restore_all(self)
+    }
+
+    fn held(&self) -> Vec<(String, u64, Setting)> {
+        Executor::held(self).map(|(path, id, _, setting)| (path.to_owned(), id, setting.clone())).collect()
+    }
 }
