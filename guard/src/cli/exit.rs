@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::cgroup::RestoreError;
 use crate::control::{Blame, ControlError};
 
 /// How guard ends. The numbers are public.
@@ -11,6 +12,8 @@ use crate::control::{Blame, ControlError};
 pub enum Exit {
     /// Done.
     Done = 0,
+    /// Found something that the user must act on.
+    Found = 1,
     /// Wrong usage.
     Usage = 2,
     /// This node cannot do it.
@@ -38,6 +41,10 @@ pub(super) enum Failure {
     Json(#[from] serde_json::Error),
     #[error("cannot start the event loop: {0}")]
     Runtime(io::Error),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("{0}")]
+    NotRestored(String),
 }
 
 impl Failure {
@@ -51,7 +58,8 @@ impl Failure {
                 Blame::Defect => Exit::Defect,
             },
             Self::Create { .. } => Exit::Usage,
-            Self::Write { .. } | Self::Runtime(_) => Exit::Node,
+            Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
+            Self::NotRestored(_) => Exit::Found,
             Self::Json(_) => Exit::Defect,
         }
     }

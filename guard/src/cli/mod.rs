@@ -6,6 +6,7 @@ mod exit;
 mod logging;
 mod output;
 mod report;
+mod restore;
 mod run;
 
 use std::ffi::OsString;
@@ -27,6 +28,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Report(report::Arguments),
+    Restore(restore::Arguments),
     Run(run::Arguments),
 }
 
@@ -42,6 +44,7 @@ Needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE) for loading its programs 
 
 Exit codes:
   0   done
+  1   found something that you must act on
   2   wrong usage: an option, a pattern that matches nothing, a thread that does not exist
   3   this node cannot do it: the message names the missing capability, kernel option or mount
   70  a defect of guard";
@@ -59,6 +62,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     logging::start(arguments.verbose);
     let outcome = match arguments.command {
         Command::Report(arguments) => report::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
     };
     match outcome {
@@ -98,6 +102,8 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "restore",
+            "restore --state-dir /tmp/guard --dry-run --format json",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
