@@ -98,7 +98,7 @@ fn allowances(machine: Machine, settings: &Settings, seconds: u32) -> Vec<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_must_never_happen_never_happens(
@@ -109,7 +109,6 @@ proptest! {
         prop_assert_eq!(settings.validate(), Ok(()));
         let mut sim = Sim::new(machine);
         let mut state = State::default();
-        let mut last: Option<Plan> = None;
         for (seconds, triggers) in steps {
             for trigger in triggers {
                 let wants = react(&trigger, &settings, &mut state);
@@ -122,8 +121,6 @@ proptest! {
             check(&snapshot, &settings, &plan.wants)?;
             check_cpus(&snapshot, &plan.wants)?;
             fails(sim.apply(&plan))?;
-            let moved: Vec<Option<Plan>> = vec![last.replace(plan)];
-            let _ = moved;
         }
     }
 
@@ -167,7 +164,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_constant_load_is_answered_without_swinging(machine in machine(), settings in settings()) {

@@ -153,7 +153,7 @@ impl Sim {
             if self.machine.psi == Psi::Cgroups && group.class != Class::Be {
                 cgroup.cpu_pressure = Some(stalled);
             }
-            for _ in 0..100 {
+            for _ in 0..20 {
                 let latency_us = group.base_us as f64 + group.per_be_cpu_us as f64 * be_cpus;
                 let latency_ns = (latency_us * 1000.0 * (0.95 + 0.1 * self.noise())) as u64;
                 let latency = if group.class == Class::Plc { &mut cgroup.wakeup.rt } else { &mut cgroup.wakeup.fair };
@@ -219,8 +219,13 @@ impl Sim {
     /// Writes wants, as after a trigger.
     pub fn add(&mut self, wants: &[Want]) -> Result<(), String> {
         for want in wants {
-            let group = self.present().find(|(id, group)| *id == want.id && group.path == want.path);
-            let (_, group) = group.ok_or_else(|| format!("{} is not there", want.path))?;
+            let index = usize::try_from(want.id).unwrap_or_default().wrapping_sub(100);
+            let known = self.machine.cgroups.get(index).filter(|group| group.path == want.path);
+            let group = known.ok_or_else(|| format!("{} was never there", want.path))?;
+            if !self.present().any(|(id, _)| id == want.id) {
+                // It went between the Snapshot and the write.
+                continue;
+            }
             if group.unmanaged {
                 return Err(format!("{} is unmanaged", want.path));
             }
