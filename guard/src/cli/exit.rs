@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::cgroup::RestoreError;
+use crate::config::ConfigError;
 use crate::control::{Blame, ControlError};
 
 /// How guard ends. The numbers are public.
@@ -42,6 +43,12 @@ pub(super) enum Failure {
     #[error("cannot start the event loop: {0}")]
     Runtime(io::Error),
     #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{}:{line}: {problem}", path.display())]
+    Recording { path: PathBuf, line: usize, problem: String },
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error("{0}")]
     NotRestored(String),
@@ -55,9 +62,10 @@ impl Failure {
             Self::Control(error) => match error.blame() {
                 Blame::Usage => Exit::Usage,
                 Blame::Node => Exit::Node,
+                Blame::Left => Exit::Found,
                 Blame::Defect => Exit::Defect,
             },
-            Self::Create { .. } => Exit::Usage,
+            Self::Create { .. } | Self::Config(_) | Self::Recording { .. } | Self::Read { .. } => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
             Self::NotRestored(_) => Exit::Found,
             Self::Json(_) => Exit::Defect,

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::exit::Failure;
 use super::output;
-use crate::cgroup;
+use crate::{cgroup, control};
 
 /// Put back every value that guard changed
 ///
@@ -50,7 +50,7 @@ Needs root. Exit codes: 0 done (also when there was nothing to do), 1 something 
 /// # Errors
 /// See [`Failure`].
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let report = cgroup::restore(Path::new("/"), &arguments.state_dir, arguments.dry_run)?;
+    let report = control::put_back(Path::new("/"), &arguments.state_dir, arguments.dry_run)?;
     output::stdout(&match arguments.format {
         Format::Text => report.to_string(),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
-pub use units::{Cpus, Time};
+pub use units::{Cpus, Time, TimeError};
 pub use workload::{Candidate, Match, Percentiles, Workload, Workloads};
 
 use self::document::Document;
@@ -115,6 +115,14 @@ struct File {
 }
 
 impl Config {
+    /// Reads a file; without one it is all defaults.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_or_default(path: Option<&Path>) -> Result<Self, ConfigError> {
+        path.map_or_else(|| Ok(Self::default()), Self::load)
+    }
+
     /// Reads a file.
     ///
     /// # Errors
@@ -132,8 +140,7 @@ impl Config {
         let document = Document::new(text, path)?;
         let file: File = toml::from_str(text).map_err(|error| document.mistake_of(&error))?;
         let File { node, workload, suppress, burst, protect, cpuset } = file;
-        let config =
-            Self { node, workloads: workload, policy: policy::Settings { suppress, burst, protect, cpuset } };
+        let config = Self { node, workloads: workload, policy: policy::Settings { suppress, burst, protect, cpuset } };
         check::check(&config).map_err(|problem| document.mistake_at(&problem.key, problem.text))?;
         Ok(config)
     }

@@ -20,6 +20,8 @@ pub(super) struct Actor {
     /// Without hands: what was planned last, so that only what changes is told.
     planned: BTreeMap<Key, Want>,
     notes: Vec<String>,
+    /// The notes of the last decision, if they were other than those before.
+    fresh_notes: Vec<String>,
     hands_off: Option<String>,
 }
 
@@ -31,6 +33,7 @@ impl Actor {
             hands,
             planned: BTreeMap::new(),
             notes: Vec::new(),
+            fresh_notes: Vec::new(),
             hands_off: None,
         }
     }
@@ -53,9 +56,11 @@ impl Actor {
         if self.hands_off.is_some() {
             plan = Plan::default();
         }
+        self.fresh_notes.clear();
         if plan.notes != self.notes {
             plan.notes.iter().for_each(|note| tracing::info!("{note}"));
-            self.notes = std::mem::take(&mut plan.notes);
+            self.notes.clone_from(&plan.notes);
+            self.fresh_notes = std::mem::take(&mut plan.notes);
         }
         let plc = if self.hands_off.is_some() { BTreeMap::new() } else { plc_and_ancestors(snapshot) };
         match &mut self.hands {
@@ -67,6 +72,11 @@ impl Actor {
             None => snapshot.actions = self.tell(snapshot, plan.wants),
         }
         plc.into_keys().collect()
+    }
+
+    /// What the policies said at the last decision and had not said before.
+    pub(super) fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.fresh_notes)
     }
 
     /// Writes into the last Snapshot what was done, or would be.
@@ -108,9 +118,8 @@ impl Actor {
     fn tell(&mut self, snapshot: &Snapshot, wants: Vec<Want>) -> Vec<Action> {
         let wants: BTreeMap<Key, Want> = wants.into_iter().map(|w| ((w.id, w.setting.knob()), w)).collect();
         let before = std::mem::replace(&mut self.planned, wants);
-        let fresh = self.planned.iter().filter(|(key, want)| {
-            before.get(*key).is_none_or(|told| told.setting != want.setting)
-        });
+        let fresh =
+            self.planned.iter().filter(|(key, want)| before.get(*key).is_none_or(|told| told.setting != want.setting));
         let fresh = fresh.map(|(_, want)| planned(snapshot, want));
         let dropped = before.iter().filter(|(key, _)| !self.planned.contains_key(*key));
         fresh.chain(dropped.map(|(_, want)| taken_back(want))).collect()

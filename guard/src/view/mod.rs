@@ -5,6 +5,7 @@ pub mod cyclictest;
 mod figures;
 pub mod json;
 pub mod line;
+pub mod plan;
 #[cfg(test)]
 pub(crate) mod samples;
 mod table;
