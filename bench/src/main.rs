@@ -5,6 +5,7 @@ mod agreement;
 mod attached;
 mod footprint;
 mod overhead;
+mod restore;
 mod sys;
 mod table;
 
@@ -33,6 +34,8 @@ enum Bench {
     Overhead(overhead::Args),
     /// CPU, memory and kernel maps of guard observing 200 cgroups once a second
     Footprint(footprint::Args),
+    /// Whether every cgroup file is as it should be after guard was killed at a random instant and restored
+    Restore(restore::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Agreement(args) => result(agreement::run(args)?)?,
         Bench::Overhead(args) => result(overhead::run(args)?)?,
         Bench::Footprint(args) => result(footprint::run(args)?)?,
+        Bench::Restore(args) => result(restore::run(args)?)?,
     };
     if let Some(path) = &args.json {
         fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::cgroup::RestoreError;
+use crate::config::ConfigError;
 use crate::control::{Blame, ControlError};
 
 /// How guard ends. The numbers are public.
@@ -11,6 +13,8 @@ use crate::control::{Blame, ControlError};
 pub enum Exit {
     /// Done.
     Done = 0,
+    /// Found something that the user must act on.
+    Found = 1,
     /// Wrong usage.
     Usage = 2,
     /// This node cannot do it.
@@ -38,6 +42,16 @@ pub(super) enum Failure {
     Json(#[from] serde_json::Error),
     #[error("cannot start the event loop: {0}")]
     Runtime(io::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{}:{line}: {problem}", path.display())]
+    Recording { path: PathBuf, line: usize, problem: String },
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("{0}")]
+    NotRestored(String),
 }
 
 impl Failure {
@@ -48,10 +62,12 @@ impl Failure {
             Self::Control(error) => match error.blame() {
                 Blame::Usage => Exit::Usage,
                 Blame::Node => Exit::Node,
+                Blame::Left => Exit::Found,
                 Blame::Defect => Exit::Defect,
             },
-            Self::Create { .. } => Exit::Usage,
-            Self::Write { .. } | Self::Runtime(_) => Exit::Node,
+            Self::Create { .. } | Self::Config(_) | Self::Recording { .. } | Self::Read { .. } => Exit::Usage,
+            Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
+            Self::NotRestored(_) => Exit::Found,
             Self::Json(_) => Exit::Defect,
         }
     }

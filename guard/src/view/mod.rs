@@ -6,6 +6,7 @@ pub mod explain;
 mod figures;
 pub mod json;
 pub mod line;
+pub mod plan;
 #[cfg(test)]
 pub(crate) mod samples;
 mod table;

@@ -1,8 +1,10 @@
 //! Real programs that wait as real-time programs do, and say themselves what they saw. A workload prints two lines
-//! of JSON: [`Ready`] when its threads exist, [`Outcome`] at its end. It knows nothing of guard.
+//! of JSON: [`Ready`] when its threads exist, [`Outcome`] at its end. It knows nothing of guard, but for `enforce`, which
+//! is guard's own executor at work.
 
 mod cgroups;
 mod cycle;
+mod enforce;
 mod load;
 mod lock;
 mod pingpong;
@@ -46,6 +48,9 @@ pub enum Command {
     Pingpong(pingpong::Args),
     /// Cgroups with a napping process in each
     Cgroups(cgroups::Args),
+    /// guard's executor, changing knobs at random until it is killed
+    #[command(hide = true)]
+    Enforce(enforce::Args),
     /// One thread that sleeps and wakes until it is killed
     #[command(hide = true)]
     Nap(load::Nap),
@@ -158,6 +163,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::PipeMutex(args) => lock::pipe_mutex(&args)?,
         Command::Pingpong(args) => pingpong::run(&args)?,
         Command::Cgroups(args) => cgroups::run(&args)?,
+        Command::Enforce(args) => return enforce::run(&args),
         Command::Nap(args) => return load::nap(&args),
     };
     print_line(&outcome)
