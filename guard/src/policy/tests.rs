@@ -40,7 +40,12 @@ fn snapshot(cgroups: Vec<Cgroup>) -> Snapshot {
         schema: SCHEMA,
         node: Node { cpus: "0-3".into(), ..Node::default() },
         window: Window { start: String::new(), seconds: 1.0 },
-        signals: vec![Signal { name: "wakeup".into(), source: "test".into(), state: SignalState::Active, reason: None }],
+        signals: vec![Signal {
+            name: "wakeup".into(),
+            source: "test".into(),
+            state: SignalState::Active,
+            reason: None,
+        }],
         overhead: Overhead::default(),
         cgroups,
         threads: Vec::new(),
@@ -62,7 +67,12 @@ fn defaults_are_valid_and_only_protect_and_latency_act() {
     let plan = decide(&snapshot(Vec::new()), &settings, &mut State::default());
     assert_eq!(
         plan.notes,
-        ["protect: no PLC cgroup", "cpuset: not enabled", "suppress: no best-effort cgroup that may be shrunk", "burst: policy is none"]
+        [
+            "protect: no PLC cgroup",
+            "cpuset: not enabled",
+            "suppress: no best-effort cgroup that may be shrunk",
+            "burst: policy is none"
+        ]
     );
     assert!(plan.wants.is_empty());
 }
@@ -271,7 +281,11 @@ fn best_effort_work_is_shrunk_at_the_top_but_never_around_others() {
         ("with a PLC in it", vec![cgroup(9, "/be/x", Class::Plc)], vec!["/be/a", "/be/b"]),
         ("with LS in it", vec![cgroup(9, "/be/a/x", Class::Ls)], vec!["/be/a/y", "/be/b"]),
         ("with the system's in it", vec![cgroup(9, "/be/b/x", Class::System)], vec!["/be/a"]),
-        ("with an unmanaged one in it", vec![Cgroup { unmanaged: true, ..cgroup(9, "/be/b/x", Class::Be) }], vec!["/be/a"]),
+        (
+            "with an unmanaged one in it",
+            vec![Cgroup { unmanaged: true, ..cgroup(9, "/be/b/x", Class::Be) }],
+            vec!["/be/a"],
+        ),
     ] {
         let mut cgroups = vec![
             cgroup(1, "/be", Class::Be),
@@ -410,5 +424,9 @@ fn cpus_that_cannot_be_given_are_told() {
     settings.cpuset.enabled = true;
     let plan = decide(&snapshot(vec![plc, cgroup(2, "/web", Class::Ls)]), &settings, &mut State::default());
     assert!(plan.wants.is_empty(), "{:?}", plan.wants);
-    assert!(plan.notes.iter().any(|note| note.starts_with("cpuset: /plc gets no CPUs of its own: 4")), "{:?}", plan.notes);
+    assert!(
+        plan.notes.iter().any(|note| note.starts_with("cpuset: /plc gets no CPUs of its own: 4")),
+        "{:?}",
+        plan.notes
+    );
 }
