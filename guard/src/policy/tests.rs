@@ -79,7 +79,8 @@ fn defaults_are_valid_and_only_protect_and_latency_act() {
 
 #[test]
 fn impossible_settings_are_named() {
-    let cases: Vec<(&str, fn(&mut Settings))> = vec![
+    type Spoil = fn(&mut Settings);
+    let cases: Vec<(&str, Spoil)> = vec![
         ("suppress.min_quota_milli", |s| s.suppress.min_quota_milli = 1),
         ("suppress.min_cpus", |s| s.suppress.min_cpus = 0),
         ("suppress.min_percent", |s| s.suppress.min_percent = 101),
