@@ -370,7 +370,9 @@ impl Executor {
             for job in &planned.jobs {
                 let known = book.get(&job.key);
                 let ours = match job.to {
-                    Some(_) if known.is_none_or(|entry| entry.ours.is_empty() && entry.original != job.now) => Vec::new(),
+                    Some(_) if known.is_none_or(|entry| entry.ours.is_empty() && entry.original != job.now) => {
+                        Vec::new()
+                    }
                     // Goes along with idle.
                     None if matches!(job.key.file, File::Shares | File::Weight)
                         && known.is_none_or(|entry| entry.ours.is_empty()) =>
@@ -475,7 +477,8 @@ impl Executor {
                 job.to = entry.and_then(|entry| job.key.file.parse(&entry.original).ok());
             }
             run(&self.hierarchy, &mut self.journal, &mut jobs, 1);
-            let is_stuck = |job: &Job| job.to.as_ref().is_some_and(|to| job.key.file.parse(&job.now).as_ref() != Ok(to));
+            let is_stuck =
+                |job: &Job| job.to.as_ref().is_some_and(|to| job.key.file.parse(&job.now).as_ref() != Ok(to));
             stuck.extend(jobs.into_iter().filter(is_stuck).map(|job| job.key));
         }
         if let Some(held) = self.held.get_mut(&place) {
@@ -552,7 +555,15 @@ impl Planned {
             Set(setting) | Lift(setting) => setting.to_string(),
             Release(_) => String::new(),
         };
-        Self { change: change.clone(), jobs: Vec::new(), old: None, new, result: None, setting: None, recorded: Vec::new() }
+        Self {
+            change: change.clone(),
+            jobs: Vec::new(),
+            old: None,
+            new,
+            result: None,
+            setting: None,
+            recorded: Vec::new(),
+        }
     }
 
     fn refuse(&mut self, rule: String) {
