@@ -3,6 +3,7 @@
 
 mod arguments;
 mod exit;
+mod explain;
 mod logging;
 mod output;
 mod plan;
@@ -31,6 +32,7 @@ struct Arguments {
 enum Command {
     Plan(plan::Arguments),
     Report(report::Arguments),
+    Explain(explain::Arguments),
     Restore(restore::Arguments),
     Run(run::Arguments),
 }
@@ -69,6 +71,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let outcome = match arguments.command {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
     };
@@ -109,6 +112,7 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "explain --duration 1s --tid 7 --threshold 10us --format json --output f",
             "restore",
             "restore --state-dir /tmp/guard --dry-run --format json",
             "run --config /tmp/guard.toml",
