@@ -145,7 +145,8 @@ pub(super) fn a_stop_puts_the_quota_back() -> Result<Verdict> {
     ensure!(status.success(), "guard ended with {status}: {}", guard.stderr()?);
     ensure!(scene.quota()? == before, "the quota is {} instead of {before}", scene.quota()?);
     let audit = fs::read_to_string(scene.file("audit.jsonl")).context("read of the audit log")?;
-    let actions: Vec<Action> = audit.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("audit log")?;
+    let actions: Vec<Action> =
+        audit.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("audit log")?;
     let own: Vec<&Action> = actions.iter().filter(|action| scene.is_about(action)).collect();
     let [lifted, back] = own[..] else { bail!("{} changes of the quota in the audit log: {own:?}", own.len()) };
     ensure!((lifted.result.as_str(), back.result.as_str()) == ("written", "written"), "{own:?}");
