@@ -216,26 +216,16 @@ fn best_effort_work_that_holds_a_plcs_lock_is_left_alone() {
         kind: "wakeup".into(),
         latency_ns: 1_000_000,
         cause: "unknown".into(),
-        culprit: culprit.map(|path| Culprit { tid: 7, comm: "x".into(), cgroup: Some(path.into()) }),
+        culprit: culprit.map(|path| Culprit { tid: 7, comm: "x".into(), cgroup: Some(path.into()), ..Culprit::default() }),
         shares: std::collections::BTreeMap::new(),
         sentence: String::new(),
         evidence: Evidence {
-            cpu: 0,
-            waker_cpu: 0,
-            irq_delay_ns: None,
-            wait_ns: 0,
-            hardirq_ns: 0,
-            softirq_ns: 0,
-            throttled_ns: 0,
             lock_wait_ns: 900_000,
             lock_owner: owner,
             prev_tid: 7,
-            prev_comm: String::new(),
             prev_prio: 120,
             prev_cgroup: prev.map(Into::into),
-            waker: 0,
-            waker_comm: String::new(),
-            flags: Vec::new(),
+            ..Evidence::default()
         },
     };
     let cgroups = || {
