@@ -35,8 +35,12 @@ pub(crate) fn run(args: &Args) -> Result<(Measured, bool)> {
         }
     })?;
     let worst = figures.restore_ms.iter().copied().fold(f64::NAN, f64::max);
-    let result =
-        Measured { seed: args.seed, restore_p50_ms: table::median(&figures.restore_ms), restore_max_ms: worst, figures };
+    let result = Measured {
+        seed: args.seed,
+        restore_p50_ms: table::median(&figures.restore_ms),
+        restore_max_ms: worst,
+        figures,
+    };
     result.show();
     Ok((result, true))
 }

@@ -93,7 +93,15 @@ fn one(seed: u64, figures: &mut Figures) -> Result<()> {
     let state_dir = state.path().to_string_lossy().into_owned();
     let (seed, paths) = (random.next().to_string(), [parent.path().to_owned(), child.path().to_owned()]);
     let guard = Workload::start(&[
-        "enforce", "--cgroup", &paths[0], "--cgroup", &paths[1], "--state-dir", &state_dir, "--seed", &seed,
+        "enforce",
+        "--cgroup",
+        &paths[0],
+        "--cgroup",
+        &paths[1],
+        "--state-dir",
+        &state_dir,
+        "--seed",
+        &seed,
     ])?;
     let other = Other::start(scene.clone(), random.next());
     // The instant of the kill is what is random here; nothing waits for anything to have happened by then.
@@ -109,7 +117,9 @@ fn one(seed: u64, figures: &mut Figures) -> Result<()> {
     let after = read(&scene)?;
     for (index, file) in scene.iter().enumerate() {
         let written = foreign.get(&index).map_or(&[][..], Vec::as_slice);
-        figures.judge(file, written, &at_kill[index], &after[index]).with_context(|| format!("guard restore: {said}"))?;
+        figures
+            .judge(file, written, &at_kill[index], &after[index])
+            .with_context(|| format!("guard restore: {said}"))?;
     }
     figures.foreign_writes += foreign.values().map(|written| written.len() as u64).sum::<u64>();
     Ok(())

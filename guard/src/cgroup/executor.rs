@@ -17,9 +17,10 @@ use super::{
     pace::{Bucket, Pace},
     restore::{self, Report, RestoreError, other_half},
     store::{self, Journal, Lock},
+    systemd::{self, Systemd},
     trouble::Trouble,
     value::{self, File, Value},
-    write::{Job, Ran, Stop, run, unjournaled},
+    write::{Job, Ran, Stop, run, tell_owner, unjournaled},
 };
 use crate::snapshot::{Knob, Setting};
 
@@ -85,6 +86,7 @@ struct Rest {
 pub struct Executor {
     hierarchy: Hierarchy,
     journal: Journal,
+    systemd: Systemd,
     options: ExecutorOptions,
     held: BTreeMap<Place, Held>,
     rests: BTreeMap<Place, Rest>,
@@ -116,9 +118,10 @@ impl Executor {
         let lock = Lock::take(state_dir)?;
         let (mut recovered, book) = restore::look(state_dir, &boot)?;
         let mut journal = Journal::open(state_dir, boot, book, lock)?;
-        recovered.files = restore::put_back(&hierarchy, &mut journal);
+        let systemd = Systemd::connect(&options.root);
+        recovered.files = restore::put_back(&hierarchy, &mut journal, &systemd);
         let (held, rests, buckets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { hierarchy, journal, options, held, rests, buckets, recovered })
+        Ok(Self { hierarchy, journal, systemd, options, held, rests, buckets, recovered })
     }
 
     /// What an earlier guard had left, and what came of putting it back. What could not be put back stays in the
@@ -151,9 +154,10 @@ impl Executor {
                 continue;
             }
             let jobs = open_jobs(&self.hierarchy, path, *id, *knob, 0).unwrap_or_default();
-            new.extend(jobs.iter().filter(|job| !self.journal.book().contains_key(&job.key)).map(|job| {
-                (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() })
-            }));
+            let unknown = jobs.iter().filter(|job| !self.journal.book().contains_key(&job.key));
+            new.extend(
+                unknown.map(|job| (job.key.clone(), new_entry(&self.systemd, job, *knob, self.hierarchy.version()))),
+            );
         }
         if new.is_empty() { Ok(()) } else { self.journal.hold(new, true) }
     }
@@ -186,6 +190,10 @@ impl Executor {
         let ran = run(&self.hierarchy, &mut self.journal, &mut jobs, batch.len());
         for (asker, (planned, ran)) in batch.iter_mut().zip(ran).enumerate() {
             if planned.result.is_none() {
+                if ran.stop.is_none() {
+                    let jobs: Vec<&Job> = jobs.iter().filter(|job| job.asker == asker).collect();
+                    self.tell_owner(&planned.change.what, &jobs);
+                }
                 let keys = keys.iter().filter(|(of, _)| *of == asker).map(|(_, key)| key.clone()).collect();
                 planned.result = Some(self.settle(planned, ran, keys));
             }
@@ -196,8 +204,12 @@ impl Executor {
     /// Looks whether what guard holds is still there; and forgets what concerns cgroups that have gone. One outcome per
     /// knob that is no longer as guard set it.
     pub fn check_drift(&mut self) -> Vec<Outcome> {
-        let drifted: Vec<Change> =
-            self.held.iter().filter(|(place, held)| !self.is_intact(**place, held)).map(|(place, held)| held.again(*place)).collect();
+        let drifted: Vec<Change> = self
+            .held
+            .iter()
+            .filter(|(place, held)| !self.is_intact(**place, held))
+            .map(|(place, held)| held.again(*place))
+            .collect();
         let outcomes = self.apply(&drifted);
         self.forget();
         outcomes
@@ -207,7 +219,7 @@ impl Executor {
     pub fn restore_all(&mut self) -> Vec<Outcome> {
         self.held.clear();
         self.rests.clear();
-        restore::put_back(&self.hierarchy, &mut self.journal).into_iter().map(Outcome::from).collect()
+        restore::put_back(&self.hierarchy, &mut self.journal, &self.systemd).into_iter().map(Outcome::from).collect()
     }
 
     /// Fills in what a change means for which files; an error is the change's result.
@@ -270,7 +282,9 @@ impl Executor {
         let mut foreign = None;
         for job in jobs.iter_mut() {
             let file = job.key.file;
-            let Some(entry) = self.journal.book().get(&job.key).filter(|_| held.keys.contains(&job.key)) else { continue };
+            let Some(entry) = self.journal.book().get(&job.key).filter(|_| held.keys.contains(&job.key)) else {
+                continue;
+            };
             if entry.is_ours(file, &job.now) {
                 job.to = file.parse(&entry.original).ok();
             } else if !file.same(&job.now, &entry.original) {
@@ -285,7 +299,13 @@ impl Executor {
         }
         planned.setting = jobs.split_first().and_then(|(first, rest)| {
             let period = rest.iter().find(|job| job.key.file == File::CfsPeriod).map(goal_value).transpose().ok()?;
-            value::setting(place.1, goal_value(first).ok()?, period.as_ref(), self.hierarchy.version(), self.options.weight)
+            value::setting(
+                place.1,
+                goal_value(first).ok()?,
+                period.as_ref(),
+                self.hierarchy.version(),
+                self.options.weight,
+            )
         });
         Ok(())
     }
@@ -298,9 +318,10 @@ impl Executor {
 
     /// Whether a file holds what guard wrote, or guard wrote nothing to it.
     fn is_as_left(&self, job: &Job) -> bool {
-        self.journal.book().get(&job.key).is_none_or(|entry| {
-            entry.ours.is_empty() || entry.is_ours(job.key.file, &job.now)
-        })
+        self.journal
+            .book()
+            .get(&job.key)
+            .is_none_or(|entry| entry.ours.is_empty() || entry.is_ours(job.key.file, &job.now))
     }
 
     /// Somebody else has changed a held knob: give way, or, for a lift that was not asserted too often, take the other's
@@ -311,12 +332,14 @@ impl Executor {
         let found = format!("{} was set to \"{}\" by somebody else", first.key.file, first.now);
         let lifts = held.lift && matches!(planned.change.what, Lift(_));
         if lifts && held.reassert.take(self.options.reassert, Instant::now()) {
-            let entries = drifted.iter().map(|job| {
-                (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() })
-            });
-            return self.journal.hold(entries.collect(), true).map_err(|error| WriteResult::from(&unjournaled(&error)));
+            let unit = |job: &Job| self.journal.book().get(&job.key).and_then(|entry| entry.unit.clone());
+            let entries =
+                drifted.iter().map(|job| (job.key.clone(), Entry { unit: unit(job), ..Entry::new(&job.now) }));
+            let entries: Vec<_> = entries.collect();
+            return self.journal.hold(entries, true).map_err(|error| WriteResult::from(&unjournaled(&error)));
         }
-        let why = if lifts { format!("{found}, again and again; guard gives way") } else { format!("{found}; it stays") };
+        let why =
+            if lifts { format!("{found}, again and again; guard gives way") } else { format!("{found}; it stays") };
         self.give_way(place, &planned.change, why.clone());
         Err(WriteResult::Foreign(why))
     }
@@ -326,9 +349,8 @@ impl Executor {
         let (hierarchy, formula) = (&self.hierarchy, self.options.weight);
         loop {
             let alive = || batch.iter().filter(|each| each.result.is_none());
-            let settings = alive().filter_map(|each| {
-                Some(((each.change.path.clone(), each.change.what.knob()), each.setting.clone()?))
-            });
+            let settings = alive()
+                .filter_map(|each| Some(((each.change.path.clone(), each.change.what.knob()), each.setting.clone()?)));
             let around = Around { hierarchy, formula, batch: settings.collect() };
             let broken: Vec<Option<String>> = batch
                 .iter()
@@ -350,23 +372,26 @@ impl Executor {
     /// Puts the originals of all files that are written for the first time into the journal, with one wait for the disk.
     fn record_originals(&mut self, batch: &mut [Planned]) {
         let version = self.hierarchy.version();
-        let book = self.journal.book();
+        let (book, systemd) = (self.journal.book(), &self.systemd);
+        let entry = |job: &Job, knob| new_entry(systemd, job, knob, version);
         let mut new = Vec::new();
         for planned in batch.iter_mut().filter(|each| each.result.is_none()) {
             for job in &planned.jobs {
                 let known = book.get(&job.key);
                 let ours = match job.to {
-                    Some(_) if known.is_none_or(|entry| entry.ours.is_empty() && entry.original != job.now) => Vec::new(),
+                    Some(_) if known.is_none_or(|entry| entry.ours.is_empty() && entry.original != job.now) => {
+                        Vec::new()
+                    }
                     // Goes along with idle.
                     None if matches!(job.key.file, File::Shares | File::Weight)
                         && known.is_none_or(|entry| entry.ours.is_empty()) =>
                     {
-                        value::weights_of_idle(version).map(str::to_owned).into()
+                        value::weights_of_idle(version).iter().map(|&text| text.to_owned()).collect()
                     }
                     _ => continue,
                 };
                 planned.recorded.push(job.key.clone());
-                new.push((job.key.clone(), Entry { original: job.now.clone(), ours }));
+                new.push((job.key.clone(), Entry { ours, ..entry(job, planned.change.what.knob()) }));
             }
         }
         if new.is_empty() {
@@ -376,6 +401,16 @@ impl Executor {
             let result = WriteResult::from(&unjournaled(&error));
             batch.iter_mut().filter(|each| each.result.is_none()).for_each(|each| each.result = Some(result.clone()));
         }
+    }
+
+    fn tell_owner(&self, what: &What, jobs: &[&Job]) {
+        let properties = match what {
+            Set(setting) | Lift(setting) => {
+                Some(systemd::properties(setting, self.hierarchy.version(), self.options.weight))
+            }
+            Release(_) => None,
+        };
+        tell_owner(&self.systemd, &self.journal, jobs, properties.as_deref());
     }
 
     /// Takes note of what came of a change that was tried.
@@ -461,7 +496,8 @@ impl Executor {
                 job.to = entry.and_then(|entry| job.key.file.parse(&entry.original).ok());
             }
             run(&self.hierarchy, &mut self.journal, &mut jobs, 1);
-            let is_stuck = |job: &Job| job.to.as_ref().is_some_and(|to| job.key.file.parse(&job.now).as_ref() != Ok(to));
+            let is_stuck =
+                |job: &Job| job.to.as_ref().is_some_and(|to| job.key.file.parse(&job.now).as_ref() != Ok(to));
             stuck.extend(jobs.into_iter().filter(is_stuck).map(|job| job.key));
         }
         if let Some(held) = self.held.get_mut(&place) {
@@ -515,7 +551,10 @@ impl Executor {
         let hierarchy = &self.hierarchy;
         self.rests.retain(|(id, _), rest| hierarchy.id(&rest.path).is_ok_and(|found| found == *id));
         let held: BTreeSet<&Key> = self.held.values().flat_map(|held| &held.keys).collect();
-        let gone = |key: &&Key| !held.contains(key) && matches!(Job::open(hierarchy, &key.path, key.file, Some(key.id), 0), Err(Trouble::Gone));
+        let gone = |key: &&Key| {
+            !held.contains(key)
+                && matches!(Job::open(hierarchy, &key.path, key.file, Some(key.id), 0), Err(Trouble::Gone))
+        };
         let gone: Vec<Key> = self.journal.book().keys().filter(gone).cloned().collect();
         self.drop_files(&gone, "gone");
     }
@@ -535,7 +574,15 @@ impl Planned {
             Set(setting) | Lift(setting) => setting.to_string(),
             Release(_) => String::new(),
         };
-        Self { change: change.clone(), jobs: Vec::new(), old: None, new, result: None, setting: None, recorded: Vec::new() }
+        Self {
+            change: change.clone(),
+            jobs: Vec::new(),
+            old: None,
+            new,
+            result: None,
+            setting: None,
+            recorded: Vec::new(),
+        }
     }
 
     fn refuse(&mut self, rule: String) {
@@ -545,7 +592,9 @@ impl Planned {
     /// Whether it takes a limit away, which every rule allows: spares the fast path a look around.
     fn only_lifts(&self) -> bool {
         let wanted = self.setting.as_ref().and_then(bandwidth);
-        wanted.is_some_and(|of| of.quota_us.is_none() && (limits::MIN_PERIOD_US..=limits::MAX_PERIOD_US).contains(&of.period_us))
+        wanted.is_some_and(|of| {
+            of.quota_us.is_none() && (limits::MIN_PERIOD_US..=limits::MAX_PERIOD_US).contains(&of.period_us)
+        })
     }
 
     fn outcome(self) -> Outcome {
@@ -554,6 +603,13 @@ impl Planned {
         let result = self.result.unwrap_or(WriteResult::Unchanged);
         Outcome { path, id, knob: what.knob(), old: self.old, new: self.new, result }
     }
+}
+
+/// What has to be known of a file before guard's first write; of a unit's own cgroup also what systemd knows.
+fn new_entry(systemd: &Systemd, job: &Job, knob: Knob, version: Version) -> Entry {
+    let is_first = value::files(knob, version).first() == Some(&job.key.file);
+    let unit = if is_first { systemd.unit(&job.key.path, knob, version) } else { None };
+    Entry { unit, ..Entry::new(&job.now) }
 }
 
 /// Opens the files of a knob of the cgroup with this id, and reads them.

@@ -108,10 +108,9 @@ fn only(mut outcomes: Vec<Outcome>) -> Outcome {
 
 #[test]
 fn a_value_is_set_read_back_and_released() {
-    for (version, file, original, held) in [
-        (Version::V1, "a/cpu.cfs_quota_us", "-1", "20000"),
-        (Version::V2, "a/cpu.max", "max 100000", "20000 100000"),
-    ] {
+    for (version, file, original, held) in
+        [(Version::V1, "a/cpu.cfs_quota_us", "-1", "20000"), (Version::V2, "a/cpu.max", "max 100000", "20000 100000")]
+    {
         let node = Node::new(version);
         let mut executor = node.open(ExecutorOptions::default());
         let outcome = only(executor.apply(&[node.set("/a", quota(20_000))]));
@@ -133,7 +132,11 @@ fn a_value_is_set_read_back_and_released() {
 fn a_killed_guard_is_undone_once_and_only_once() {
     for version in [Version::V1, Version::V2] {
         let node = Node::new(version);
-        let before: Vec<String> = V2.iter().chain(&V1).filter_map(|(file, _)| fs::read_to_string(node.root.path().join("cg/a").join(file)).ok()).collect();
+        let before: Vec<String> = V2
+            .iter()
+            .chain(&V1)
+            .filter_map(|(file, _)| fs::read_to_string(node.root.path().join("cg/a").join(file)).ok())
+            .collect();
         let mut executor = node.open(ExecutorOptions::default());
         let period = Setting::Quota(Bandwidth { quota_us: Some(5_000), period_us: 50_000 });
         let changes = [node.set("/a", period), node.set("/a/b", quota(1_000)), node.set("/a", Setting::Shares(2))];
@@ -144,7 +147,11 @@ fn a_killed_guard_is_undone_once_and_only_once() {
         assert!(report.files.iter().all(|file| matches!(file.result, WriteResult::Pending | WriteResult::Unchanged)));
         let report = node.restore();
         assert!(report.is_complete() && report.files.iter().any(|file| file.result == WriteResult::Written));
-        let after: Vec<String> = V2.iter().chain(&V1).filter_map(|(file, _)| fs::read_to_string(node.root.path().join("cg/a").join(file)).ok()).collect();
+        let after: Vec<String> = V2
+            .iter()
+            .chain(&V1)
+            .filter_map(|(file, _)| fs::read_to_string(node.root.path().join("cg/a").join(file)).ok())
+            .collect();
         let trim = |texts: Vec<String>| texts.into_iter().map(|text| text.trim().to_owned()).collect::<Vec<_>>();
         assert_eq!(trim(after), trim(before));
         assert_eq!(node.restore().files, []);
@@ -306,8 +313,10 @@ fn a_damaged_journal_puts_back_what_it_still_knows_and_says_so() {
     executor.apply(&[node.set("/a/b", quota(20_000))]);
     drop(executor);
     let text = fs::read_to_string(node.journal()).unwrap();
-    let spoilt: Vec<String> =
-        text.lines().map(|line| if line.contains("\"/a\"") { line.replace("max", "min") } else { line.to_owned() }).collect();
+    let spoilt: Vec<String> = text
+        .lines()
+        .map(|line| if line.contains("\"/a\"") { line.replace("max", "min") } else { line.to_owned() })
+        .collect();
     fs::write(node.journal(), spoilt.join("\n") + "\n").unwrap();
     let report = node.restore();
     assert!(report.damaged > 0 && !report.is_complete());
@@ -464,12 +473,23 @@ impl Real {
 
     /// All that guard may write, of all three cgroups.
     fn look(&self) -> Vec<String> {
-        let files = [File::CfsQuota, File::CfsPeriod, File::CfsBurst, File::Shares, File::Idle, File::RtRuntime, File::Cpus, File::Mems];
+        let files = [
+            File::CfsQuota,
+            File::CfsPeriod,
+            File::CfsBurst,
+            File::Shares,
+            File::Idle,
+            File::RtRuntime,
+            File::Cpus,
+            File::Mems,
+        ];
         let files = files.iter().flat_map(|file| ["", "b", "b/c"].map(|below| (file, below)));
-        files.map(|(file, below)| {
-            let dirs = self.dirs.iter().find_map(|dir| fs::read_to_string(dir.join(below).join(file.name())).ok());
-            format!("{below}/{file}={}", dirs.unwrap_or_default().trim())
-        }).collect()
+        files
+            .map(|(file, below)| {
+                let dirs = self.dirs.iter().find_map(|dir| fs::read_to_string(dir.join(below).join(file.name())).ok());
+                format!("{below}/{file}={}", dirs.unwrap_or_default().trim())
+            })
+            .collect()
     }
 }
 

@@ -2,6 +2,7 @@
 //! with their scheduling policy. It reads /proc, sysfs, the cgroup tree and what container runtimes leave on disk; it
 //! measures nothing and changes nothing.
 
+mod agents;
 mod class;
 mod filter;
 mod identify;
@@ -17,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use agents::other_agents;
 pub use class::{Facts, classify};
 pub use filter::{CgroupFilter, GlobError};
 pub use threads::{Policy, ThreadDetail, ThreadInfo, ThreadScan};
