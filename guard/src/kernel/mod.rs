@@ -116,6 +116,7 @@ impl KernelError {
 
 /// What happened that guard acts on before it takes the next sample.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant, reason = "events are few and soon gone; an allocation for each would cost more")]
 pub enum Event {
     /// A quota stopped a protected cgroup.
     Throttled(Throttled),
