@@ -7,6 +7,7 @@ pub mod cli;
 pub mod control;
 pub mod inventory;
 pub mod kernel;
+pub mod lab;
 pub mod policy;
 pub mod snapshot;
 pub mod view;

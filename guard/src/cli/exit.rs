@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::control::{Blame, ControlError};
+use crate::lab::LabError;
+use crate::lab::workload::WorkloadError;
 
 /// How guard ends. The numbers are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +13,8 @@ use crate::control::{Blame, ControlError};
 pub enum Exit {
     /// Done.
     Done = 0,
+    /// Something was found that the user must act on.
+    Found = 1,
     /// Wrong usage.
     Usage = 2,
     /// This node cannot do it.
@@ -38,6 +42,12 @@ pub(super) enum Failure {
     Json(#[from] serde_json::Error),
     #[error("cannot start the event loop: {0}")]
     Runtime(io::Error),
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    #[error("guard did not keep what it promises in: {0}")]
+    Broken(String),
 }
 
 impl Failure {
@@ -53,6 +63,9 @@ impl Failure {
             Self::Create { .. } => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) => Exit::Node,
             Self::Json(_) => Exit::Defect,
+            Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
+            Self::Lab(error) if error.is_defect() => Exit::Defect,
+            Self::Lab(_) | Self::Workload(_) => Exit::Node,
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod exit;
+mod lab;
 mod logging;
 mod output;
 mod report;
@@ -28,6 +29,9 @@ struct Arguments {
 enum Command {
     Report(report::Arguments),
     Run(run::Arguments),
+    Lab(lab::Arguments),
+    #[command(hide = true, name = crate::lab::SUBCOMMAND)]
+    LabWorkload(lab::WorkloadArguments),
 }
 
 const AFTER_HELP: &str = "\
@@ -60,6 +64,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let outcome = match arguments.command {
         Command::Report(arguments) => report::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Lab(arguments) => lab::run(&arguments),
+        Command::LabWorkload(arguments) => lab::workload(&arguments),
     };
     match outcome {
         Ok(()) => Exit::Done,
@@ -98,6 +104,9 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "lab --list",
+            "lab quota-lock --duration 10s --interval 20ms --format json",
+            "lab all",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -119,6 +128,9 @@ mod tests {
             ("report --format xml", "--format"),
             ("run --interval 1ms", "--interval"),
             ("run --interval 2h", "--interval"),
+            ("lab quota", "SCENARIO"),
+            ("lab", "SCENARIO"),
+            ("lab all --interval 10us", "--interval"),
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.to_string().contains(named), "{line}: {error}");
@@ -127,7 +139,7 @@ mod tests {
 
     #[test]
     fn every_subcommand_explains_itself() {
-        for command in Arguments::command().get_subcommands_mut() {
+        for command in Arguments::command().get_subcommands_mut().filter(|command| !command.is_hide_set()) {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "{}: {help}", command.get_name());
             assert!(command.get_about().is_some(), "{}", command.get_name());

@@ -4,6 +4,7 @@
 pub mod cyclictest;
 mod figures;
 pub mod json;
+pub mod lab;
 pub mod line;
 #[cfg(test)]
 mod samples;
