@@ -97,6 +97,10 @@ pub struct Config {
     pub irq: u32,
     /// 1 when the period timer is the source of throttles, because no fentry program is.
     pub throttle_by_period: u32,
+    /// 1 when user space acts on what happens: it is woken for records, and told of throttles of protected cgroups.
+    pub act: u32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 /// Where the time a cfs_rq was throttled comes from.

@@ -1,4 +1,5 @@
-//! Records in the ring buffer. A record is written only for a breach, never for a good wake-up.
+//! Records in the ring buffer. A record is written only for a breach, or for a throttle of a protected cgroup, never
+//! for a good wake-up. A record is told from others by its length.
 
 /// What a breach record measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,21 @@ pub enum BreachKind {
     /// From sched_waking, or from a preemption, to the switch-in.
     Wakeup = 2,
 }
+
+/// A cgroup that user space protects was stopped by a quota: its own, or, when a task of it was seen to leave its CPU
+/// because of it, an ancestor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct Throttled {
+    /// When it was seen, CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+    /// The cgroup.
+    pub cgroup_id: u64,
+}
+
+/// Least time between two [`Throttled`] records of one cgroup, and between two wake-ups of user space by one CPU, ns.
+pub const TELL_EVERY_NS: u64 = 2_000_000;
 
 /// Bits of [`Breach::flags`].
 pub mod breach_flags {

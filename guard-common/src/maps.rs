@@ -142,6 +142,12 @@ pub struct CgroupSlot {
     pub rt_seen: u32,
     /// 1 once `nr_throttled` and `throttled_time_ns` hold a first reading.
     pub bandwidth_seen: u32,
+    /// When a throttle was last told to user space, ns.
+    pub told_ns: u64,
+    /// Written by user space: 1 when it wants to be told of throttles.
+    pub protected: u32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 /// A watched thread: every RT thread, and every thread that the user named.
@@ -376,6 +382,8 @@ pub struct CpuState {
     pub past_timers: u64,
     /// Throttles that were not followed because their map was full.
     pub lost_throttles: u64,
+    /// When user space was last woken for a record, ns.
+    pub told_ns: u64,
 }
 
 /// Throttle bookkeeping of one cfs_rq (one cgroup on one CPU), where fentry programs keep it.

@@ -13,10 +13,6 @@ use crate::{
     task::{MAX_RT_PRIO, Task},
 };
 
-/// bpf_ringbuf_submit: leave the reader asleep; it looks for records on its own. Waking it would cost an irq_work
-/// on the very CPU that is late.
-const BPF_RB_NO_WAKEUP: u64 = 1;
-
 /// A wait that has just ended.
 pub(crate) struct Wait {
     /// Begin of the wait; 0 when it was not seen.
@@ -66,7 +62,9 @@ unsafe fn copy(from: *const [u8; 16], to: *mut [u8; 16]) {
 
 #[inline(never)]
 fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
-    let Some(Cpu { number: here, state: cpu }) = Cpu::this() else { return 0 };
+    let Some(mut this) = Cpu::this() else { return 0 };
+    let flags_of_submit = this.submit_flags(wait.now_ns);
+    let Cpu { number: here, state: cpu } = this;
     let Some(thread) = thread(u32::from(rec.thread) - 1) else { return 0 };
     let Some(mut entry) = EVENTS.reserve::<Breach>(0) else {
         cpu.lost_events += 1;
@@ -132,6 +130,6 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
         copy(&raw const thread.waker_comm, &raw mut (*breach).waker_comm);
     }
     prev.comm_into(breach.wrapping_byte_add(offset_of!(Breach, prev_comm)).cast());
-    entry.submit(BPF_RB_NO_WAKEUP);
+    entry.submit(flags_of_submit);
     0
 }

@@ -2,13 +2,14 @@
 //! the slot of a cgroup.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
     maps::{Array, HashMap, Queue, RingBuf},
 };
 use guard_common::{
     config::{Config, Offsets},
+    event::TELL_EVERY_NS,
     hist::{BUCKETS, bucket_of},
     maps::{CgroupKind, CgroupSlot, CpuState, Hist, TaskRec, ThreadKind, ThreadState, ThrottleState},
     maps::{cgroup_hist, task_flags, thread_hist},
@@ -74,6 +75,8 @@ pub(crate) static CONFIG: Config = Config {
     throttled_time: 0,
     irq: 0,
     throttle_by_period: 0,
+    act: 0,
+    reserved: 0,
 };
 
 /// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.
@@ -125,7 +128,7 @@ static CPUS: Array<CpuState> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAP
 /// Address of a cfs_rq → when it was throttled. Preallocated; written under its run-queue lock.
 #[map]
 static THROTTLES: HashMap<u64, ThrottleState> = HashMap::with_max_entries(SIZED_AT_LOAD, 0);
-/// Breach records.
+/// Records of breaches and of throttles of protected cgroups.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
@@ -187,6 +190,17 @@ impl Cpu {
         }
         // Last: whoever sees the new sum sees the new bucket.
         hist.sum_ns += ns + 1;
+    }
+
+    /// Flags for submitting a record at `now`. Waking the reader costs an interrupt on this CPU: only where it acts on what
+    /// it reads, and not for every record of a flood. Otherwise it looks for records on its own.
+    #[inline(always)]
+    pub(crate) fn submit_flags(&mut self, now: u64) -> u64 {
+        if config!(act) == 0 || now.saturating_sub(self.state.told_ns) < TELL_EVERY_NS {
+            return u64::from(BPF_RB_NO_WAKEUP);
+        }
+        self.state.told_ns = now;
+        u64::from(BPF_RB_FORCE_WAKEUP)
     }
 
     /// From now on throttled time is looked at, on every CPU.

@@ -5,11 +5,15 @@
 //! counters once a period. Before 6.18 a throttle stops the whole cfs_rq at once; from 6.18 on it marks the cfs_rq
 //! and each of its tasks stops at its next return to user space.
 
-use guard_common::{config::throttled_time, maps::CgroupKind};
+use guard_common::{
+    config::{NO_OFFSET, throttled_time},
+    event::{TELL_EVERY_NS, Throttled},
+    maps::{CgroupKind, CgroupSlot},
+};
 
 use crate::{
-    state::{self, Cpu, add, cgroup, config, slot_of_cgroup, throttle_state, throttle_state_or_new},
-    task::{CfsRq, cfs_rq_of_group, cgroup_id_of_group, probe},
+    state::{self, Cpu, EVENTS, add, cgroup, config, slot_of_cgroup, throttle_state, throttle_state_or_new},
+    task::{CfsRq, Task, cfs_rq_of_group, cgroup_id_of_group, probe},
 };
 
 /// The quota of `cfs_rq`'s own cgroup ran out on its CPU.
@@ -27,7 +31,44 @@ pub(crate) fn throttled(cfs_rq: CfsRq) {
     let Some(id) = cgroup_id_of_group(cfs_rq.task_group()) else { return };
     if let Some(cgroup) = cgroup(slot_of_cgroup(id)) {
         add(&mut cgroup.throttles, 1);
+        tell(cgroup, now);
     }
+}
+
+/// `task`, of the cgroup in `slot`, leaves its CPU although it could run on: perhaps because of a quota. From 6.18 on, and
+/// where no fentry program may be, this is the first sight of a throttle.
+#[inline(always)]
+pub(crate) fn left_runnable(task: Task, slot: u32, now: u64) {
+    let Some(cgroup) = cgroup(slot) else { return };
+    if cgroup.protected == 0 || config!(offsets.cfs_rq_throttle_count) == NO_OFFSET {
+        return;
+    }
+    let count = probe::<u32>(task.cfs_rq().address() + u64::from(config!(offsets.cfs_rq_throttle_count)));
+    if count.is_some_and(|count| count != 0) {
+        tell(cgroup, now);
+    }
+}
+
+/// Tells user space that a quota stopped `cgroup`, if it is one of those that are protected and was not told of a moment
+/// ago.
+#[inline(always)]
+fn tell(cgroup: &mut CgroupSlot, now: u64) {
+    if config!(act) != 0 && cgroup.protected != 0 && now.saturating_sub(cgroup.told_ns) >= TELL_EVERY_NS {
+        cgroup.told_ns = now;
+        report(cgroup.id, now);
+    }
+}
+
+#[inline(never)]
+fn report(cgroup_id: u64, at_ns: u64) -> u32 {
+    let Some(mut cpu) = Cpu::this() else { return 0 };
+    let Some(mut entry) = EVENTS.reserve::<Throttled>(0) else {
+        cpu.state.lost_events += 1;
+        return 0;
+    };
+    entry.write(Throttled { at_ns, cgroup_id });
+    entry.submit(cpu.submit_flags(at_ns));
+    0
 }
 
 /// `cfs_rq` got run time again.
@@ -96,6 +137,7 @@ pub(crate) fn period_elapsed(cpu: &Cpu, address: u64) {
         let throttled = time.saturating_sub(cgroup.throttled_time_ns);
         if periods != 0 {
             add(&mut cgroup.throttles, periods);
+            tell(cgroup, state::now());
             cpu.count_cgroup(slot, CgroupKind::Throttle, throttled / periods);
         }
     }

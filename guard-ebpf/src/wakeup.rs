@@ -12,7 +12,7 @@ use crate::{
     breach, irq, lock,
     state::{self, Cpu, config, known_task, task_record},
     task::{CfsRq, MAX_RT_PRIO, Task, cfs_rq_of_group, probe},
-    threads, timer,
+    threads, throttle, timer,
 };
 
 /// `task` is being woken.
@@ -65,6 +65,9 @@ pub(crate) fn switched_out(cpu: &mut Cpu, prev: Task, state: u32, preempt: bool,
         if tid != 0 {
             if let Some(rec) = task_record(tid) {
                 begin_wait(cpu, prev, rec, now, task_flags::PREEMPTED);
+                if config!(act) != 0 && cpu.state.quota_seen != 0 && prev.prio() >= MAX_RT_PRIO {
+                    throttle::left_runnable(prev, u32::from(rec.cgroup_slot), now);
+                }
             }
         }
     } else if let Some(slot) = thread.checked_sub(1) {

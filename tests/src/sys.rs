@@ -31,6 +31,15 @@ pub(crate) fn set_deadline(runtime_ns: u64, period_ns: u64) -> io::Result<()> {
     if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How often the calling thread has left its CPU, willingly or not.
+pub(crate) fn switches() -> i64 {
+    // SAFETY: rusage is plain data for which all zeroes is a value.
+    let mut usage = unsafe { mem::zeroed::<libc::rusage>() };
+    // SAFETY: `usage` is valid for writes for the length of the call, which cannot fail with these arguments.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_nvcsw + usage.ru_nivcsw
+}
+
 /// Signals that the calling thread (and threads it starts later) has blocked in order to wait for them.
 pub(crate) struct Signals(libc::sigset_t);
 

@@ -144,6 +144,7 @@ fn vm(workspace: &Workspace, cache: &Cache, args: VmArgs) -> Result<ExitCode> {
         timeout: Duration::from_secs(args.timeout),
         shares: args.share,
         binaries: workspace.binaries(args.release),
+        labelled: false,
     };
     guest.run(cache, &args.command).map(ExitCode::from)
 }

@@ -6,8 +6,10 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    panic::resume_unwind,
     path::Path,
     process::{ExitCode, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,8 +30,10 @@ use crate::{
 pub(crate) const KERNELS: [&str; 2] = ["6.1-rt", "6.12-rt"];
 /// The tests' binary for guests.
 const GUEST_TESTS: &str = "guard-guest-tests";
-/// Bound of one guest's boot and tests; three times what they take.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
+/// Guests that run side by side: an emulated guest keeps one CPU busy, however many it has itself.
+const GUESTS_AT_ONCE: usize = 2;
+/// Bound of one guest's boot and tests; more than twice what they take.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(1500);
 
 /// What one step found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,18 +64,31 @@ struct Report {
 impl Report {
     /// Runs one step under its name. An error is a failure of the step; the next one still runs.
     fn step(&mut self, name: &str, step: impl FnOnce() -> Result<Outcome>) -> bool {
-        eprintln!("\nxtask: {name}");
-        let begun = Instant::now();
-        let mut outcome = step().unwrap_or_else(|error| {
-            eprintln!("xtask: {name}: {error:#}");
-            Outcome { failed: vec![format!("{error:#}")], ..Outcome::default() }
-        });
-        if outcome == Outcome::default() {
-            outcome.failed.push("ran no test at all".to_owned());
-        }
-        let good = outcome.failed.is_empty();
-        self.steps.push((name.to_owned(), outcome, begun.elapsed()));
+        let done = run_step(name, step);
+        let good = done.1.failed.is_empty();
+        self.steps.push(done);
         good
+    }
+
+    /// Runs a step for each of `of` at the same time.
+    fn steps_at_once<T: Sync>(
+        &mut self,
+        of: &[T],
+        name: impl Fn(&T) -> String,
+        step: impl Fn(&T) -> Result<Outcome> + Sync,
+    ) {
+        let done = thread::scope(|scope| {
+            let step = &step;
+            let running: Vec<_> = of
+                .iter()
+                .map(|one| {
+                    let name = name(one);
+                    scope.spawn(move || run_step(&name, || step(one)))
+                })
+                .collect();
+            running.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic))).collect::<Vec<_>>()
+        });
+        self.steps.extend(done);
     }
 
     /// What ran where, and the closing line.
@@ -101,6 +118,20 @@ impl Report {
     }
 }
 
+/// Runs one step and times it.
+fn run_step(name: &str, step: impl FnOnce() -> Result<Outcome>) -> (String, Outcome, Duration) {
+    eprintln!("\nxtask: {name}");
+    let begun = Instant::now();
+    let mut outcome = step().unwrap_or_else(|error| {
+        eprintln!("xtask: {name}: {error:#}");
+        Outcome { failed: vec![format!("{error:#}")], ..Outcome::default() }
+    });
+    if outcome == Outcome::default() {
+        outcome.failed.push("ran no test at all".to_owned());
+    }
+    (name.to_owned(), outcome, begun.elapsed())
+}
+
 /// Runs everything, with guests of `kernels`.
 ///
 /// # Errors
@@ -126,8 +157,12 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, kernels: &[Kernel]) -> R
         let unit = ["--workspace", "--exclude", "guard-tests"];
         report.step("unit tests", || cargo_test(workspace, &unit));
         report.step(&format!("host, {}", host_kernel()), || cargo_test(workspace, &["--package", "guard-tests"]));
-        for kernel in kernels {
-            report.step(&format!("guest, {kernel}"), || guest_tests(workspace, cache, kernel));
+        for kernels in kernels.chunks(GUESTS_AT_ONCE) {
+            report.steps_at_once(
+                kernels,
+                |kernel| format!("guest, {kernel}"),
+                |kernel| guest_tests(workspace, cache, kernel),
+            );
         }
     }
     report.print(&mut std::io::stdout()).context("printing the result")?;
@@ -151,11 +186,12 @@ fn cargo_test(workspace: &Workspace, selection: &[&str]) -> Result<Outcome> {
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", command_line(&command)))?;
     let stdout = child.stdout.take().context("cargo test has no stdout")?;
-    let mut outcome = Outcome::default();
+    let (mut outcome, mut told) = (Outcome::default(), None);
     for line in BufReader::new(stdout).split(b'\n') {
         let line = String::from_utf8_lossy(&line.context("reading what cargo test prints")?).into_owned();
         writeln!(std::io::stdout(), "{line}").context("passing on what cargo test prints")?;
         count_line(&line, &mut outcome);
+        keep_message(&line, &mut told, &mut outcome);
     }
     let status = child.wait().context("waiting for cargo test")?;
     if !status.success() && outcome.failed.is_empty() {
@@ -174,6 +210,24 @@ fn count_line(line: &str, outcome: &mut Outcome) {
     } else if let Some(reason) = result.strip_prefix("ignored") {
         let reason = reason.trim_start_matches([',', ' ']);
         outcome.skipped.push(format!("{name}: {}", reason.strip_prefix("SKIPPED: ").unwrap_or(reason)));
+    }
+}
+
+/// Adds what a failed test said to its name; `told` is the test that is spoken of. The project's own checks say it
+/// right below their line, the standard harness below a line `---- NAME stdout ----`.
+fn keep_message(line: &str, told: &mut Option<usize>, outcome: &mut Outcome) {
+    if let Some(head) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" ----")) {
+        let name = head.strip_suffix(" stdout").unwrap_or(head);
+        *told = outcome.failed.iter().position(|failed| failed == name);
+    } else if line.starts_with("test ") && line.ends_with(" ... FAILED") {
+        *told = outcome.failed.len().checked_sub(1);
+    } else if line == "failures:" || line.starts_with("test ") {
+        *told = None;
+    } else if let Some(failed) = told.and_then(|index| outcome.failed.get_mut(index))
+        && !line.trim().is_empty()
+    {
+        failed.push_str(": ");
+        failed.push_str(line.trim());
     }
 }
 
@@ -225,6 +279,7 @@ fn guest_tests(workspace: &Workspace, cache: &Cache, kernel: &Kernel) -> Result<
         timeout: GUEST_TIMEOUT,
         shares: vec![share],
         binaries: workspace.binaries(false),
+        labelled: true,
     };
     let words = [GUEST_TESTS.to_owned(), "--results".to_owned(), results.display().to_string()];
     let code = guest.run(cache, &words)?;
@@ -246,9 +301,21 @@ mod tests {
     use super::*;
 
     fn counted(text: &str) -> Outcome {
-        let mut outcome = Outcome::default();
-        text.lines().for_each(|line| count_line(line, &mut outcome));
+        let (mut outcome, mut told) = (Outcome::default(), None);
+        for line in text.lines() {
+            count_line(line, &mut outcome);
+            keep_message(line, &mut told, &mut outcome);
+        }
         outcome
+    }
+
+    #[test]
+    fn what_a_failed_test_said_stands_with_its_name() {
+        let text = "test a b ... FAILED\ntest c ... FAILED\n\nfailures:\n\n---- a b ----\ntoo late\nby 3 us\n\n\
+                    ---- c stdout ----\nno file\n\nfailures:\n    a b\n    c\n\ntest result: FAILED. 0 passed; 2 failed\n";
+        assert_eq!(counted(text).failed, ["a b: too late: by 3 us", "c: no file"]);
+        let text = "test a b ... FAILED\n    25.7 s  too late\ntest c ... ok\n    0.1 s  12 cycles\n";
+        assert_eq!(counted(text).failed, ["a b: 25.7 s  too late"]);
     }
 
     #[test]

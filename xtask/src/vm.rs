@@ -57,6 +57,8 @@ pub(crate) struct Guest {
     pub(crate) shares: Vec<PathBuf>,
     /// Directory that stands first on the command's search path.
     pub(crate) binaries: PathBuf,
+    /// Whether each line that it prints is preceded by the kernel's name, because several guests print at a time.
+    pub(crate) labelled: bool,
 }
 
 impl Guest {
@@ -74,8 +76,9 @@ impl Guest {
         for name in ["stdout", "stderr", "status"] {
             exchange.write(name, "")?;
         }
-        let mut stdout = Stream::open(&exchange.path("stdout"))?;
-        let mut stderr = Stream::open(&exchange.path("stderr"))?;
+        let label = self.labelled.then(|| format!("{:<8}", self.kernel.to_string()));
+        let mut stdout = Stream::open(&exchange.path("stdout"), label.clone())?;
+        let mut stderr = Stream::open(&exchange.path("stderr"), label)?;
         let console = exchange.path("console.log");
 
         let mut child = self
@@ -105,6 +108,8 @@ impl Guest {
             }
         };
 
+        stdout.end(&mut std::io::stdout())?;
+        stderr.end(&mut std::io::stderr())?;
         let status = fs::read_to_string(exchange.path("status")).context("reading the command's exit code")?;
         if let Ok(code) = status.trim().parse() {
             progress.finish(&format!("exit code {code}"));
@@ -243,11 +248,16 @@ fn clear_abandoned(all: &Path) {
 /// A file that the guest writes and we pass on as it grows.
 struct Stream {
     file: File,
+    /// What precedes each line; then only whole lines are passed on.
+    label: Option<String>,
+    /// A line of which the end is yet to come.
+    begun: Vec<u8>,
 }
 
 impl Stream {
-    fn open(path: &Path) -> Result<Self> {
-        Ok(Self { file: File::open(path).with_context(|| format!("opening {}", path.display()))? })
+    fn open(path: &Path, label: Option<String>) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self { file, label, begun: Vec::new() })
     }
 
     /// Copies what is new to `to`; whether there was anything.
@@ -258,8 +268,35 @@ impl Stream {
             return Ok(false);
         }
         progress.clear();
-        to.write_all(&new).and_then(|()| to.flush()).context("passing on what the guest printed")?;
+        self.begun.extend_from_slice(&new);
+        let whole = match (&self.label, self.begun.iter().rposition(|byte| *byte == b'\n')) {
+            (None, _) => self.begun.len(),
+            (Some(_), last) => last.map_or(0, |last| last + 1),
+        };
+        let passed: Vec<u8> = self.begun.drain(..whole).collect();
+        self.write(&passed, to)?;
         Ok(true)
+    }
+
+    /// Passes on a last line that has no end.
+    fn end(&mut self, to: &mut impl Write) -> Result<()> {
+        let rest = std::mem::take(&mut self.begun);
+        if rest.is_empty() { Ok(()) } else { self.write(&[rest.as_slice(), b"\n"].concat(), to) }
+    }
+
+    fn write(&self, bytes: &[u8], to: &mut impl Write) -> Result<()> {
+        let mut text = Vec::with_capacity(bytes.len());
+        match &self.label {
+            None => text.extend_from_slice(bytes),
+            Some(label) => {
+                for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    text.extend_from_slice(label.as_bytes());
+                    text.extend_from_slice(line);
+                }
+            }
+        }
+        // In one go, so that lines of two guests do not mix.
+        to.write_all(&text).and_then(|()| to.flush()).context("passing on what the guest printed")
     }
 }
 
@@ -277,6 +314,7 @@ mod tests {
             timeout: Duration::from_secs(60),
             shares: Vec::new(),
             binaries: "/build it/debug".into(),
+            labelled: false,
         }
     }
 
@@ -301,7 +339,7 @@ mod tests {
     fn a_stream_passes_on_only_what_is_new() {
         let path = std::env::temp_dir().join(format!("xtask-stream-{}", std::process::id()));
         fs::write(&path, "one").expect("the file can be written");
-        let mut stream = Stream::open(&path).expect("it exists");
+        let mut stream = Stream::open(&path, None).expect("it exists");
         let mut progress = Progress::new("test");
         let mut seen = Vec::new();
         assert!(stream.pass_on(&mut progress, &mut seen).expect("readable"));
@@ -310,5 +348,21 @@ mod tests {
         assert!(stream.pass_on(&mut progress, &mut seen).expect("readable"));
         fs::remove_file(&path).expect("it is ours");
         assert_eq!(seen, b"one two");
+    }
+
+    #[test]
+    fn labelled_lines_are_passed_on_whole() {
+        let path = std::env::temp_dir().join(format!("xtask-labelled-{}", std::process::id()));
+        fs::write(&path, "one\ntw").expect("the file can be written");
+        let mut stream = Stream::open(&path, Some("6.1-rt ".into())).expect("it exists");
+        let mut progress = Progress::new("test");
+        let mut seen = Vec::new();
+        assert!(stream.pass_on(&mut progress, &mut seen).expect("readable"));
+        assert_eq!(seen, b"6.1-rt one\n");
+        File::options().append(true).open(&path).and_then(|mut file| file.write_all(b"o\nend")).expect("it can grow");
+        assert!(stream.pass_on(&mut progress, &mut seen).expect("readable"));
+        stream.end(&mut seen).expect("memory takes everything");
+        fs::remove_file(&path).expect("it is ours");
+        assert_eq!(seen, b"6.1-rt one\n6.1-rt two\n6.1-rt end\n");
     }
 }

@@ -31,6 +31,7 @@ impl WatchArguments {
         Watch {
             selection: Selection { cgroups: self.cgroup.clone(), tids: self.tid.clone() },
             threshold: self.threshold,
+            act: false,
             run_time_stats: self.run_time_stats,
         }
     }

@@ -48,6 +48,8 @@ pub(super) struct KnownThread {
     pub(super) info: ThreadInfo,
     /// CPUs it may run on, in list form; absent when it ended before they were read.
     pub(super) affinity: Option<String>,
+    /// Period that it asked for, ns; absent unless it runs under SCHED_DEADLINE.
+    pub(super) deadline_period_ns: Option<u64>,
     /// Whether it has ended since.
     pub(super) ended: bool,
 }
@@ -217,7 +219,12 @@ fn join_thread(sample: ThreadSample, known: &Known) -> Thread {
         prio: sample.rt_priority,
         affinity: of.and_then(|k| k.affinity.clone()),
         exited: sample.exited,
-        period_ns: sample.period_ns,
+        // The server's timer follows the period that the thread asked for, but starts anew whenever the thread came too
+        // late, so it need not be regular enough to be recognised.
+        period_ns: of
+            .and_then(|k| k.deadline_period_ns)
+            .filter(|_| sample.timer_kind == TimerKind::Deadline as u32)
+            .or(sample.period_ns),
         timer_kind: timer_kind_name(sample.timer_kind),
         timer: Timer {
             irq: Latency(sample.timer_irq),
@@ -382,7 +389,7 @@ mod tests {
             start_ticks: 1,
             cgroup: Some("/a".into()),
         };
-        KnownThread { info, affinity: Some("0-1".into()), ended }
+        KnownThread { info, affinity: Some("0-1".into()), deadline_period_ns: None, ended }
     }
 
     fn signal(source: &str) -> Vec<Signal> {

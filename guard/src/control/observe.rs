@@ -44,6 +44,8 @@ pub struct Watch {
     pub selection: Selection,
     /// Latency from which on a wake-up is late.
     pub threshold: Duration,
+    /// Whether to act on what happens, not only to count it.
+    pub act: bool,
     /// Whether the kernel times guard's programs.
     pub run_time_stats: bool,
 }
@@ -315,6 +317,7 @@ fn load_options(watch: &Watch, node: &Node, topology: &Topology, inventory: &Inv
         own_cgroup,
         online_cpus: topology.online.iter().collect(),
         preempt_rt: node.realtime,
+        act: watch.act,
         run_time_stats: watch.run_time_stats,
     }
 }
@@ -403,7 +406,12 @@ impl Threads {
 }
 
 fn known_thread(detail: ThreadDetail) -> KnownThread {
-    KnownThread { affinity: Some(detail.affinity.to_string()), info: detail.thread, ended: false }
+    KnownThread {
+        affinity: Some(detail.affinity.to_string()),
+        deadline_period_ns: detail.deadline_period_ns,
+        info: detail.thread,
+        ended: false,
+    }
 }
 
 #[cfg(test)]

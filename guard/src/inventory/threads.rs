@@ -108,6 +108,8 @@ pub struct ThreadDetail {
     pub namespace_tids: Vec<u32>,
     /// Locked memory of its process, bytes; None for kernel threads.
     pub locked_bytes: Option<u64>,
+    /// Period that it asked for, ns; None unless its policy is SCHED_DEADLINE.
+    pub deadline_period_ns: Option<u64>,
 }
 
 /// What a scan of all threads found.
@@ -175,6 +177,7 @@ impl Threads {
             affinity: status.affinity,
             namespace_tids: status.namespace_tids,
             locked_bytes: status.locked_bytes,
+            deadline_period_ns: self.own.then(|| sys::deadline_period_ns(tid)).flatten(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use bytes::BytesMut;
 use guard_common::{
-    event::Breach,
+    event::{Breach, Throttled},
     hist::BUCKETS,
     maps::{
         CgroupKind, CgroupSlot, CpuState, Hist, PERIOD_SURE, ThreadKind, ThreadState, cgroup_hist, thread_hist,
@@ -13,11 +13,14 @@ use guard_common::{
 };
 
 use super::{
-    Kernel, KernelError,
+    Event, Kernel, KernelError,
     sample::{CgroupSample, KernelSample, ThreadSample},
     sys,
 };
 use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, Stolen};
+
+/// Breaches that are kept between two samples; more than a window shows.
+const BREACHES_KEPT: usize = 16_384;
 
 /// What the maps held at the last sample.
 pub(super) struct Before {
@@ -112,7 +115,8 @@ impl Kernel {
             self.renew_slots();
         }
         sample.lost = lost;
-        sample.breaches = self.drain_breaches();
+        sample.breaches = self.take_breaches();
+        sample.lost.breaches += std::mem::take(&mut self.dropped_breaches);
         Ok(sample)
     }
 
@@ -334,22 +338,52 @@ impl Kernel {
         }
     }
 
+    /// What happened since the last call, oldest first. Breaches are kept for the next sample, too.
+    pub fn events(&mut self) -> Vec<Event> {
+        let (breaches, throttled) = self.drain();
+        let mut events: Vec<Event> = throttled.into_iter().map(Event::Throttled).collect();
+        events.extend(breaches.iter().map(|breach| Event::Late(*breach)));
+        events.sort_by_key(|event| match event {
+            Event::Throttled(throttled) => throttled.at_ns,
+            Event::Late(breach) => breach.switched_in_ns,
+        });
+        let room = BREACHES_KEPT.saturating_sub(self.breaches.len());
+        self.dropped_breaches += breaches.len().saturating_sub(room) as u64;
+        self.breaches.extend(breaches.into_iter().take(room));
+        events
+    }
+
+    /// Breaches since the last sample, oldest first.
+    fn take_breaches(&mut self) -> Vec<Breach> {
+        let (breaches, _) = self.drain();
+        let mut all = std::mem::take(&mut self.breaches);
+        all.extend(breaches);
+        all.sort_by_key(|b| b.switched_in_ns);
+        all
+    }
+
     /// Takes all records out of the ring buffer, freeing it before they are looked at.
-    fn drain_breaches(&mut self) -> Vec<Breach> {
-        let mut frames = BytesMut::new();
+    fn drain(&mut self) -> (Vec<Breach>, Vec<Throttled>) {
+        let (mut breaches, mut throttled) = (BytesMut::new(), BytesMut::new());
         while let Some(record) = self.ring.next() {
-            // The ring holds nothing else; a record of another length would shift all that follow.
-            if record.len() == size_of::<Breach>() {
-                frames.extend_from_slice(&record);
+            // Nothing else is in the ring; a record of another length would shift all that follow.
+            match record.len() {
+                n if n == size_of::<Breach>() => breaches.extend_from_slice(&record),
+                n if n == size_of::<Throttled>() => throttled.extend_from_slice(&record),
+                _ => {}
             }
         }
-        let mut breaches = Vec::with_capacity(frames.len() / size_of::<Breach>());
-        while frames.len() >= size_of::<Breach>() {
-            breaches.push(bytemuck::pod_read_unaligned(&frames.split_to(size_of::<Breach>())));
-        }
-        breaches.sort_by_key(|b: &Breach| b.switched_in_ns);
-        breaches
+        (records(breaches), records(throttled))
     }
+}
+
+/// The records in `frames`, which holds whole ones only.
+fn records<T: bytemuck::AnyBitPattern>(mut frames: BytesMut) -> Vec<T> {
+    let mut records = Vec::with_capacity(frames.len() / size_of::<T>());
+    while frames.len() >= size_of::<T>() {
+        records.push(bytemuck::pod_read_unaligned(&frames.split_to(size_of::<T>())));
+    }
+    records
 }
 
 impl CgroupSample {

@@ -53,6 +53,8 @@ pub struct LoadOptions {
     pub online_cpus: Vec<u32>,
     /// Whether the kernel is PREEMPT_RT.
     pub preempt_rt: bool,
+    /// Whether guard acts on what happens: then it is woken for it; see [`Kernel::events`].
+    pub act: bool,
     /// Whether to count the programs' run time, which itself costs some 20 ns per event.
     pub run_time_stats: bool,
 }
@@ -194,6 +196,8 @@ impl Kernel {
             ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(map_error("EVENTS"))?,
             online_cpus: options.online_cpus.clone(),
             map_bytes: sizes.bytes(),
+            breaches: Vec::new(),
+            dropped_breaches: 0,
             before: Before::new(sizes.cpus as usize, config.hists_per_cpu as usize),
             run_time_stats,
             user_rest_ns: None,
@@ -272,6 +276,8 @@ fn examine(options: &LoadOptions, cpus: u32, btf: &Btf, aya_btf: &aya::Btf) -> R
         throttled_time: throttled_time::NONE,
         irq: u32::from(btf.has_tracepoint("irq_handler_entry") && all_present(&[o.cfs_rq_rq, o.rq_rt_nr_running])),
         throttle_by_period: 0,
+        act: u32::from(options.act),
+        reserved: 0,
     };
     let no_fentry =
         if throttle_known { fentry_refusal(options, &config, aya_btf)? } else { Some(NO_BANDWIDTH.to_owned()) };

@@ -10,13 +10,19 @@ mod selfcheck;
 pub mod symbols;
 mod sys;
 
-use std::{io, mem::offset_of, os::fd::OwnedFd};
+use std::{
+    collections::HashSet,
+    io,
+    mem::offset_of,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, Queue, RingBuf},
 };
 pub(crate) use collect::monotonic_ns;
+use guard_common::event::{Breach, Throttled};
 use guard_common::maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, thread_state};
 pub use load::LoadOptions;
 
@@ -108,6 +114,15 @@ impl KernelError {
     }
 }
 
+/// What happened that guard acts on before it takes the next sample.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// A quota stopped a protected cgroup.
+    Throttled(Throttled),
+    /// A watched thread was late. It is in the next sample, too.
+    Late(Breach),
+}
+
 /// The loaded and attached kernel side. Dropping it detaches every program and frees every map.
 pub struct Kernel {
     /// Keeps programs and links alive.
@@ -133,6 +148,10 @@ pub struct Kernel {
     generation: u32,
     /// Run-time statistics stay on while this is open.
     run_time_stats: Option<OwnedFd>,
+    /// Records that were taken out of the ring buffer since the last sample.
+    breaches: Vec<Breach>,
+    /// Those for which there was no room.
+    dropped_breaches: u64,
     before: collect::Before,
     user_rest_ns: Option<u32>,
 }
@@ -227,6 +246,23 @@ impl Kernel {
         Ok(())
     }
 
+    /// Wants an [`Event::Throttled`] from now on whenever a quota stops one of these cgroups, and for no others. Needs
+    /// [`LoadOptions::act`].
+    ///
+    /// # Errors
+    /// When the map refuses an entry.
+    pub fn protect(&mut self, ids: &HashSet<u64>) -> Result<(), KernelError> {
+        for id in ids {
+            self.reserve_cgroup(*id)?;
+        }
+        for slot in 1..self.cgroup_slots.len() {
+            let id: u64 = self.cgroup_slots.read_field(slot, offset_of!(CgroupSlot, id));
+            let protected = u32::from(id != 0 && ids.contains(&id));
+            self.cgroup_slots.write_field(slot, offset_of!(CgroupSlot, protected), protected);
+        }
+        Ok(())
+    }
+
     /// Slots that tasks remember are void from here on.
     fn renew_slots(&mut self) {
         self.generation = self.generation.wrapping_add(1);
@@ -239,6 +275,13 @@ impl Kernel {
     #[must_use]
     pub fn signals(&self) -> &[Signal] {
         &self.signals
+    }
+}
+
+/// The ring buffer's: readable when something happened and [`LoadOptions::act`] was asked for.
+impl AsFd for Kernel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }
 

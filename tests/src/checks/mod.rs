@@ -1,6 +1,7 @@
 //! The checks: what a user of guard can rely on, each tried with a workload that knows the truth itself.
 
 mod container;
+mod events;
 mod limits;
 mod lock;
 mod quota;
@@ -28,6 +29,7 @@ const EVERYWHERE: &[Scenario] = &[
     loads("missed cycles are counted", timer::missed_cycles_are_counted),
     loads("throttles reconcile with cpu.stat", quota::throttles_reconcile),
     loads("the ancestor whose quota throttles is named", quota::ancestor_is_named),
+    loads("a throttle of a protected cgroup is told at once", events::throttles_are_told),
     loads("waiting for quota is not waiting for a CPU", quota::throttled_wait_is_apart),
     loads("CPU time taken from a FIFO thread is seen and attributed", taken::fifo_hog),
     loads("a FIFO thread on a contended PI lock shows waits and boosts", lock::pi_boosts),

@@ -1,0 +1,82 @@
+//! What the kernel side tells at once: throttles of protected cgroups.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use guard::{
+    cgroup::{Hierarchy, Version},
+    inventory,
+    kernel::{Event, Kernel, LoadOptions, offsets::CgroupSource},
+};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::{
+    harness::{Cgroup, Workload, load_cpu, patience},
+    scenario::Verdict,
+};
+
+const SPIN_SECONDS: &str = "3";
+
+fn kernel(hierarchy: &Hierarchy) -> Result<Kernel> {
+    let node = inventory::node(Path::new("/"), hierarchy.layout())?;
+    let topology = inventory::Topology::read(Path::new("/"))?;
+    Ok(Kernel::load(&LoadOptions {
+        breach_ns: u64::MAX,
+        cgroups: match hierarchy.version() {
+            Version::V1 => CgroupSource::CpuController,
+            Version::V2 => CgroupSource::Default,
+        },
+        cgroup_slots: 64,
+        thread_slots: 64,
+        own_cgroup: None,
+        online_cpus: topology.online.iter().collect(),
+        preempt_rt: node.realtime,
+        act: true,
+        run_time_stats: false,
+    })?)
+}
+
+/// Two cgroups with the same quota and load, of which one is protected.
+pub(super) fn throttles_are_told() -> Result<Verdict> {
+    let hierarchy = Hierarchy::detect(Path::new("/"))?;
+    let mut kernel = kernel(&hierarchy)?;
+    let mut workloads = Vec::new();
+    let mut cgroups = Vec::new();
+    for name in ["told", "untold"] {
+        let cgroup = Cgroup::create(name)?;
+        cgroup.set_quota(20_000, 100_000)?;
+        let mut workload = Workload::hold(&["spin", "--seconds", SPIN_SECONDS, "--cpu", &load_cpu().to_string()])?;
+        cgroup.add(workload.pid())?;
+        workload.go()?;
+        workloads.push(workload);
+        cgroups.push(cgroup);
+    }
+    let told = hierarchy.id(cgroups[0].path())?;
+    kernel.protect(&HashSet::from([told]))?;
+    // Nothing but the file descriptor says when to look.
+    let give_up = Instant::now() + Duration::from_secs(60) * patience();
+    let mut count = 0;
+    while count < 5 && Instant::now() < give_up {
+        let wait = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&kernel, PollFlags::IN)], Some(&wait))?;
+        for event in kernel.events() {
+            let Event::Throttled(throttled) = event else { continue };
+            ensure!(throttled.cgroup_id == told, "told of cgroup {} instead of {told}", throttled.cgroup_id);
+            count += 1;
+        }
+    }
+    let throttled = cgroups[1].cpu_stat()?.nr_throttled;
+    ensure!(throttled > 0, "the cgroup that is not protected was not throttled at all");
+    ensure!(count >= 5, "told {count} times; cpu.stat says {:?}", cgroups[0].cpu_stat()?);
+    kernel.protect(&HashSet::new())?;
+    kernel.events();
+    for workload in workloads {
+        workload.outcome(Duration::from_secs(60) * patience())?;
+    }
+    ensure!(kernel.events().is_empty(), "told of a cgroup that is protected no more");
+    Ok(Verdict::Passed(format!("told {count} times, of {told} only")))
+}
