@@ -214,13 +214,7 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
 }
 
 /// One step. What is made first goes last, also when this future is dropped.
-async fn perform(
-    hierarchy: &Hierarchy,
-    scene: &Scene,
-    part: &Part,
-    step: Step,
-    name: &str,
-) -> Result<Row, LabError> {
+async fn perform(hierarchy: &Hierarchy, scene: &Scene, part: &Part, step: Step, name: &str) -> Result<Row, LabError> {
     let stage = Stage::build(hierarchy)?;
     let plc = stage.fifo_cgroup("plc")?;
     let hazard = step != Step::Reference;

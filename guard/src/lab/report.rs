@@ -106,9 +106,15 @@ impl Row {
         share
     }
 
+    /// Lost cycles of 100.
+    #[must_use]
+    pub fn lost_percent(&self) -> f64 {
+        100.0 * self.share()
+    }
+
     /// "12 of 5000 cycles (0.2 %)".
     fn loss(&self) -> String {
-        format!("{} of {} cycles ({:.1} %)", self.lost, self.cycles, 100.0 * self.share())
+        format!("{} of {} cycles ({:.1} %)", self.lost, self.cycles, self.lost_percent())
     }
 }
 
@@ -131,11 +137,8 @@ pub(super) fn judge(scene: &Scene, interval_us: u64, rows: &[Row]) -> (bool, Str
     match scene.promise {
         Promise::Harmless => harmless(scene, reference, before, with),
         Promise::Healed | Promise::Halved if harm < LEAST_HARM => {
-            let verdict = format!(
-                "the hazard did not show itself: {} lost with it, {} without",
-                before.loss(),
-                reference.loss()
-            );
+            let verdict =
+                format!("the hazard did not show itself: {} lost with it, {} without", before.loss(), reference.loss());
             (false, verdict)
         }
         Promise::Healed => {
@@ -150,8 +153,7 @@ pub(super) fn judge(scene: &Scene, interval_us: u64, rows: &[Row]) -> (bool, Str
 /// The share of the cycles that are due in the one period that guard may take until it has lifted a quota.
 fn reaction(quota: Option<Quota>, interval_us: u64, cycles: u64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "cycles and microseconds of a period stay far below 2^53")]
-    let share =
-        quota.map_or(0.0, |quota| quota.period_us.div_ceil(interval_us.max(1)) as f64 / cycles.max(1) as f64);
+    let share = quota.map_or(0.0, |quota| quota.period_us.div_ceil(interval_us.max(1)) as f64 / cycles.max(1) as f64);
     share
 }
 
@@ -228,7 +230,8 @@ mod tests {
     #[test]
     fn a_healed_hazard_may_cost_one_quota_period_of_cycles() {
         // One period is 100 cycles of 1 ms; a tenth of the harm is 250.
-        for (lost, kept) in [([0, 2500, 0], true), ([0, 2500, 250], true), ([0, 2500, 251], false), ([40, 2500, 280], true)]
+        for (lost, kept) in
+            [([0, 2500, 0], true), ([0, 2500, 250], true), ([0, 2500, 251], false), ([40, 2500, 280], true)]
         {
             assert_eq!(verdict(Scenario::QuotaLock, lost).0, kept, "{lost:?}");
         }

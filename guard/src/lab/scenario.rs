@@ -136,9 +136,7 @@ impl Scenario {
             Self::QuotaNone => Scene { quota: None, promise: Promise::Harmless, steps: PLAIN, ..lock },
             Self::QuotaLock => lock,
             Self::QuotaPi => Scene { role: Role::Lock { inherit: true }, promise: Promise::Harmless, ..lock },
-            Self::QuotaFallback => {
-                Scene { role: Role::Fallback, class: Some(Class::Plc), response: WORKED, ..lock }
-            }
+            Self::QuotaFallback => Scene { role: Role::Fallback, class: Some(Class::Plc), response: WORKED, ..lock },
             Self::QuotaCoThread => Scene { role: Role::CoThread, response: AGE, ..lock },
             Self::NoisyBe => Scene {
                 role: Role::Fair,

@@ -126,9 +126,8 @@ impl Stage {
             return Ok(());
         }
         // The share of a cgroup that was removed comes free some milliseconds later.
-        until_accepted(io::ErrorKind::InvalidInput, || fs::write(&rationed, RT_RUNTIME_US)).map_err(|source| {
-            LabError::Write { path: rationed.clone(), value: RT_RUNTIME_US.to_owned(), source }
-        })
+        until_accepted(io::ErrorKind::InvalidInput, || fs::write(&rationed, RT_RUNTIME_US))
+            .map_err(|source| LabError::Write { path: rationed.clone(), value: RT_RUNTIME_US.to_owned(), source })
     }
 }
 

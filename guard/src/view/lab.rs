@@ -34,14 +34,13 @@ pub fn render(played: &Played, width: usize) -> String {
 }
 
 fn cells(row: &Row) -> Vec<String> {
-    let percent_tenths = (1000 * row.lost).checked_div(row.cycles);
     let seen = !row.response.is_empty();
     vec![
         row.name.clone(),
         row.policy.clone(),
         row.cycles.to_string(),
         row.lost.to_string(),
-        percent_tenths.map_or_else(|| figures::ABSENT.to_owned(), |tenths| format!("{}.{}", tenths / 10, tenths % 10)),
+        if row.cycles > 0 { format!("{:.1}", row.lost_percent()) } else { figures::ABSENT.to_owned() },
         figures::time_if(seen, row.response.mean_ns()),
         figures::quantile(&row.response, 0.99),
         figures::max(&row.response),

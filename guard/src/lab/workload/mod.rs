@@ -149,7 +149,8 @@ fn play(part: &Part) -> Result<Outcome, WorkloadError> {
     let (entries, entered) = mpsc::channel();
     let mut threads = Vec::new();
     for (number, character) in characters.into_iter().enumerate() {
-        let (go, begin_ns, done, entries) = (Arc::clone(&go), Arc::clone(&begin_ns), Arc::clone(&done), entries.clone());
+        let (go, begin_ns, done, entries) =
+            (Arc::clone(&go), Arc::clone(&begin_ns), Arc::clone(&done), entries.clone());
         let (interval_ns, length_ns) = (part.interval_us * 1000, part.duration_ms * 1_000_000);
         threads.push(spawn(move || -> Result<Option<Outcome>, CallError> {
             let Character { policy, may_be_refused, cpu, play } = character;
