@@ -36,7 +36,7 @@ use workload::{Outcome, Part, Role};
 pub struct Options {
     /// Length of a step: each scenario has two or three.
     pub duration: Option<Duration>,
-    /// Length of a cycle; scenarios about services multiply it.
+    /// Length of a cycle; the cycle of a service is twenty times as long, but at most 100 ms.
     pub interval: Option<Duration>,
     /// Whether the step with guard is played.
     pub guard: bool,
@@ -185,7 +185,8 @@ async fn uninterrupted<T>(work: impl Future<Output = Result<T, LabError>>) -> Re
 
 async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Result<Played, LabError> {
     let scene = scenario.scene();
-    let interval = options.interval.unwrap_or_else(usual_interval) * scene.intervals;
+    let interval = options.interval.unwrap_or_else(usual_interval);
+    let interval = if scene.service { (20 * interval).min(SERVICE_INTERVAL) } else { interval };
     let interval_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
     // Emulated CPUs are slow: what takes ten times longer is watched for longer.
     let duration = options.duration.unwrap_or(Duration::from_secs(if emulated() { 20 } else { 5 }));
@@ -268,6 +269,9 @@ async fn perform(hierarchy: &Hierarchy, scene: &Scene, part: &Part, step: Step, 
         guard,
     })
 }
+
+/// Longest cycle of a service: a period in which a quota takes effect.
+const SERVICE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The last CPU: interrupts and guard itself prefer others where there are any.
 fn last_cpu() -> usize {

@@ -48,8 +48,9 @@ pub(super) struct Scene {
     pub(super) load: bool,
     /// Whether its threads share one CPU.
     pub(super) pinned: bool,
-    /// Length of a cycle, in multiples of the lab's interval.
-    pub(super) intervals: u32,
+    /// Whether it is a service, whose cycles are longer: a quota works by periods of 100 ms, so what is shorter cannot be
+    /// kept free of a neighbour's bursts by one.
+    pub(super) service: bool,
     /// Class that guard is told; none where it has to find the PLC by itself.
     pub(super) class: Option<Class>,
     /// What is promised.
@@ -126,7 +127,7 @@ impl Scenario {
             quota: Some(QUOTA),
             load: false,
             pinned: true,
-            intervals: 1,
+            service: false,
             class: None,
             promise: Promise::Healed,
             response: LOCKED,
@@ -143,8 +144,7 @@ impl Scenario {
                 quota: None,
                 load: true,
                 pinned: false,
-                // A quota works by periods of 100 ms: what is shorter cannot be kept free of bursts by one.
-                intervals: 20,
+                service: true,
                 class: Some(Class::Ls),
                 promise: Promise::Halved,
                 response: WORKED,

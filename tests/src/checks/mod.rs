@@ -2,6 +2,7 @@
 
 mod container;
 mod events;
+mod lab;
 mod limits;
 mod lock;
 mod quota;
@@ -41,6 +42,16 @@ const EVERYWHERE: &[Scenario] = &[
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),
     refuses("without root guard says what it needs", limits::not_root),
+    loads("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock),
+    loads("guard lab quota-none: without a quota guard changes nothing", lab::quota_none),
+    loads("guard lab quota-pi: priority inheritance keeps the harm away", lab::quota_pi),
+    loads("guard lab quota-fallback: a loop that was refused FIFO is protected by configuration", lab::quota_fallback),
+    loads("guard lab quota-co-thread: the thread that makes the loop's data is protected", lab::quota_co_thread),
+    loads("guard lab noisy-be: best-effort work gives way", lab::noisy_be),
+    loads("guard lab rt-throttle: what is taken from a FIFO hog is told", lab::rt_throttle),
+    refuses("guard lab leaves nothing behind when it is interrupted", lab::interrupted),
+    refuses("what a killed lab left behind goes with the next one", lab::killed),
+    refuses("guard lab says that it needs root", lab::not_root),
 ];
 
 /// Checks for this machine.
@@ -59,5 +70,6 @@ pub fn in_guest() -> Vec<Scenario> {
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
+    all.push(loads("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container));
     all
 }
