@@ -26,7 +26,8 @@ pub(super) struct Arguments {
     /// Say what each scenario shows, and run none.
     #[arg(long)]
     list: bool,
-    /// Length of each of the two or three steps of a scenario. [default: 5s, on emulated CPUs 20s]
+    /// Length of each of the two or three steps of a scenario, twice as long in noisy-be. [default: 5s, on emulated CPUs
+    /// 20s]
     #[arg(long, value_name = "TIME", value_parser = arguments::window)]
     duration: Option<Duration>,
     /// Length of a cycle, 100us to 1s. [default: 1ms, on emulated CPUs 20ms]

@@ -107,6 +107,9 @@ fn scratch() -> Result<tempfile::TempDir, LabError> {
     named(place.clone()).or_else(|_| named("/run".into())).map_err(LabError::io("make a directory in", &place))
 }
 
+/// What a service must keep: half of its waits for a CPU shorter than the time that the scheduler gives a neighbour at once.
+const SERVICE_BUDGET: &str = "wakeup.p50 = \"1ms\"\n";
+
 /// Of several workloads that match a cgroup the first counts.
 fn configuration(scene: &Scene, pattern: &str, plc: &str, be: Option<&str>) -> Result<String, LabError> {
     let workload = |pattern: &str, rest: &str| format!("[[workload]]\nmatch.cgroup = \"{pattern}\"\n{rest}\n");
@@ -114,7 +117,8 @@ fn configuration(scene: &Scene, pattern: &str, plc: &str, be: Option<&str>) -> R
     if let Some(class) = scene.class {
         // In quotes, as TOML has it, too.
         let class = serde_json::to_string(&class).map_err(LabError::Json)?;
-        text += &workload(plc, &format!("class = {class}"));
+        let budget = if scene.service { SERVICE_BUDGET } else { "" };
+        text += &workload(plc, &format!("class = {class}\n{budget}"));
     }
     if let Some(be) = be {
         text += &workload(be, "class = \"BE\"");

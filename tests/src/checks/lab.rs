@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::container::Podman;
 use crate::{
-    harness::{GuardRun, Hierarchy, Tool, binary, emulated, finish, patience, until},
+    harness::{Enforcing, GuardRun, Hierarchy, Tool, binary, emulated, finish, patience, until},
     scenario::Verdict,
 };
 
@@ -267,7 +267,7 @@ pub(super) fn container() -> Result<Verdict> {
     let fifth = ["--cpus", "0.2"];
     let reference = contained("plc-reference", &[])?;
     let before = contained("plc-before", &fifth)?;
-    let guard = Enforcing::start()?;
+    let guard = Enforcing::start(None)?;
     let with = contained("plc-with", &fifth);
     let said = guard.stop()?;
     let with = with?;
@@ -282,35 +282,4 @@ pub(super) fn container() -> Result<Verdict> {
         "more lost with guard than without a quota: {figures}; guard said: {said}"
     );
     Ok(Verdict::Passed(figures))
-}
-
-/// `guard run --enforce` without any configuration.
-struct Enforcing {
-    tool: Tool,
-    _state: tempfile::TempDir,
-}
-
-impl Enforcing {
-    fn start() -> Result<Self> {
-        let state = crate::harness::scratch_dir()?;
-        let mut command = GuardRun::default().with(&["run", "--enforce"]).command()?;
-        command.arg("--state-dir").arg(state.path());
-        let mut tool = Tool::start(&mut command)?;
-        until("guard enforces", limit(), || {
-            if let Some(status) = tool.ended()? {
-                anyhow::bail!("guard ended with {status}: {}", tool.stderr()?.trim_end());
-            }
-            // The head, and the first interval.
-            Ok((tool.stdout()?.lines().count() >= 2).then_some(()))
-        })?;
-        Ok(Self { tool, _state: state })
-    }
-
-    /// Stops it and returns what it said.
-    fn stop(mut self) -> Result<String> {
-        self.tool.signal(Signal::TERM)?;
-        let status = self.tool.wait(limit())?;
-        ensure!(status.success(), "guard ended with {status}: {}", self.tool.stderr()?);
-        Ok(self.tool.stdout()? + &self.tool.stderr()?)
-    }
 }
