@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod cli;
+pub mod config;
 pub mod control;
 pub mod inventory;
 pub mod kernel;

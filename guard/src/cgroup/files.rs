@@ -81,11 +81,11 @@ pub(super) fn parse_u64(text: &str) -> Result<u64, ParseError> {
 }
 
 /// The value of `key` in a flat keyed file.
-fn keyed<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+pub(super) fn keyed<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.split_once(' ').filter(|(k, _)| *k == key).map(|(_, value)| value))
 }
 
-fn us_to_ns(us: u64) -> Result<u64, ParseError> {
+pub(super) fn us_to_ns(us: u64) -> Result<u64, ParseError> {
     us.checked_mul(1000).ok_or_else(|| ParseError::new("a time in us below 2^64 ns", &us.to_string()))
 }
 
@@ -142,7 +142,7 @@ pub(super) fn parse_cfs_quota(quota_text: &str, period_text: &str) -> Result<Opt
 }
 
 /// A pressure file. Documentation/accounting/psi.rst
-pub(super) fn parse_pressure(text: &str) -> Result<PressureTotals, ParseError> {
+pub(crate) fn parse_pressure(text: &str) -> Result<PressureTotals, ParseError> {
     let total = |kind: &str| -> Result<Option<u64>, ParseError> {
         let Some(fields) = keyed(text, kind) else {
             return Ok(None);

@@ -6,7 +6,7 @@
 //! node's cgroup file system mounted into it.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -36,6 +36,15 @@ pub enum Version {
     V2,
 }
 
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
+}
+
 /// The hierarchy that has the cpu controller.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
@@ -44,6 +53,8 @@ pub struct Hierarchy {
     cpu: Mount,
     /// Where the cpuset files of v1 are; on v2 they are with the others.
     cpuset: Option<Mount>,
+    /// Where v1 accounts CPU time; on v2 it is in cpu.stat.
+    cpuacct: Option<Mount>,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +100,7 @@ impl Hierarchy {
                 version: Version::V1,
                 cpu: Mount::new(root, cpu, "cpu"),
                 cpuset: v1("cpuset").map(|mount| Mount::new(root, mount, "cpuset")),
+                cpuacct: v1("cpuacct").map(|mount| Mount::new(root, mount, "cpuacct")),
             });
         }
         let hierarchy_of_cpu = v1_hierarchy_of_cpu(root);
@@ -105,7 +117,8 @@ impl Hierarchy {
             let remedy = if matches!(hierarchy_of_cpu, Some(1..)) { REMEDY_V1 } else { REMEDY_KERNEL };
             return Err(CgroupError::NoCpuController { reason, remedy });
         }
-        Ok(Self { layout: CgroupLayout::V2, version: Version::V2, cpu: Mount::new(root, v2, ""), cpuset: None })
+        let cpu = Mount::new(root, v2, "");
+        Ok(Self { layout: CgroupLayout::V2, version: Version::V2, cpu, cpuset: None, cpuacct: None })
     }
 
     /// How the node's hierarchies are mounted.
@@ -148,6 +161,11 @@ impl Hierarchy {
         }
     }
 
+    /// The directory with the accounted CPU time of a cgroup on v1; None when no such hierarchy is mounted.
+    pub(super) fn cpuacct_dir(&self, path: &str) -> Option<Result<PathBuf, CgroupError>> {
+        self.cpuacct.as_ref().map(|mount| mount.dir(path))
+    }
+
     /// Cgroup id of a path.
     ///
     /// # Errors
@@ -185,7 +203,7 @@ impl Hierarchy {
             Version::V1 => CgroupLayout::V1,
             Version::V2 => CgroupLayout::V2,
         };
-        Self { layout, version, cpu: mount.clone(), cpuset: Some(mount) }
+        Self { layout, version, cpu: mount.clone(), cpuset: Some(mount.clone()), cpuacct: Some(mount) }
     }
 }
 

@@ -1,19 +1,43 @@
 //! The only room that knows cgroup files: where the cpu controller is mounted (v1, v2 or hybrid), which cgroups there
-//! are, and what their cpu files say. It only reads. It knows no container, no class and no policy: a cgroup is a path
-//! and an id here.
+//! are, what their cpu files say, and the only place from which they are written: the [`Executor`]. It knows no
+//! container, no class and no policy: a cgroup is a path and an id here.
 
+mod around;
+mod convert;
+mod executor;
 mod files;
 mod hierarchy;
+mod journal;
+mod knobs;
+mod limits;
 mod mountinfo;
+mod order;
+mod outcome;
+mod pace;
 mod read;
+mod restore;
+mod store;
+mod target;
 mod tree;
+mod trouble;
+mod value;
+mod write;
 
 use std::{io, path::PathBuf};
 
+pub use convert::WeightFormula;
+pub use executor::{Executor, ExecutorOptions};
+pub(crate) use files::parse_pressure;
 pub use files::{CpuStatTotals, ParseError, PressureTotals, Weight};
 pub use hierarchy::{Hierarchy, Version};
+pub use limits::{MAX_PERIOD_US, MAX_QUOTA_US, MIN_PERIOD_US};
+pub use outcome::{Change, Outcome, Restored, What, WriteResult};
+pub use pace::Pace;
 pub use read::{Cpuset, PressureReading};
+pub use restore::{Report, RestoreError, restore};
+pub use store::{DEFAULT_STATE_DIR, StateError};
 pub use tree::{CgroupDir, Tree};
+pub use value::File;
 
 /// What went wrong at which file of the cgroup file system.
 #[derive(Debug, thiserror::Error)]

@@ -157,12 +157,12 @@ impl Hierarchy {
     }
 }
 
-fn at(file: &Path) -> impl FnOnce(ParseError) -> CgroupError + '_ {
+pub(super) fn at(file: &Path) -> impl FnOnce(ParseError) -> CgroupError + '_ {
     move |source| CgroupError::Format { path: file.to_owned(), source }
 }
 
 /// Text of a file; None when the cgroup is there but has no such file.
-fn optional(file: &Path) -> Result<Option<String>, CgroupError> {
+pub(super) fn optional(file: &Path) -> Result<Option<String>, CgroupError> {
     match fs::read(file) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(source) if source.kind() == io::ErrorKind::NotFound && file.parent().is_some_and(Path::is_dir) => Ok(None),

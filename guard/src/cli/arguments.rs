@@ -33,6 +33,7 @@ impl WatchArguments {
             threshold: self.threshold,
             act: false,
             run_time_stats: self.run_time_stats,
+            policy: None,
         }
     }
 }

@@ -25,10 +25,7 @@ pub(super) fn leave_reserved_cpus(topology: &Topology) {
 
 /// The CPUs of `allowed` that are not reserved; none when that changes nothing or leaves nothing.
 fn housekeeping(allowed: &CpuList, topology: &Topology) -> Option<CpuList> {
-    let reserved = |cpu: u32| {
-        topology.isolated.contains(cpu) || topology.nohz_full.as_ref().is_some_and(|tickless| tickless.contains(cpu))
-    };
-    let wanted: CpuList = allowed.iter().filter(|cpu| !reserved(*cpu)).collect();
+    let wanted: CpuList = allowed.iter().filter(|cpu| !topology.is_isolated(*cpu)).collect();
     (!wanted.is_empty() && wanted != *allowed).then_some(wanted)
 }
 

@@ -198,7 +198,7 @@ fn name_throttlers(cgroups: &mut [Cgroup]) {
 }
 
 /// "/a/b", "/a", "/".
-fn self_and_ancestors(path: &str) -> impl Iterator<Item = &str> {
+pub(super) fn self_and_ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |path| match path.rsplit_once('/') {
         Some(("", "")) | None => None,
         Some(("", _)) => Some("/"),

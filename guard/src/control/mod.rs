@@ -2,24 +2,38 @@
 //! cgroup files, and hands out Snapshots. Everything below it is plain; everything above it takes Snapshots.
 
 mod accumulate;
+mod act;
 mod affinity;
+mod assign;
+mod audit;
 mod clock;
+mod enforce;
+mod facts;
+mod hands;
 mod join;
+mod lane;
+#[cfg(test)]
+mod loop_tests;
 mod meter;
 mod observe;
 mod order;
+mod outlet;
 mod run_loop;
 mod selection;
 mod slot_holders;
+mod source;
 mod sys;
+mod writer;
 
 use std::io;
+use std::path::PathBuf;
 
+pub use enforce::put_back;
 pub use observe::{Observer, Watch};
-pub use run_loop::{Pace, measure, run, runtime};
+pub use run_loop::{Acting, Enforce, Pace, act, measure, run, runtime};
 pub use selection::Selection;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::{CgroupError, RestoreError};
 use crate::inventory::{GlobError, InventoryError};
 use crate::kernel::KernelError;
 
@@ -35,6 +49,9 @@ pub enum ControlError {
     /// The node's inventory cannot be read.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// The state directory cannot be used, or what an earlier guard left could not be looked at.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// A pattern is no pattern.
     #[error("--cgroup: {0}")]
     Glob(#[from] GlobError),
@@ -56,8 +73,34 @@ pub enum ControlError {
         /// Some real-time threads of user space, as "comm tid".
         threads: Vec<String>,
     },
+    /// A pattern of the configuration is none.
+    #[error("configuration: {0}")]
+    Pattern(#[source] globset::Error),
+    /// The kernel side's events cannot be waited for.
+    #[error("cannot wait for events of the kernel side: {0}")]
+    Events(#[source] io::Error),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The audit log cannot be opened.
+    #[error("audit log {}: cannot open it: {source}", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The end came, and not everything was put back.
+    #[error("{values} values, or more, were not put back within the time for it; run `guard restore`")]
+    NotPutBack {
+        /// Values that the kernel did not take back.
+        values: usize,
+    },
+    /// The loop ended before its first window.
+    #[error("there was no window to report")]
+    NoWindow,
     /// Signals cannot be received.
-    #[error("cannot wait for SIGINT and SIGTERM: {0}")]
+    #[error("cannot wait for signals: {0}")]
     Signals(#[source] io::Error),
 }
 
@@ -77,10 +120,17 @@ impl ControlError {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
-            Self::NoCgroup { .. } | Self::NoThread { .. } | Self::Glob(_) => Blame::Usage,
+            Self::NoCgroup { .. } | Self::NoThread { .. } | Self::Glob(_) | Self::Pattern(_) | Self::Audit { .. } => {
+                Blame::Usage
+            }
+            Self::NoWindow => Blame::Defect,
             Self::Kernel(KernelError::NoThread(_)) => Blame::Usage,
             Self::Kernel(error) if !error.is_node() => Blame::Defect,
-            Self::Kernel(_) | Self::Cgroup(_) | Self::Inventory(_) | Self::Signals(_) => Blame::Node,
+            Self::Kernel(_) | Self::Cgroup(_) | Self::Inventory(_) | Self::Signals(_)
+            | Self::Events(_)
+            | Self::Restore(_)
+            | Self::Thread(_)
+            | Self::NotPutBack { .. } => Blame::Node,
         }
     }
 }

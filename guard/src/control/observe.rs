@@ -2,30 +2,40 @@
 //! inventory into a Snapshot.
 
 use std::collections::{HashMap, HashSet};
+use std::future::pending;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
+use tokio::io::unix::AsyncFd;
 
 use super::ControlError;
 use super::accumulate::Accumulator;
 use super::affinity;
+use super::assign::Assignments;
 use super::clock::{WallClock, process_cpu_ns};
+use super::facts::Facts;
 use super::join::{self, Known, KnownThread, OwnCost};
 use super::meter::{Meter, Reading};
 use super::selection::{Keep, Selection, similar};
 use super::slot_holders::SlotHolders;
 use super::sys;
 use crate::cgroup::{Hierarchy, Version};
+use crate::config::{Config, Workload, Workloads};
 use crate::inventory::{self, CgroupFilter, CgroupInfo, Inventory, ThreadDetail, Topology};
 use crate::kernel::offsets::CgroupSource;
-use crate::kernel::{Kernel, LoadOptions, monotonic_ns};
-use crate::snapshot::{Class, Node, Snapshot};
+use crate::kernel::sample::ThreadSample;
+use crate::kernel::{Event, Kernel, KernelError, LoadOptions, monotonic_ns};
+use crate::snapshot::{Class, Knob, Node, Snapshot};
 
 /// Time after which what is slow to read and seldom changes is read again: all quotas, affinities, the node.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
 /// Time after which all threads are scanned again, to see which cgroups are PLC no more.
 const SCAN_EVERY: Duration = Duration::from_secs(60);
+/// The same where policies act on it; but not sooner than after this many times what the last scan took.
+const SCAN_EVERY_FOR_POLICY: (Duration, u32) = (Duration::from_secs(5), 1_000);
 
 /// Kernel memory that the histograms of cgroups, and those of threads, may take, bytes.
 const HISTOGRAM_BYTES: usize = 64 << 20;
@@ -48,6 +58,25 @@ pub struct Watch {
     pub act: bool,
     /// Whether the kernel times guard's programs.
     pub run_time_stats: bool,
+    /// Whether to collect what policies need, and the configuration that names workloads. It makes observing dearer.
+    pub policy: Option<Arc<Config>>,
+}
+
+/// What is collected for policies.
+struct PolicySide {
+    assignments: Assignments,
+    facts: Facts,
+}
+
+impl PolicySide {
+    fn new(config: &Config) -> Result<Self, ControlError> {
+        let assignments = Assignments::new(workloads(config)?);
+        Ok(Self { assignments, facts: Facts::new(config.node.reserved_cpus.clone()) })
+    }
+}
+
+pub(super) fn workloads(config: &Config) -> Result<Workloads, ControlError> {
+    Workloads::new(&config.workloads).map_err(ControlError::Pattern)
 }
 
 /// A node under observation. Dropping it takes guard's programs out of the kernel.
@@ -65,6 +94,13 @@ pub struct Observer {
     departed: HashMap<u64, CgroupInfo>,
     reread_at: Instant,
     scanned_at: Instant,
+    scan_took: Duration,
+    /// For policies.
+    policy: Option<PolicySide>,
+    /// Readable when the kernel side has events; absent unless they are acted on.
+    events_fd: Option<AsyncFd<OwnedFd>>,
+    /// Events that were taken together with a sample.
+    events: Vec<Event>,
     /// CLOCK_MONOTONIC and CPU time of this process at the begin of the window, ns.
     began_ns: (u64, u64),
 }
@@ -81,7 +117,13 @@ impl Observer {
         let hierarchy = Hierarchy::detect(root)?;
         let node = inventory::node(root, hierarchy.layout())?;
         let mut inventory = Inventory::new(root, hierarchy, Vec::new());
+        let scan_began = Instant::now();
         inventory.scan_threads()?;
+        let scan_took = scan_began.elapsed();
+        let mut policy = watch.policy.as_deref().map(PolicySide::new).transpose()?;
+        if let Some(policy) = &mut policy {
+            policy.assignments.refresh(&mut inventory);
+        }
 
         let selection = watch.selection.clone();
         let filter = CgroupFilter::new(&selection.cgroups)?;
@@ -117,8 +159,16 @@ impl Observer {
             departed: HashMap::new(),
             reread_at: now,
             scanned_at: now,
+            scan_took,
+            policy,
+            events_fd: None,
+            events: Vec::new(),
             began_ns: (monotonic_ns(), process_cpu_ns()),
         };
+        if watch.act {
+            let fd = observer.kernel.as_fd().try_clone_to_owned().map_err(ControlError::Events)?;
+            observer.events_fd = Some(sys::readable(fd).map_err(ControlError::Events)?);
+        }
         sys::trim_heap();
         // The window begins here: at the kernel side, for the cgroup files, and for guard's own cost.
         let before = observer.kernel.sample()?;
@@ -144,6 +194,13 @@ impl Observer {
     /// # Errors
     /// When the kernel side cannot be read.
     pub fn snapshot(&mut self) -> Result<Snapshot, ControlError> {
+        let (mut snapshot, keep) = self.whole_snapshot()?;
+        keep.narrow(&mut snapshot);
+        Ok(snapshot)
+    }
+
+    /// As [`Self::snapshot`]. With policies it holds the whole node, and what of it is to be shown is returned beside it.
+    pub(super) fn whole_snapshot(&mut self) -> Result<(Snapshot, Keep), ControlError> {
         self.take()?;
         // Right after the kernel side, so that both count the same window.
         let mut readings = HashMap::new();
@@ -173,8 +230,64 @@ impl Observer {
         };
         let keep = Keep::new(&self.selection, &self.filter, known.cgroups.values().map(|(info, _)| info));
         self.departed.clear();
+        let Some(policy) = &mut self.policy else {
+            let cost = self.own_cost();
+            return Ok((join::snapshot(sum, &known, &keep, WallClock::now(), cost), Keep::All));
+        };
+        // Policies see the whole node, whatever is to be shown of it.
+        let mut snapshot = join::snapshot(sum, &known, &Keep::All, WallClock::now(), OwnCost::default());
+        policy.facts.complete(&mut snapshot, &self.inventory, &policy.assignments);
         let cost = self.own_cost();
-        Ok(join::snapshot(sum, &known, &keep, WallClock::now(), cost))
+        (snapshot.overhead.cpu_fraction, snapshot.overhead.memory_bytes) = (cost.cpu_fraction, cost.memory_bytes);
+        Ok((snapshot, keep))
+    }
+
+    /// The hierarchy that has the cpu controller.
+    pub(super) fn hierarchy(&self) -> &Hierarchy {
+        self.inventory.hierarchy()
+    }
+
+    /// Waits for what cannot wait for the next Snapshot; for ever unless it is acted on.
+    ///
+    /// # Errors
+    /// When the event loop refuses the file descriptor.
+    pub(super) async fn events(&mut self) -> Result<Vec<Event>, ControlError> {
+        let Some(fd) = &self.events_fd else { return pending().await };
+        if self.events.is_empty() {
+            let mut ready = fd.readable().await.map_err(ControlError::Events)?;
+            // Before they are taken, so that one that comes meanwhile makes it readable again.
+            ready.clear_ready();
+            self.events = self.kernel.events();
+        }
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Wants to be told at once when a quota stops one of these cgroups.
+    ///
+    /// # Errors
+    /// When the kernel side refuses.
+    pub(super) fn protect(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
+        Ok(self.kernel.protect(ids)?)
+    }
+
+    /// Says which knobs guard holds and which cgroups it has written to since the last Snapshot.
+    pub(super) fn acted(&mut self, held: HashSet<(u64, Knob)>, touched: HashSet<u64>) {
+        if let Some(policy) = &mut self.policy {
+            policy.facts.held(held, touched);
+        }
+    }
+
+    /// Takes another configuration.
+    ///
+    /// # Errors
+    /// When its patterns are none; then nothing is changed.
+    pub(super) fn reconfigure(&mut self, config: &Config) -> Result<(), ControlError> {
+        if let Some(policy) = &mut self.policy {
+            policy.assignments.replace(workloads(config)?);
+            policy.facts.reserve(config.node.reserved_cpus.clone());
+            policy.assignments.refresh(&mut self.inventory);
+        }
+        Ok(())
     }
 
     /// Whether the user named threads only, and all of them have ended.
@@ -187,6 +300,11 @@ impl Observer {
 
     /// What the kernel side counted, into the accumulator.
     fn take(&mut self) -> Result<(), ControlError> {
+        if self.events_fd.is_some() {
+            // A sample empties the ring buffer.
+            let events = self.kernel.events();
+            self.events.extend(events);
+        }
         let sample = self.kernel.sample()?;
         let ended = self.slots.counted(sample.cgroups.iter().map(|c| c.id));
         for id in &ended {
@@ -202,6 +320,7 @@ impl Observer {
                 self.meter.look(self.inventory.hierarchy(), info.id, &info.path);
             }
         }
+        self.give_budgets(&sample.threads)?;
         self.accumulator.add(sample);
         for id in ended {
             self.accumulator.end_cgroup(id);
@@ -209,10 +328,34 @@ impl Observer {
         Ok(())
     }
 
+    /// Gives the watched threads the budgets of their workloads.
+    fn give_budgets(&mut self, threads: &[ThreadSample]) -> Result<(), ControlError> {
+        let Some(policy) = &self.policy else { return Ok(()) };
+        for thread in threads.iter().filter(|thread| !thread.exited) {
+            // 0 is the threshold of all threads.
+            let budget_ns = policy.assignments.workload(thread.cgroup_id).and_then(Workload::late_ns).unwrap_or(0);
+            if budget_ns == thread.budget_ns {
+                continue;
+            }
+            match self.kernel.watch_thread(thread.tid, budget_ns) {
+                // It has ended meanwhile; or its slot went to another thread, and it is counted as lost.
+                Ok(()) | Err(KernelError::NoThread(_) | KernelError::NoThreadSlot { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// How long after the last scan of all threads the next one is due.
+    fn scan_every(&self) -> Duration {
+        let (least, times) = SCAN_EVERY_FOR_POLICY;
+        if self.policy.is_some() { (self.scan_took * times).clamp(least, SCAN_EVERY) } else { SCAN_EVERY }
+    }
+
     /// Who is on the node now. What cannot be read leaves the node as it was known; it is tried again next time.
     fn refresh(&mut self) {
         let now = Instant::now();
-        let scan = now.duration_since(self.scanned_at) >= SCAN_EVERY;
+        let scan = now.duration_since(self.scanned_at) >= self.scan_every();
         let refreshed = if scan { self.inventory.scan_threads() } else { self.inventory.refresh() };
         match refreshed {
             Ok(()) => self.find_gone(),
@@ -220,7 +363,10 @@ impl Observer {
             Err(error) => tracing::warn!("{error}"),
         }
         if scan {
-            self.scanned_at = now;
+            (self.scanned_at, self.scan_took) = (now, now.elapsed());
+        }
+        if let Some(policy) = &mut self.policy {
+            policy.assignments.refresh(&mut self.inventory);
         }
         self.meter.meet(self.inventory.hierarchy(), self.inventory.cgroups().map(id_and_path));
         if now.duration_since(self.reread_at) >= REREAD_EVERY || self.counts_throttles_by_file() {
@@ -359,7 +505,7 @@ impl Threads {
     /// Reads the sampled threads that are new or were read long ago, and marks those that have ended.
     fn refresh(
         &mut self,
-        sampled: &[crate::kernel::sample::ThreadSample],
+        sampled: &[ThreadSample],
         selection: &Selection,
         inventory: &Inventory,
     ) {

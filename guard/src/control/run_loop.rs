@@ -1,20 +1,34 @@
-//! The loop of `guard report` and `guard run`: waits, samples, and hands a Snapshot of every window to its caller. One
-//! thread, no busy work; it sleeps between samples.
+//! The loop of `guard report` and `guard run`: waits, samples, decides, and hands a Snapshot of every window to its
+//! caller. One thread, no busy work; it sleeps between samples. What may hang (writes, the journal's disk, the audit log,
+//! the output) is done by threads of its own, see [`super::hands`] and [`super::outlet`].
 
 use std::future::pending;
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::ControlError;
+use super::act::Actor;
+use super::lane::Report;
 use super::observe::{Observer, Watch};
+use super::outlet::Outlet;
+use super::source::Source;
+use crate::config::{Config, ConfigError};
+use crate::kernel::Event;
 use crate::snapshot::Snapshot;
 
 /// Longest time between two samples. Windows may be longer; see [`super::accumulate`].
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Least time between two looks at events: however many there are, they are answered together.
+const QUIET: Duration = Duration::from_millis(1);
+/// How long a clean stop may take to put everything back.
+const PATIENCE_AT_END: Duration = Duration::from_secs(30);
 
 /// How often, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +37,42 @@ pub struct Pace {
     pub interval: Duration,
     /// End after this time; none is until a signal.
     pub duration: Option<Duration>,
+}
+
+/// What is to be decided, and whether it is to be done.
+#[derive(Clone, Debug)]
+pub struct Acting {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The file that it comes from, to be read again on SIGHUP.
+    pub file: Option<PathBuf>,
+    /// Whether the user gave the length of a window, so that the configuration's does not count.
+    pub fixed_interval: bool,
+    /// How to write; None only tells what would be done.
+    pub enforce: Option<Enforce>,
+}
+
+/// Where to keep what writing needs.
+#[derive(Clone, Debug, Default)]
+pub struct Enforce {
+    /// Directory of the journal, instead of the configuration's.
+    pub state_dir: Option<PathBuf>,
+    /// Audit log, instead of the configuration's.
+    pub audit: Option<PathBuf>,
+}
+
+impl Acting {
+    /// Directory of the journal.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        let own = self.enforce.as_ref().and_then(|enforce| enforce.state_dir.clone());
+        own.unwrap_or_else(|| self.config.node.state_dir.clone())
+    }
+
+    /// Audit log.
+    pub(super) fn audit(&self) -> PathBuf {
+        let own = self.enforce.as_ref().and_then(|enforce| enforce.audit.clone());
+        own.unwrap_or_else(|| self.config.node.audit.clone())
+    }
 }
 
 /// The runtime for everything in this room: one thread, timers and signals.
@@ -41,8 +91,9 @@ pub async fn measure(watch: &Watch, duration: Duration, begun: impl FnOnce()) ->
     run(watch, Pace { interval: duration, duration: Some(duration) }, begun, |_| Ok(())).await
 }
 
-/// Observes and hands over a Snapshot per window, `begun` being called when all that happens from then on counts, until the duration is over, a SIGINT or SIGTERM comes (the begun window
-/// is handed over), all threads that were named have ended, or `sink` fails. Returns the last Snapshot.
+/// Observes and hands over a Snapshot per window, `begun` being called when all that happens from then on counts, until
+/// the duration is over, a SIGINT or SIGTERM comes (the begun window is handed over), all threads that were named have
+/// ended, or `sink` fails. Returns the last Snapshot.
 ///
 /// # Errors
 /// See [`ControlError`], and what `sink` returns.
@@ -53,36 +104,297 @@ pub async fn run<E: From<ControlError>>(
     mut sink: impl FnMut(&Snapshot) -> Result<(), E>,
 ) -> Result<Snapshot, E> {
     // Before anything is loaded, so that an early Ctrl-C ends cleanly too.
-    let mut stop = Stop::new().map_err(ControlError::Signals)?;
-    let mut observer = Observer::start(watch)?;
+    let asked = Asked::new(false).map_err(ControlError::Signals)?;
+    let observer = Observer::start(watch)?;
     begun();
-    let begin = Instant::now();
-    let end = pace.duration.map(|duration| begin + duration);
-    let mut window = interval_at(begin + pace.interval, pace.interval);
-    window.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = None;
+    let deliver = |snapshot: Snapshot| {
+        let outcome = sink(&snapshot);
+        last = Some(snapshot);
+        outcome
+    };
+    Loop { source: observer, actor: None, asked, acting: None, pace }.run(deliver).await?;
+    last.ok_or_else(|| ControlError::NoWindow.into())
+}
 
-    loop {
-        let mut stopping = loop {
-            tokio::select! {
-                biased;
-                () = stop.asked() => break true,
-                () = until(end) => break true,
-                _ = window.tick() => break false,
-                () = sleep(SAMPLE_EVERY), if pace.interval > SAMPLE_EVERY => observer.sample()?,
-            }
-        };
-        // The last window may end a little before the end; a sliver after it would say nothing.
-        stopping |= end.is_some_and(|end| Instant::now() + pace.interval / 10 >= end);
-        let snapshot = observer.snapshot()?;
-        sink(&snapshot)?;
-        if stopping {
-            return Ok(snapshot);
+/// As [`run`], and decides after each window by the policies of a configuration. With [`Acting::enforce`] what they want
+/// is written, until the end puts everything back; without it is told in the Snapshots' actions, and nothing on
+/// the node is changed. Reads the configuration again on SIGHUP. `sink` is called in a thread of its own.
+///
+/// # Errors
+/// See [`ControlError`], and what `sink` returns.
+pub async fn act<E: From<ControlError> + Send + 'static>(
+    watch: &Watch,
+    pace: Pace,
+    acting: Acting,
+    begun: impl FnOnce(),
+    sink: impl FnMut(&Snapshot) -> Result<(), E> + Send + 'static,
+) -> Result<(), E> {
+    let asked = Asked::new(true).map_err(ControlError::Signals)?;
+    let watch = Watch { policy: Some(Arc::clone(&acting.config)), act: acting.enforce.is_some(), ..watch.clone() };
+    let observer = Observer::start(&watch)?;
+    let hands = match acting.enforce {
+        Some(_) => Some(super::enforce::hands(&observer, &acting)?),
+        None => None,
+    };
+    let actor = Some(Actor::new(acting.config.policy.clone(), hands));
+    let mut outlet = Outlet::start(sink).map_err(ControlError::Thread)?;
+    begun();
+    let looped = Loop { source: observer, actor, asked, acting: Some(acting), pace };
+    looped.run(|snapshot| outlet.hand_over(snapshot)).await?;
+    outlet.end()
+}
+
+/// Everything that the loop turns.
+pub(super) struct Loop<S, A> {
+    pub(super) source: S,
+    pub(super) actor: Option<Actor>,
+    pub(super) asked: A,
+    pub(super) acting: Option<Acting>,
+    pub(super) pace: Pace,
+}
+
+/// Why the loop woke up.
+enum Woken {
+    /// To end.
+    End,
+    /// The window is over.
+    Window,
+    /// It is time for a sample.
+    Sample,
+    /// Something cannot wait.
+    Events(Vec<Event>),
+    /// A lane has done something.
+    Report(Report),
+    /// The configuration is to be read again.
+    Reload,
+    /// The configuration was read again.
+    Read(Result<Config, ReloadError>),
+}
+
+/// A configuration that is being read. The disk may be slow.
+type Reading = JoinHandle<Result<Config, ConfigError>>;
+
+/// How the last window ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It is still to be handed over.
+    Open,
+    /// It was handed over.
+    Told,
+}
+
+impl<S: Source, A: Ask> Loop<S, A> {
+    /// Turns until its end, and puts back whatever was changed, also when it fails.
+    pub(super) async fn run<E: From<ControlError>>(
+        mut self,
+        mut deliver: impl FnMut(Snapshot) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let outcome = self.turn(&mut deliver).await;
+        let put_back = self.put_back();
+        if let (Err(_), Err(error)) = (&outcome, &put_back) {
+            // The other error is the one that ends guard.
+            tracing::error!("{error}");
         }
-        if observer.all_named_ended() {
-            tracing::warn!("every thread named with --tid has ended");
-            return Ok(snapshot);
+        if outcome? == Ending::Open {
+            let (mut snapshot, keep) = self.source.snapshot()?;
+            if let Some(actor) = &mut self.actor {
+                actor.conclude(&mut snapshot);
+            }
+            keep.narrow(&mut snapshot);
+            deliver(snapshot)?;
+        }
+        Ok(put_back?)
+    }
+
+    /// Turns until the last window is to end.
+    async fn turn<E: From<ControlError>>(
+        &mut self,
+        deliver: &mut impl FnMut(Snapshot) -> Result<(), E>,
+    ) -> Result<Ending, E> {
+        let begin = Instant::now();
+        let end = self.pace.duration.map(|duration| begin + duration);
+        let mut window = windows(self.pace.interval);
+        let mut timing = Timing { end, sample: begin + SAMPLE_EVERY, quiet_until: begin };
+        let mut reading: Option<Reading> = None;
+        loop {
+            match self.wait(&mut window, &timing, &mut reading).await? {
+                Woken::End => return Ok(Ending::Open),
+                Woken::Sample => {
+                    timing.sample = Instant::now() + SAMPLE_EVERY;
+                    self.source.sample()?;
+                }
+                Woken::Report(report) => self.take(report),
+                Woken::Events(events) => {
+                    timing.quiet_until = Instant::now() + QUIET;
+                    if let Some(actor) = &mut self.actor {
+                        actor.react(&events);
+                    }
+                }
+                Woken::Reload => reading = self.read_again(),
+                Woken::Read(read) => {
+                    reading = None;
+                    if self.reload(read) {
+                        window = windows(self.pace.interval);
+                    }
+                }
+                Woken::Window => {
+                    // The last window may end a little before the end; a sliver after it would say nothing.
+                    if end.is_some_and(|end| Instant::now() + self.pace.interval / 10 >= end) {
+                        return Ok(Ending::Open);
+                    }
+                    timing.sample = Instant::now() + SAMPLE_EVERY;
+                    deliver(self.window()?)?;
+                    if self.source.all_named_ended() {
+                        tracing::warn!("every thread named with --tid has ended");
+                        return Ok(Ending::Told);
+                    }
+                }
+            }
         }
     }
+
+    async fn wait(
+        &mut self,
+        window: &mut Interval,
+        timing: &Timing,
+        reading: &mut Option<Reading>,
+    ) -> Result<Woken, ControlError> {
+        let Self { source, actor, asked, pace, .. } = self;
+        let events = async {
+            if timing.quiet_until > Instant::now() {
+                sleep_until(timing.quiet_until).await;
+            }
+            source.events().await
+        };
+        let report = async {
+            match actor.as_mut().and_then(Actor::hands) {
+                Some(hands) => hands.report().await,
+                None => pending().await,
+            }
+        };
+        let read = async {
+            match reading {
+                Some(reading) => match reading.await {
+                    Ok(read) => read.map_err(ReloadError::Config),
+                    Err(error) => Err(ReloadError::Task(error)),
+                },
+                None => pending().await,
+            }
+        };
+        Ok(tokio::select! {
+            biased;
+            asked = asked.next() => match asked {
+                Request::Stop => Woken::End,
+                Request::Reload => Woken::Reload,
+            },
+            events = events => Woken::Events(events?),
+            report = report => Woken::Report(report),
+            read = read => Woken::Read(read),
+            () = until(timing.end) => Woken::End,
+            _ = window.tick() => Woken::Window,
+            () = sleep_until(timing.sample), if pace.interval > SAMPLE_EVERY => Woken::Sample,
+        })
+    }
+
+    /// Ends a window, decides, and begins the next one.
+    fn window(&mut self) -> Result<Snapshot, ControlError> {
+        let (mut snapshot, keep) = self.source.snapshot()?;
+        if let Some(actor) = &mut self.actor {
+            let urgent = actor.decide(&mut snapshot);
+            if let Some(hands) = actor.hands() {
+                let (held, touched) = hands.state();
+                self.source.acted(held, touched);
+                self.source.protect(&urgent)?;
+            }
+        }
+        keep.narrow(&mut snapshot);
+        Ok(snapshot)
+    }
+
+    fn take(&mut self, report: Report) {
+        if let Some(hands) = self.actor.as_mut().and_then(Actor::hands) {
+            hands.take(report);
+        }
+    }
+
+    fn put_back(&mut self) -> Result<(), ControlError> {
+        let Some(hands) = self.actor.as_mut().and_then(Actor::hands) else { return Ok(()) };
+        let left = hands.end(PATIENCE_AT_END);
+        if left.lanes == 0 && left.values == 0 { Ok(()) } else { Err(ControlError::NotPutBack { values: left.values }) }
+    }
+
+    /// Begins to read the configuration again, and opens the audit log again: whoever rotates logs sends this signal.
+    fn read_again(&mut self) -> Option<Reading> {
+        let (acting, actor) = (self.acting.as_ref()?, self.actor.as_mut()?);
+        if let Some(hands) = actor.hands() {
+            hands.reopen_audit(&acting.audit());
+        }
+        let file = acting.file.clone()?;
+        Some(tokio::task::spawn_blocking(move || Config::load(&file)))
+    }
+
+    /// Takes a configuration: all of it counts, or nothing. Returns whether it counts.
+    fn reload(&mut self, read: Result<Config, ReloadError>) -> bool {
+        match self.accept(read) {
+            Ok(()) => tracing::info!("the configuration was read again"),
+            Err(error) => {
+                tracing::error!("the configuration stays as it was: {error}");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn accept(&mut self, read: Result<Config, ReloadError>) -> Result<(), ReloadError> {
+        let config = Arc::new(read?);
+        let (Some(acting), Some(actor)) = (&mut self.acting, &mut self.actor) else { return Ok(()) };
+        let state_dir_counts = acting.enforce.as_ref().is_some_and(|enforce| enforce.state_dir.is_none());
+        if state_dir_counts && config.node.state_dir != acting.config.node.state_dir {
+            return Err(ReloadError::StateDir);
+        }
+        // Nothing after this can fail.
+        self.source.reconfigure(&config)?;
+        actor.reconfigure(config.policy.clone());
+        if !acting.fixed_interval {
+            self.pace.interval = config.node.interval.duration();
+        }
+        let audit = acting.audit();
+        acting.config = config;
+        if let Some(hands) = actor.hands().filter(|_| acting.audit() != audit) {
+            hands.reopen_audit(&acting.audit());
+        }
+        Ok(())
+    }
+}
+
+/// Why a configuration is not taken.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Config(ConfigError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("node.state_dir: cannot be changed while guard runs; restart it")]
+    StateDir,
+    #[error("cannot read it: {0}")]
+    Task(tokio::task::JoinError),
+}
+
+/// When to wake up.
+struct Timing {
+    /// To end.
+    end: Option<Instant>,
+    /// For the next sample within a window.
+    sample: Instant,
+    /// Not before this for events.
+    quiet_until: Instant,
+}
+
+fn windows(length: Duration) -> Interval {
+    let mut window = interval_at(Instant::now() + length, length);
+    window.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    window
 }
 
 async fn until(end: Option<Instant>) {
@@ -92,22 +404,50 @@ async fn until(end: Option<Instant>) {
     }
 }
 
-/// SIGINT and SIGTERM.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
+/// What the user can ask of a running guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// End.
+    Stop,
+    /// Read the configuration again.
+    Reload,
 }
 
-impl Stop {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
+/// Where requests come from.
+pub(super) trait Ask {
+    /// Returns when one has come.
+    async fn next(&mut self) -> Request;
+}
 
-    /// Returns when one of them has come.
-    async fn asked(&mut self) {
+/// SIGINT and SIGTERM, and SIGHUP where it is asked for.
+struct Asked {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Asked {
+    fn new(with_hangup: bool) -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: with_hangup.then(|| signal(SignalKind::hangup())).transpose()?,
+        })
+    }
+}
+
+impl Ask for Asked {
+    async fn next(&mut self) -> Request {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(signal) => signal.recv().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Request::Stop,
+            _ = self.terminate.recv() => Request::Stop,
+            _ = hangup => Request::Reload,
         }
     }
 }

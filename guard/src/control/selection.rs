@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::inventory::{CgroupFilter, CgroupInfo};
-use crate::snapshot::{Breach, Cgroup, Thread};
+use crate::snapshot::{Breach, Cgroup, Snapshot, Thread};
 
 /// The part of the node to report on; everything when it names nothing.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,11 @@ impl Keep {
         }
         let paths = cgroups.into_iter().filter(|c| filter.matches(c)).map(|c| c.path.clone()).collect();
         Self::Some { paths, tids: selection.tids.clone() }
+    }
+
+    /// Removes what was not asked for from a Snapshot.
+    pub(super) fn narrow(&self, snapshot: &mut Snapshot) {
+        self.apply(&mut snapshot.cgroups, &mut snapshot.threads, &mut snapshot.breaches);
     }
 
     /// Removes what was not asked for. With a thread named, its cgroup stays too.

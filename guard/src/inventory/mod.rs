@@ -2,6 +2,7 @@
 //! with their scheduling policy. It reads /proc, sysfs, the cgroup tree and what container runtimes leave on disk; it
 //! measures nothing and changes nothing.
 
+mod agents;
 mod class;
 mod filter;
 mod identify;
@@ -17,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use agents::other_agent;
 pub use class::{Facts, classify};
 pub use filter::{CgroupFilter, GlobError};
 pub use threads::{Policy, ThreadDetail, ThreadInfo, ThreadScan};
@@ -68,7 +70,7 @@ pub struct CgroupInfo {
     pub id: u64,
     /// What it belongs to.
     pub container: Option<Container>,
-    /// Its class by [`classify`].
+    /// Its class: the one that was named, else by [`classify`].
     pub class: Class,
     /// Whether it has gone, not longer than [`VANISHED_FOR`] ago.
     pub vanished: bool,
@@ -79,6 +81,10 @@ struct Entry {
     info: CgroupInfo,
     /// Uid of its pod, from the path.
     pod_uid: Option<String>,
+    /// Whether it holds real-time threads of user space.
+    realtime: bool,
+    /// Its class by the configuration.
+    named: Option<Class>,
     tries_left: u8,
     vanished_at: Option<Instant>,
 }
@@ -234,6 +240,14 @@ impl Inventory {
         }
     }
 
+    /// Gives the cgroup the class that the configuration names, whatever is found; None for the one that is found.
+    pub fn name_class(&mut self, id: u64, class: Option<Class>) {
+        if let Some(entry) = self.by_id.get_mut(&id) {
+            entry.named = class;
+            entry.set_realtime(entry.realtime);
+        }
+    }
+
     /// A cgroup by id, also one that went a short while ago.
     #[must_use]
     pub fn cgroup_by_id(&self, id: u64) -> Option<&CgroupInfo> {
@@ -283,6 +297,8 @@ impl Entry {
         let mut entry = Self {
             pod_uid: container.as_ref().and_then(|container| container.pod.clone()),
             info: CgroupInfo { path: path.to_owned(), id, container, class: Class::default(), vanished: false },
+            realtime: false,
+            named: None,
             tries_left: if has_id { NAME_TRIES } else { 0 },
             vanished_at: None,
         };
@@ -291,8 +307,9 @@ impl Entry {
     }
 
     fn set_realtime(&mut self, realtime: bool) {
+        self.realtime = realtime;
         let facts = Facts { path: &self.info.path, container: self.info.container.as_ref(), realtime };
-        self.info.class = classify(facts);
+        self.info.class = self.named.unwrap_or_else(|| classify(facts));
     }
 }
 
@@ -391,6 +408,21 @@ mod tests {
         inventory.mark_realtime(u64::MAX);
         assert_eq!(class_of(&inventory, "/plc"), Class::Plc);
         inventory.refresh().unwrap();
+        assert_eq!(class_of(&inventory, "/plc"), Class::Plc);
+    }
+
+    #[test]
+    fn a_class_that_was_named_wins_over_the_found_one_until_it_is_taken_back() {
+        let node = TestNode::new();
+        node.cgroup("plc");
+        let mut inventory = node.inventory();
+        inventory.refresh().unwrap();
+        let id = inventory.cgroup_by_path("/plc").unwrap().id;
+        inventory.name_class(id, Some(Class::Lse));
+        inventory.mark_realtime(id);
+        inventory.refresh().unwrap();
+        assert_eq!(class_of(&inventory, "/plc"), Class::Lse);
+        inventory.name_class(id, None);
         assert_eq!(class_of(&inventory, "/plc"), Class::Plc);
     }
 

@@ -1,12 +1,13 @@
 //! The machine: CPUs, NUMA nodes, hardware threads, kernel. Read from sysfs and /proc below a root.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use super::InventoryError;
-use crate::snapshot::{CgroupLayout, CpuList, Node};
+use crate::snapshot::{CgroupLayout, CpuList, CpuPlace, Node};
 
 /// CPUs of the machine and how they belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Topology {
     pub numa_nodes: Vec<(u32, CpuList)>,
     /// Cores with more than one hardware thread: the online CPUs that share each.
     pub smt_siblings: Vec<CpuList>,
+    /// Physical packages of the online CPUs, as far as sysfs says.
+    pub packages: BTreeMap<u32, u32>,
 }
 
 impl Topology {
@@ -42,7 +45,13 @@ impl Topology {
         };
         let online = needed("online")?;
         let mut smt_siblings = Vec::new();
+        let mut packages = BTreeMap::new();
         for cpu in online.iter() {
+            let package = fs::read_to_string(system.join(format!("cpu/cpu{cpu}/topology/physical_package_id")));
+            // -1 where the firmware does not say.
+            if let Some(package) = package.ok().and_then(|text| text.trim().parse().ok()) {
+                packages.insert(cpu, package);
+            }
             // Absent for a CPU that has just gone offline, and on machines that do not say.
             let siblings = cpu_list(&system.join(format!("cpu/cpu{cpu}/topology/thread_siblings_list")))?;
             // Each core once, by its first CPU.
@@ -61,7 +70,27 @@ impl Topology {
             online,
             numa_nodes,
             smt_siblings,
+            packages,
         })
+    }
+
+    /// Where a CPU sits; None where sysfs says neither its package nor its NUMA node.
+    #[must_use]
+    pub fn place(&self, cpu: u32) -> Option<CpuPlace> {
+        let node = self.numa_nodes.iter().find(|(_, cpus)| cpus.contains(cpu)).map(|(node, _)| *node);
+        let package = self.packages.get(&cpu).copied();
+        if node.is_none() && package.is_none() {
+            return None;
+        }
+        let siblings = self.smt_siblings.iter().find(|siblings| siblings.contains(cpu));
+        let core = siblings.and_then(|siblings| siblings.iter().next()).unwrap_or(cpu);
+        Some(CpuPlace { node: node.unwrap_or(0), package: package.unwrap_or(0), core })
+    }
+
+    /// Whether a CPU is kept from load balancing or from the tick.
+    #[must_use]
+    pub fn is_isolated(&self, cpu: u32) -> bool {
+        self.isolated.contains(cpu) || self.nohz_full.as_ref().is_some_and(|tickless| tickless.contains(cpu))
     }
 }
 
@@ -145,13 +174,19 @@ mod tests {
             ("sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "1,3\n"),
             ("sys/devices/system/cpu/cpu2/topology/thread_siblings_list", "0,2\n"),
             ("sys/devices/system/cpu/cpu3/topology/thread_siblings_list", "1,3\n"),
+            ("sys/devices/system/cpu/cpu0/topology/physical_package_id", "0\n"),
+            ("sys/devices/system/cpu/cpu3/topology/physical_package_id", "1\n"),
             ("sys/devices/system/node/online", "0-1\n"),
             ("sys/devices/system/node/node0/cpulist", "0,2\n"),
             ("sys/devices/system/node/node1/cpulist", "1,3\n"),
         ]);
         let list = |text: &str| text.parse::<CpuList>().unwrap();
+        let topology = Topology::read(root.path()).unwrap();
+        assert_eq!(topology.place(3), Some(CpuPlace { node: 1, package: 1, core: 1 }));
+        assert_eq!(topology.place(2), Some(CpuPlace { node: 0, package: 0, core: 0 }));
+        assert_eq!((topology.place(4), topology.is_isolated(3), topology.is_isolated(1)), (None, true, false));
         assert_eq!(
-            Topology::read(root.path()).unwrap(),
+            topology,
             Topology {
                 online: list("0-3"),
                 possible: list("0-7"),
@@ -159,6 +194,7 @@ mod tests {
                 nohz_full: Some(list("")),
                 numa_nodes: vec![(0, list("0,2")), (1, list("1,3"))],
                 smt_siblings: vec![list("0,2"), list("1,3")],
+                packages: BTreeMap::from([(0, 0), (3, 1)]),
             }
         );
     }

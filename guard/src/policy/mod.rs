@@ -2,14 +2,24 @@
 //! time is the sum of the windows of the Snapshots. One file per policy; `plan` merges what they want, so that each
 //! knob has one owner.
 
+pub mod budget;
 pub mod burst;
+mod check;
+mod cpus;
 pub mod cpuset;
+mod ledger;
+mod model;
 pub mod plan;
 pub mod protect;
 pub mod suppress;
 
+pub use check::Invalid;
 pub use plan::{Direction, Origin, Plan, Want};
 use serde::{Deserialize, Serialize};
+
+use crate::snapshot::Snapshot;
+use ledger::Ledger;
+use model::Model;
 
 /// What the user chose, per policy. The sections of the configuration file with the same names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +33,67 @@ pub struct Settings {
     pub protect: protect::Settings,
     /// Gives CPUs to those that need them alone.
     pub cpuset: cpuset::Settings,
+}
+
+impl Settings {
+    /// Whether the values make sense.
+    ///
+    /// # Errors
+    /// The first field that does not, with its section.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        self.suppress.validate()?;
+        self.burst.validate()?;
+        self.protect.validate()?;
+        self.cpuset.validate()
+    }
+}
+
+/// What the policies remember from one Snapshot to the next. [`State::default`] is that of the start.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The node after the last interval.
+    model: Model,
+    ledger: Ledger,
+    protect: protect::State,
+    cpuset: cpuset::State,
+    suppress: suppress::State,
+    burst: burst::State,
+}
+
+/// What should be done after an interval. The Plan is complete: what it does not name is to be put back.
+pub fn decide(snapshot: &Snapshot, settings: &Settings, state: &mut State) -> Plan {
+    if let Some(reason) = &snapshot.node.hands_off {
+        *state = State::default();
+        return Plan { wants: Vec::new(), notes: vec![format!("Nothing is changed on this node: {reason}")] };
+    }
+    let model = Model::new(snapshot, &state.ledger);
+    let mut notes = Vec::new();
+    let mut wants = protect::decide(snapshot, &model, &settings.protect, &mut state.protect, &mut notes);
+    wants.extend(cpuset::decide(&model, &settings.cpuset, &mut state.cpuset, &mut notes));
+    let owned = cpuset::owned(&model, &state.cpuset);
+    wants.extend(suppress::decide(snapshot, &model, &settings.suppress, &owned, &mut state.suppress, &mut notes));
+    wants.extend(burst::decide(snapshot, &model, &settings.burst, &mut state.burst, &mut notes));
+    let wants = plan::merge(wants, &model, &mut notes);
+    state.ledger.settle(&wants, &model);
+    state.model = model;
+    notes.dedup();
+    Plan { wants, notes }
+}
+
+/// What should be done at once, between two Snapshots, in addition to the last Plan. Nothing when the trigger's cgroup
+/// was in no Snapshot yet.
+pub fn react(trigger: &Trigger, settings: &Settings, state: &mut State) -> Vec<Want> {
+    let State { model, ledger, protect, cpuset, suppress, .. } = state;
+    let wants = match *trigger {
+        Trigger::Throttled { id } => protect::throttled(model, id, &settings.protect, protect),
+        Trigger::Late { id, latency_ns, by } => {
+            let late = suppress::Late { id, latency_ns, by };
+            suppress::late(model, late, &settings.suppress, &cpuset::owned(model, cpuset), suppress)
+        }
+    };
+    let wants = plan::merge(wants, model, &mut Vec::new());
+    ledger.note(&wants, model);
+    wants
 }
 
 /// What happened between two Snapshots and cannot wait for the next one.

@@ -207,3 +207,21 @@ pub struct Knobs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rt_runtime_us: Option<i64>,
 }
+
+impl Knobs {
+    /// The value of one knob; None when it was not read or does not exist.
+    #[must_use]
+    pub fn setting(&self, knob: Knob) -> Option<Setting> {
+        Some(match knob {
+            Knob::Quota => Setting::Quota(self.quota?),
+            Knob::Burst => Setting::Burst(self.burst_us?),
+            Knob::Shares => Setting::Shares(self.shares?),
+            Knob::Idle => Setting::Idle(self.idle?),
+            Knob::Cpus => Setting::Cpus(self.cpus.clone()?),
+            Knob::Mems => Setting::Mems(self.mems.clone()?),
+            Knob::Partition => Setting::Partition(self.partition?),
+            Knob::RtRuntime => Setting::RtRuntime(self.rt_runtime_us?),
+            Knob::UclampMin | Knob::UclampMax => return None,
+        })
+    }
+}

@@ -7,6 +7,6 @@ pub mod json;
 pub mod lab;
 pub mod line;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod table;
 pub mod text;

@@ -1,0 +1,580 @@
+//! The only writer of cgroup files. Every value that it overwrites is in the undo journal first. What others do to the
+//! same files and how guard answers is written down in docs/writing.md.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Hierarchy, Version, WeightFormula,
+    around::Around,
+    journal::{Entry, Key},
+    knobs::bandwidth,
+    limits,
+    outcome::{Change, Outcome, What, WriteResult},
+    pace::{Bucket, Pace},
+    restore::{self, Report, RestoreError, other_half},
+    store::{self, Journal, Lock},
+    trouble::Trouble,
+    value::{self, File, Value},
+    write::{Job, Ran, Stop, run, unjournaled},
+};
+use crate::snapshot::{Knob, Setting};
+
+/// A knob of a cgroup, by the cgroup's id.
+type Place = (u64, Knob);
+
+/// How the executor behaves.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// "/" except in tests and for an agent that sees the node's file system elsewhere: where /proc is found.
+    pub root: PathBuf,
+    /// How shares become a weight on v2.
+    pub weight: WeightFormula,
+    /// How often one knob may be set. Lifting and releasing are not limited.
+    pub pace: Pace,
+    /// How often a lift that somebody else undid is asserted again, per knob, before guard gives way.
+    pub reassert: Pace,
+    /// After giving way, how long until the knob may be taken again, with the other's value as its original; none for
+    /// never.
+    pub retake_after: Option<Duration>,
+}
+
+impl Default for ExecutorOptions {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            weight: WeightFormula::default(),
+            pace: Pace { burst: 10, every: Duration::from_millis(200) },
+            reassert: Pace { burst: 3, every: Duration::from_secs(20) },
+            retake_after: Some(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// A knob that guard holds.
+#[derive(Debug)]
+struct Held {
+    path: String,
+    setting: Setting,
+    lift: bool,
+    /// Its files in the journal.
+    keys: Vec<Key>,
+    reassert: Bucket,
+}
+
+/// A knob that guard gave up, or that failed.
+#[derive(Debug)]
+struct Rest {
+    path: String,
+    why: String,
+    /// None for good.
+    until: Option<Instant>,
+    /// Failures in a row; 0 when it was given up.
+    times: u32,
+    /// What was tried when it failed: another value may be tried at once.
+    what: What,
+}
+
+/// The only writer of cgroup files.
+#[derive(Debug)]
+pub struct Executor {
+    hierarchy: Hierarchy,
+    journal: Journal,
+    options: ExecutorOptions,
+    held: BTreeMap<Place, Held>,
+    rests: BTreeMap<Place, Rest>,
+    buckets: BTreeMap<Place, Bucket>,
+    recovered: Report,
+}
+
+/// A change on its way.
+struct Planned {
+    change: Change,
+    /// Files of the knob, as read; empty once it has its result.
+    jobs: Vec<Job>,
+    old: Option<String>,
+    new: String,
+    result: Option<WriteResult>,
+    /// The value that the knob will have.
+    setting: Option<Setting>,
+}
+
+impl Executor {
+    /// Takes the state directory for itself, and first puts back what an earlier guard left there.
+    ///
+    /// # Errors
+    /// Another guard enforces, or the state directory cannot be used.
+    pub fn open(hierarchy: Hierarchy, state_dir: &Path, options: ExecutorOptions) -> Result<Self, RestoreError> {
+        let boot = store::boot_id(&options.root)?;
+        let lock = Lock::take(state_dir)?;
+        let (mut recovered, book) = restore::look(state_dir, &boot)?;
+        let mut journal = Journal::open(state_dir, boot, book, lock)?;
+        recovered.files = restore::put_back(&hierarchy, &mut journal);
+        let (held, rests, buckets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { hierarchy, journal, options, held, rests, buckets, recovered })
+    }
+
+    /// What an earlier guard had left, and what came of putting it back. What could not be put back stays in the
+    /// journal, with its original.
+    #[must_use]
+    pub fn recovered(&self) -> &Report {
+        &self.recovered
+    }
+
+    /// The hierarchy that it writes to.
+    #[must_use]
+    pub fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// The knobs that guard holds: path, id, knob, value.
+    pub fn held(&self) -> impl Iterator<Item = (&str, u64, Knob, &Setting)> {
+        self.held.iter().map(|((id, knob), held)| (held.path.as_str(), *id, *knob, &held.setting))
+    }
+
+    /// Records the originals of knobs that may have to be written in a hurry, so that no disk is waited for then. What
+    /// cannot be read is passed over: writing it will say why.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn prepare(&mut self, places: &[(String, u64, Knob)]) -> std::io::Result<()> {
+        let mut new = Vec::new();
+        for (path, id, knob) in places {
+            if self.held.contains_key(&(*id, *knob)) {
+                continue;
+            }
+            let jobs = open_jobs(&self.hierarchy, path, *id, *knob, 0).unwrap_or_default();
+            new.extend(jobs.iter().filter(|job| !self.journal.book().contains_key(&job.key)).map(|job| {
+                (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() })
+            }));
+        }
+        if new.is_empty() { Ok(()) } else { self.journal.hold(new, true) }
+    }
+
+    /// Brings knobs to their values, all in the order that the kernel takes. One outcome per change, in their order.
+    pub fn apply(&mut self, changes: &[Change]) -> Vec<Outcome> {
+        let mut seen = BTreeSet::new();
+        let mut batch: Vec<Planned> = Vec::with_capacity(changes.len());
+        for (asker, change) in changes.iter().enumerate() {
+            let mut planned = Planned::new(change);
+            if seen.insert((change.id, change.what.knob())) {
+                if let Err(result) = self.plan(&mut planned, asker) {
+                    planned.result = Some(result);
+                }
+            } else {
+                planned.refuse("the same knob stands in this batch already".to_owned());
+            }
+            batch.push(planned);
+        }
+        self.refuse_forbidden(&mut batch);
+        self.record_originals(&mut batch);
+        let mut jobs: Vec<Job> =
+            batch.iter_mut().filter(|each| each.result.is_none()).flat_map(|each| each.jobs.drain(..)).collect();
+        let keys: Vec<(usize, Key)> = jobs.iter().map(|job| (job.asker, job.key.clone())).collect();
+        let neighbours = other_half(&self.hierarchy, &jobs);
+        jobs.extend(neighbours);
+        let ran = run(&self.hierarchy, &mut self.journal, &mut jobs, batch.len());
+        for (asker, (planned, ran)) in batch.iter_mut().zip(ran).enumerate() {
+            if planned.result.is_none() {
+                let keys = keys.iter().filter(|(of, _)| *of == asker).map(|(_, key)| key.clone()).collect();
+                planned.result = Some(self.settle(planned, ran, keys));
+            }
+        }
+        batch.into_iter().map(Planned::outcome).collect()
+    }
+
+    /// Looks whether what guard holds is still there; and forgets what concerns cgroups that have gone. One outcome per
+    /// knob that is no longer as guard set it.
+    pub fn check_drift(&mut self) -> Vec<Outcome> {
+        let drifted: Vec<Change> =
+            self.held.iter().filter(|(place, held)| !self.is_intact(**place, held)).map(|(place, held)| held.again(*place)).collect();
+        let outcomes = self.apply(&drifted);
+        self.forget();
+        outcomes
+    }
+
+    /// Puts back everything. What fails stays in the journal for the next `guard restore`.
+    pub fn restore_all(&mut self) -> Vec<Outcome> {
+        self.held.clear();
+        self.rests.clear();
+        restore::put_back(&self.hierarchy, &mut self.journal).into_iter().map(Outcome::from).collect()
+    }
+
+    /// Fills in what a change means for which files; an error is the change's result.
+    fn plan(&mut self, planned: &mut Planned, asker: usize) -> Result<(), WriteResult> {
+        let Change { path, id, what } = planned.change.clone();
+        let place = (id, what.knob());
+        self.rested(place, &what)?;
+        let jobs = open_jobs(&self.hierarchy, &path, id, place.1, asker);
+        let mut jobs = jobs.map_err(|trouble| self.failed(place, &planned.change, &trouble))?;
+        planned.old = Some(told(jobs.iter().map(|job| (job.key.file, job.now.as_str()))));
+        match what {
+            Release(_) => self.plan_release(planned, place, &mut jobs)?,
+            Set(setting) | Lift(setting) => self.plan_set(planned, place, setting, &mut jobs)?,
+        }
+        planned.jobs = jobs;
+        Ok(())
+    }
+
+    fn plan_set(
+        &mut self,
+        planned: &mut Planned,
+        place: Place,
+        setting: Setting,
+        jobs: &mut [Job],
+    ) -> Result<(), WriteResult> {
+        let version = self.hierarchy.version();
+        let values = value::values(&setting, version, self.options.weight);
+        planned.new = told(values.iter().map(|(file, value)| (*file, file.text(value))));
+        if values.is_empty() {
+            return Err(WriteResult::Refused(format!("cgroup {version} has no {}", place.1)));
+        }
+        self.answer_drift(planned, place, jobs)?;
+        let weight_is_held = self.held.contains_key(&(place.0, Knob::Shares));
+        if setting == Setting::Idle(true) && weight_is_held {
+            let why = "cpu.idle discards the weight, which guard holds: release the shares first";
+            return Err(WriteResult::Refused(why.to_owned()));
+        }
+        for job in jobs.iter_mut() {
+            job.to = values.iter().find(|(file, _)| *file == job.key.file).map(|(_, value)| value.clone());
+        }
+        if jobs.iter().all(|job| job.to.as_ref().is_none_or(|to| job.key.file.parse(&job.now).as_ref() == Ok(to))) {
+            return Err(WriteResult::Unchanged);
+        }
+        if let What::Set(_) = planned.change.what {
+            let (pace, now) = (self.options.pace, Instant::now());
+            if !self.buckets.entry(place).or_insert_with(|| Bucket::full(pace, now)).take(pace, now) {
+                let why = format!("more than {} changes at once, or one every {:?}", pace.burst, pace.every);
+                return Err(WriteResult::Limited(why));
+            }
+        }
+        planned.setting = Some(setting);
+        Ok(())
+    }
+
+    fn plan_release(&mut self, planned: &mut Planned, place: Place, jobs: &mut [Job]) -> Result<(), WriteResult> {
+        let Some(held) = self.held.get(&place) else {
+            planned.new = planned.old.clone().unwrap_or_default();
+            return Err(WriteResult::Unchanged);
+        };
+        let mut foreign = None;
+        for job in jobs.iter_mut() {
+            let file = job.key.file;
+            let Some(entry) = self.journal.book().get(&job.key).filter(|_| held.keys.contains(&job.key)) else { continue };
+            if entry.is_ours(file, &job.now) {
+                job.to = file.parse(&entry.original).ok();
+            } else if !file.same(&job.now, &entry.original) {
+                foreign = Some(format!("{file} now holds \"{}\", which stays", job.now));
+            }
+        }
+        planned.new = told(jobs.iter().map(|job| (job.key.file, goal(job))));
+        // The first file is the knob's own; the others go with it.
+        if let (Some(why), true) = (foreign, jobs.iter().all(|job| job.to.is_none())) {
+            self.let_go(place, "foreign");
+            return Err(WriteResult::Foreign(why));
+        }
+        planned.setting = jobs.split_first().and_then(|(first, rest)| {
+            let period = rest.iter().find(|job| job.key.file == File::CfsPeriod).map(goal_value).transpose().ok()?;
+            value::setting(place.1, goal_value(first).ok()?, period.as_ref(), self.hierarchy.version(), self.options.weight)
+        });
+        Ok(())
+    }
+
+    /// Whether the files of a held knob hold what guard wrote. What cannot be read is not.
+    fn is_intact(&self, (id, knob): Place, held: &Held) -> bool {
+        let Ok(jobs) = open_jobs(&self.hierarchy, &held.path, id, knob, 0) else { return false };
+        jobs.iter().all(|job| self.is_as_left(job))
+    }
+
+    /// Whether a file holds what guard wrote, or guard wrote nothing to it.
+    fn is_as_left(&self, job: &Job) -> bool {
+        self.journal.book().get(&job.key).is_none_or(|entry| {
+            entry.ours.is_empty() || entry.is_ours(job.key.file, &job.now)
+        })
+    }
+
+    /// Somebody else has changed a held knob: give way, or, for a lift that was not asserted too often, take the other's
+    /// value for what has to be kept and go on.
+    fn answer_drift(&mut self, planned: &Planned, place: Place, jobs: &[Job]) -> Result<(), WriteResult> {
+        let drifted: Vec<&Job> = jobs.iter().filter(|job| !self.is_as_left(job)).collect();
+        let (Some(first), Some(held)) = (drifted.first(), self.held.get_mut(&place)) else { return Ok(()) };
+        let found = format!("{} was set to \"{}\" by somebody else", first.key.file, first.now);
+        let lifts = held.lift && matches!(planned.change.what, Lift(_));
+        if lifts && held.reassert.take(self.options.reassert, Instant::now()) {
+            let entries = drifted.iter().map(|job| {
+                (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() })
+            });
+            return self.journal.hold(entries.collect(), true).map_err(|error| WriteResult::from(&unjournaled(&error)));
+        }
+        let why = if lifts { format!("{found}, again and again; guard gives way") } else { format!("{found}; it stays") };
+        self.give_way(place, &planned.change, why.clone());
+        Err(WriteResult::Foreign(why))
+    }
+
+    /// Refuses what the kernel is known to refuse, until what is left is allowed as a whole.
+    fn refuse_forbidden(&self, batch: &mut [Planned]) {
+        let (hierarchy, formula) = (&self.hierarchy, self.options.weight);
+        loop {
+            let alive = || batch.iter().filter(|each| each.result.is_none());
+            let settings = alive().filter_map(|each| {
+                Some(((each.change.path.clone(), each.change.what.knob()), each.setting.clone()?))
+            });
+            let around = Around { hierarchy, formula, batch: settings.collect() };
+            let broken: Vec<Option<String>> = batch
+                .iter()
+                .map(|each| {
+                    let setting = each.setting.as_ref().filter(|_| each.result.is_none() && !each.only_lifts())?;
+                    limits::check(setting, &each.change.path, hierarchy.version(), &around).err()
+                })
+                .collect();
+            if broken.iter().all(Option::is_none) {
+                return;
+            }
+            for (each, rule) in batch.iter_mut().zip(broken) {
+                // An original that is not allowed any more may be once others are back: it is kept, and tried again.
+                rule.into_iter().for_each(|rule| each.refuse(rule));
+            }
+        }
+    }
+
+    /// Puts the originals of all files that are written for the first time into the journal, with one wait for the disk.
+    fn record_originals(&mut self, batch: &mut [Planned]) {
+        let version = self.hierarchy.version();
+        let book = self.journal.book();
+        let mut new = Vec::new();
+        for job in batch.iter().filter(|each| each.result.is_none()).flat_map(|each| &each.jobs) {
+            let known = book.get(&job.key);
+            if job.to.is_some() && known.is_none_or(|entry| entry.ours.is_empty() && entry.original != job.now) {
+                new.push((job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() }));
+            }
+            let kept_for_idle = job.to.is_none() && matches!(job.key.file, File::Shares | File::Weight);
+            if kept_for_idle && known.is_none_or(|entry| entry.ours.is_empty()) {
+                let ours = value::weights_of_idle(version).map(str::to_owned).into();
+                new.push((job.key.clone(), Entry { original: job.now.clone(), ours }));
+            }
+        }
+        if new.is_empty() {
+            return;
+        }
+        if let Err(error) = self.journal.hold(new, true) {
+            let result = WriteResult::from(&unjournaled(&error));
+            batch.iter_mut().filter(|each| each.result.is_none()).for_each(|each| each.result = Some(result.clone()));
+        }
+    }
+
+    /// Takes note of what came of a change that was tried.
+    fn settle(&mut self, planned: &Planned, ran: Ran, keys: Vec<Key>) -> WriteResult {
+        let place = (planned.change.id, planned.change.what.knob());
+        let was_held = self.held.contains_key(&place);
+        match (ran.stop, &planned.change.what) {
+            (None, Release(_)) => {
+                self.let_go(place, "restored");
+                if ran.wrote { WriteResult::Written } else { WriteResult::Unchanged }
+            }
+            (None, Set(setting) | Lift(setting)) => {
+                self.rests.remove(&place);
+                self.hold(place, &planned.change, setting, keys);
+                WriteResult::Written
+            }
+            (Some(Stop::Foreign { file, found }), _) => {
+                self.hold_keys(place, &planned.change, keys);
+                let why = format!("{file} was set to \"{found}\" by somebody else at the same moment; it stays");
+                self.give_way(place, &planned.change, why.clone());
+                WriteResult::Foreign(why)
+            }
+            (Some(Stop::Trouble(trouble)), what) => {
+                match what {
+                    Set(setting) | Lift(setting) if ran.wrote => {
+                        self.hold(place, &planned.change, setting, keys);
+                    }
+                    // Nothing was written, so there is nothing to put back.
+                    _ if !was_held => self.drop_files(&keys, "not written"),
+                    _ => {}
+                }
+                self.failed(place, &planned.change, &trouble)
+            }
+        }
+    }
+
+    fn hold(&mut self, place: Place, change: &Change, setting: &Setting, keys: Vec<Key>) {
+        self.hold_keys(place, change, keys);
+        if let Some(held) = self.held.get_mut(&place) {
+            held.setting = setting.clone();
+            held.lift = matches!(change.what, Lift(_));
+        }
+    }
+
+    fn hold_keys(&mut self, place: Place, change: &Change, keys: Vec<Key>) {
+        let (Set(setting) | Lift(setting)) = &change.what else { return };
+        let reassert = self.options.reassert;
+        self.held.entry(place).or_insert_with(|| Held {
+            path: change.path.clone(),
+            setting: setting.clone(),
+            lift: matches!(change.what, Lift(_)),
+            keys,
+            reassert: Bucket::full(reassert, Instant::now()),
+        });
+    }
+
+    /// Holds a knob no longer.
+    fn let_go(&mut self, place: Place, why: &str) {
+        self.rests.remove(&place);
+        if let Some(held) = self.held.remove(&place) {
+            self.drop_files(&held.keys, why);
+        }
+    }
+
+    fn drop_files(&mut self, keys: &[Key], why: &str) {
+        for key in keys {
+            // A record that cannot be written costs a restore one look.
+            if let Err(error) = self.journal.drop_file(key, why) {
+                tracing::warn!("cannot record in the undo journal that {} of {} is done: {error}", key.file, key.path);
+            }
+        }
+    }
+
+    /// Leaves a knob to somebody else, for a while or for good. Other files of the knob that still hold guard's
+    /// values are put back.
+    fn give_way(&mut self, place: Place, change: &Change, why: String) {
+        if let Some(held) = self.held.get(&place)
+            && let Ok(mut jobs) = open_jobs(&self.hierarchy, &held.path, place.0, place.1, 0)
+        {
+            for job in &mut jobs {
+                let entry = self.journal.book().get(&job.key).filter(|entry| entry.is_ours(job.key.file, &job.now));
+                job.to = entry.and_then(|entry| job.key.file.parse(&entry.original).ok());
+            }
+            let ran = run(&self.hierarchy, &mut self.journal, &mut jobs, 1);
+            if let Some(Stop::Trouble(trouble)) = ran.into_iter().find_map(|ran| ran.stop) {
+                tracing::warn!("{} of {} was left half to somebody else: {trouble}", place.1, change.path);
+            }
+        }
+        self.let_go(place, "foreign");
+        let until = self.options.retake_after.map(|after| Instant::now() + after);
+        let (path, what) = (change.path.clone(), change.what.clone());
+        self.rests.insert(place, Rest { path, why, until, times: 0, what });
+    }
+
+    /// Whether a knob is left alone at present.
+    fn rested(&mut self, place: Place, what: &What) -> Result<(), WriteResult> {
+        let Some(rest) = self.rests.get(&place) else { return Ok(()) };
+        let over = rest.until.is_some_and(|until| until <= Instant::now());
+        if rest.times == 0 {
+            if over {
+                self.rests.remove(&place);
+                return Ok(());
+            }
+            return match what {
+                Release(_) => Ok(()),
+                Set(_) | Lift(_) => Err(WriteResult::Foreign(format!("given up before: {}", rest.why))),
+            };
+        }
+        // The count of failures is kept, so that waiting grows.
+        if over || rest.what != *what { Ok(()) } else { Err(WriteResult::Limited(rest.why.clone())) }
+    }
+
+    /// Takes note of a failure, so that it is not repeated at once.
+    fn failed(&mut self, place: Place, change: &Change, trouble: &Trouble) -> WriteResult {
+        let result = WriteResult::from(trouble);
+        let before = self.rests.get(&place).filter(|rest| rest.what == change.what).map_or(0, |rest| rest.times);
+        let times = before.saturating_add(1);
+        match trouble.back_off(times) {
+            None => self.let_go(place, "gone"),
+            Some(wait) => {
+                let why = format!("told before, next try after {wait:?}: {trouble}");
+                let (path, what) = (change.path.clone(), change.what.clone());
+                let until = Some(Instant::now() + wait);
+                self.rests.insert(place, Rest { path, why, until, times, what });
+            }
+        }
+        result
+    }
+
+    /// Forgets what is known of cgroups that have gone, and full buckets.
+    fn forget(&mut self) {
+        let (now, pace) = (Instant::now(), self.options.pace);
+        self.buckets.retain(|_, bucket| !bucket.is_full(pace, now));
+        let hierarchy = &self.hierarchy;
+        self.rests.retain(|(id, _), rest| hierarchy.id(&rest.path).is_ok_and(|found| found == *id));
+        let held: BTreeSet<&Key> = self.held.values().flat_map(|held| &held.keys).collect();
+        let gone = |key: &&Key| !held.contains(key) && matches!(Job::open(hierarchy, &key.path, key.file, Some(key.id), 0), Err(Trouble::Gone));
+        let gone: Vec<Key> = self.journal.book().keys().filter(gone).cloned().collect();
+        self.drop_files(&gone, "gone");
+    }
+}
+
+use What::{Lift, Release, Set};
+
+impl Held {
+    /// The change that asserts it again.
+    fn again(&self, (id, _): Place) -> Change {
+        let what = if self.lift { Lift(self.setting.clone()) } else { Set(self.setting.clone()) };
+        Change { path: self.path.clone(), id, what }
+    }
+}
+
+impl Planned {
+    fn new(change: &Change) -> Self {
+        let new = match &change.what {
+            Set(setting) | Lift(setting) => setting.to_string(),
+            Release(_) => String::new(),
+        };
+        Self { change: change.clone(), jobs: Vec::new(), old: None, new, result: None, setting: None }
+    }
+
+    fn refuse(&mut self, rule: String) {
+        self.result = Some(WriteResult::Refused(rule));
+    }
+
+    /// Whether it takes a limit away, which every rule allows: spares the fast path a look around.
+    fn only_lifts(&self) -> bool {
+        let wanted = self.setting.as_ref().and_then(bandwidth);
+        wanted.is_some_and(|of| of.quota_us.is_none() && (limits::MIN_PERIOD_US..=limits::MAX_PERIOD_US).contains(&of.period_us))
+    }
+
+    fn outcome(self) -> Outcome {
+        let Change { path, id, what } = self.change;
+        // Everything that was tried has got its result.
+        let result = self.result.unwrap_or(WriteResult::Unchanged);
+        Outcome { path, id, knob: what.knob(), old: self.old, new: self.new, result }
+    }
+}
+
+/// Opens the files of a knob of the cgroup with this id, and reads them.
+fn open_jobs(hierarchy: &Hierarchy, path: &str, id: u64, knob: Knob, asker: usize) -> Result<Vec<Job>, Trouble> {
+    let mut jobs = Vec::new();
+    for file in value::files(knob, hierarchy.version()) {
+        let elsewhere = file.is_cpuset() && hierarchy.version() == Version::V1;
+        if elsewhere && hierarchy.id(path).ok() != Some(id) {
+            return Err(Trouble::Gone);
+        }
+        jobs.push(Job::open(hierarchy, path, *file, (!elsewhere).then_some(id), asker)?);
+    }
+    Ok(jobs)
+}
+
+/// Texts of a knob's files as one; a weight that only goes along is not told.
+fn told<T: AsRef<str>>(texts: impl Iterator<Item = (File, T)>) -> String {
+    let mut out = String::new();
+    for (file, text) in texts {
+        if !out.is_empty() && matches!(file, File::Shares | File::Weight) {
+            continue;
+        }
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(text.as_ref().trim_end());
+    }
+    out
+}
+
+/// What a file will hold.
+fn goal(job: &Job) -> String {
+    job.to.as_ref().map_or_else(|| job.now.clone(), |to| job.key.file.text(to))
+}
+
+fn goal_value(job: &Job) -> Result<Value, super::ParseError> {
+    job.to.clone().map_or_else(|| job.key.file.parse(&job.now), Ok)
+}

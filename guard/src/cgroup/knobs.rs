@@ -1,0 +1,211 @@
+//! All cpu knobs of a cgroup in one reading, and the CPU time it has used.
+
+use std::{io, path::Path};
+
+use super::{
+    CgroupError, Hierarchy, ParseError, Version, WeightFormula,
+    files::{keyed, parse_u64, us_to_ns},
+    read::{at, optional},
+    value::{self, File, Value},
+};
+use crate::snapshot::{Bandwidth, CpuList, Knob, Knobs, Partition, Setting};
+
+impl Hierarchy {
+    /// The cpu knobs of a cgroup. What the kernel, the version or the cgroup does not have is absent. Shares are
+    /// converted from a weight by [`WeightFormula::Quadratic`], and absent while cpu.idle is set.
+    ///
+    /// # Errors
+    /// The cgroup has gone, or a file is not what it should be.
+    pub fn knobs(&self, path: &str) -> Result<Knobs, CgroupError> {
+        let get = |knob| self.setting(path, knob, WeightFormula::Quadratic);
+        let idle = matches!(get(Knob::Idle)?, Some(Setting::Idle(true)));
+        Ok(Knobs {
+            quota: match get(Knob::Quota)? {
+                Some(Setting::Quota(bandwidth)) => Some(bandwidth),
+                _ => None,
+            },
+            burst_us: self.burst_us(path)?,
+            shares: match get(Knob::Shares)? {
+                Some(Setting::Shares(shares)) if !idle => Some(shares),
+                _ => None,
+            },
+            idle: get(Knob::Idle)?.map(|_| idle),
+            cpus: self.list(path, File::Cpus)?,
+            cpus_effective: self.cpuset(path)?.map(|cpuset| cpuset.effective),
+            mems: self.list(path, File::Mems)?,
+            partition: match get(Knob::Partition)? {
+                Some(Setting::Partition(partition)) => Some(partition),
+                _ => None,
+            },
+            rt_runtime_us: match get(Knob::RtRuntime)? {
+                Some(Setting::RtRuntime(us)) => Some(us),
+                _ => None,
+            },
+        })
+    }
+
+    /// CPU time that the cgroup and those below it have used, ns; None where nobody accounts for it.
+    ///
+    /// # Errors
+    /// The cgroup has gone, or the file is not what it should be.
+    pub fn cpu_usage_ns(&self, path: &str) -> Result<Option<u64>, CgroupError> {
+        match self.version() {
+            Version::V2 => {
+                let file = self.dir(path)?.join("cpu.stat");
+                let Some(text) = optional(&file)? else { return Ok(None) };
+                let us = keyed(&text, "usage_usec").ok_or_else(|| ParseError::new("usage_usec", &text));
+                us.and_then(parse_u64).and_then(us_to_ns).map(Some).map_err(at(&file))
+            }
+            Version::V1 => {
+                let Some(dir) = self.cpuacct_dir(path).transpose()? else { return Ok(None) };
+                let file = dir.join("cpuacct.usage");
+                // The cgroup may exist in the cpu hierarchy only.
+                absent_where_no_cgroup(&file)?.map(|text| parse_u64(&text).map_err(at(&file))).transpose()
+            }
+        }
+    }
+
+    /// One knob as a setting; None when the cgroup has no such file.
+    pub(super) fn setting(
+        &self,
+        path: &str,
+        knob: Knob,
+        formula: WeightFormula,
+    ) -> Result<Option<Setting>, CgroupError> {
+        let files = value::files(knob, self.version());
+        let Some(first) = files.first().map(|file| self.value(path, *file)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let period = if files.first() == Some(&File::CfsQuota) { self.value(path, File::CfsPeriod)? } else { None };
+        Ok(value::setting(knob, first, period.as_ref(), self.version(), formula))
+    }
+
+    /// What a file says; None when the cgroup has no such file.
+    pub(super) fn value(&self, path: &str, file: File) -> Result<Option<Value>, CgroupError> {
+        let (at_file, text) = if file.is_cpuset() {
+            let Some(dir) = self.cpuset_dir(path).transpose()? else { return Ok(None) };
+            let at_file = dir.join(file.name());
+            let text = absent_where_no_cgroup(&at_file)?;
+            (at_file, text)
+        } else {
+            let at_file = self.dir(path)?.join(file.name());
+            let text = optional(&at_file)?;
+            (at_file, text)
+        };
+        text.map(|text| file.parse(&text).map_err(at(&at_file))).transpose()
+    }
+
+    fn list(&self, path: &str, file: File) -> Result<Option<CpuList>, CgroupError> {
+        Ok(self.value(path, file)?.and_then(|value| match value {
+            Value::List(list) => Some(list),
+            _ => None,
+        }))
+    }
+}
+
+/// The bandwidth of a setting.
+pub(super) fn bandwidth(setting: &Setting) -> Option<Bandwidth> {
+    match setting {
+        Setting::Quota(bandwidth) => Some(*bandwidth),
+        _ => None,
+    }
+}
+
+/// Whether a setting makes CPUs exclusive.
+pub(super) fn is_partition(setting: &Setting) -> bool {
+    matches!(setting, Setting::Partition(Partition::Root | Partition::Isolated))
+}
+
+fn absent_where_no_cgroup(file: &Path) -> Result<Option<String>, CgroupError> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(CgroupError::Io { op: "read", path: file.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn cgroup(version: Version, files: &[(&str, &str)]) -> (tempfile::TempDir, Hierarchy) {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir(top.path().join("a")).unwrap();
+        for (name, text) in files {
+            fs::write(top.path().join("a").join(name), text).unwrap();
+        }
+        let hierarchy = Hierarchy::for_test(top.path(), version);
+        (top, hierarchy)
+    }
+
+    #[test]
+    fn the_knobs_of_v2_are_read() {
+        let (_top, h) = cgroup(
+            Version::V2,
+            &[
+                ("cpu.max", "max 50000\n"),
+                ("cpu.max.burst", "7\n"),
+                ("cpu.weight", "100\n"),
+                ("cpu.idle", "0\n"),
+                ("cpuset.cpus", "\n"),
+                ("cpuset.cpus.effective", "0-3\n"),
+                ("cpuset.mems", "0\n"),
+                ("cpuset.cpus.partition", "isolated invalid (no cpu available)\n"),
+                ("cpu.stat", "usage_usec 970837\nuser_usec 1\n"),
+            ],
+        );
+        let knobs = h.knobs("/a").unwrap();
+        assert_eq!(knobs.quota, Some(Bandwidth { quota_us: None, period_us: 50_000 }));
+        assert_eq!((knobs.burst_us, knobs.shares, knobs.idle), (Some(7), Some(1024), Some(false)));
+        assert_eq!(knobs.cpus, Some(CpuList::default()));
+        assert_eq!(knobs.cpus_effective.map(|list| list.to_string()).as_deref(), Some("0-3"));
+        assert_eq!(knobs.mems.map(|list| list.to_string()).as_deref(), Some("0"));
+        assert_eq!((knobs.partition, knobs.rt_runtime_us), (Some(Partition::Isolated), None));
+        assert_eq!(h.cpu_usage_ns("/a").unwrap(), Some(970_837_000));
+    }
+
+    #[test]
+    fn the_knobs_of_v1_are_read() {
+        let (_top, h) = cgroup(
+            Version::V1,
+            &[
+                ("cpu.cfs_quota_us", "20000\n"),
+                ("cpu.cfs_period_us", "100000\n"),
+                ("cpu.shares", "3\n"),
+                ("cpu.idle", "1\n"),
+                ("cpu.rt_runtime_us", "-1\n"),
+                ("cpuacct.usage", "12345\n"),
+            ],
+        );
+        let knobs = h.knobs("/a").unwrap();
+        assert_eq!(knobs.quota, Some(Bandwidth { quota_us: Some(20_000), period_us: 100_000 }));
+        assert_eq!((knobs.shares, knobs.idle, knobs.rt_runtime_us), (None, Some(true), Some(-1)));
+        assert_eq!((knobs.burst_us, knobs.cpus, knobs.partition), (None, None, None));
+        assert_eq!(h.cpu_usage_ns("/a").unwrap(), Some(12_345));
+    }
+
+    #[test]
+    fn a_cgroup_without_files_has_no_knobs_and_one_that_has_gone_is_an_error() {
+        for version in [Version::V1, Version::V2] {
+            let (_top, h) = cgroup(version, &[]);
+            assert_eq!(h.knobs("/a").unwrap(), Knobs::default());
+            assert_eq!(h.cpu_usage_ns("/a").unwrap(), None);
+            assert!(h.knobs("/gone").unwrap_err().is_vanished());
+        }
+    }
+
+    #[test]
+    fn the_knobs_of_this_node_are_understood() {
+        let Ok(h) = Hierarchy::detect(Path::new("/")) else {
+            eprintln!("skipped: no cpu controller is mounted here");
+            return;
+        };
+        for dir in h.walk().unwrap() {
+            for result in [h.knobs(&dir.path).map(drop), h.cpu_usage_ns(&dir.path).map(drop)] {
+                assert!(result.as_ref().err().is_none_or(CgroupError::is_vanished), "{}: {result:?}", dir.path);
+            }
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! In which order the files of a batch are written, so that the kernel refuses none on the way from one allowed state to
+//! another. Pure.
+//!
+//! v1 wants a child's quota within its parent's, a child's CPUs within its parent's, and the real-time run times of
+//! children to sum up to no more than the parent's; both versions want burst within quota. Hence:
+//! - bandwidth: what grows, parent first; then what shrinks, child first. Within a cgroup burst comes before a quota that
+//!   shrinks and after one that grows.
+//! - CPUs and memory nodes on v1: parent first, everything to the union of old and new; then child first to the new.
+//! - real-time run time: what shrinks, child first, which frees what siblings grow by; then what grows, parent first.
+//! - a partition is left before its CPUs change and made after; weight is written while not idle.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use super::{
+    Version,
+    value::{File, NO_LIMIT, Value, v1_bandwidth},
+};
+use crate::snapshot::{Bandwidth, CpuList, Partition};
+
+/// A file that is to go from one value to another. Where both are the same it only tells how things are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Move {
+    /// Path of the cgroup.
+    pub(super) path: String,
+    /// The file.
+    pub(super) file: File,
+    /// What it holds.
+    pub(super) from: Value,
+    /// What it is to hold.
+    pub(super) to: Value,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Index of its move.
+    pub(super) of: usize,
+    /// What to write: the move's end, or something on the way.
+    pub(super) value: Value,
+}
+
+/// The moves of one cgroup, by file.
+type Group<'a> = BTreeMap<File, (usize, &'a Move)>;
+
+/// The writes for `moves`, in an order that is allowed throughout if beginning and end are. The quota of v1 is two
+/// files: whoever moves one of them or the burst must tell both.
+pub(super) fn steps(moves: &[Move], version: Version) -> Vec<Step> {
+    let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
+    for (index, each) in moves.iter().enumerate() {
+        groups.entry(&each.path).or_default().insert(each.file, (index, each));
+    }
+    let mut down: Vec<&Group<'_>> = groups.values().collect();
+    down.sort_by_key(|group| group.values().next().map(|(_, each)| depth(&each.path)));
+    let mut up = down.clone();
+    up.sort_by_key(|group| Reverse(group.values().next().map(|(_, each)| depth(&each.path))));
+
+    let mut out = Vec::new();
+    out.extend(down.iter().filter(|group| grows(group)).flat_map(|group| bandwidth(group)));
+    out.extend(up.iter().filter(|group| !grows(group)).flat_map(|group| bandwidth(group)));
+    let rises = |each: &Move| number(&each.to) > number(&each.from);
+    out.extend(up.iter().flat_map(|group| plain(group, &[File::RtRuntime], |each| !rises(each))));
+    out.extend(down.iter().flat_map(|group| plain(group, &[File::RtRuntime], rises)));
+    cpusets(&down, &up, version, &mut out);
+    const WEIGHTS: &[File] = &[File::Weight, File::Shares, File::UclampMin, File::UclampMax];
+    let is_idle = |each: &Move| each.to == Value::Number(1);
+    out.extend(down.iter().flat_map(|group| plain(group, &[File::Idle], |each| !is_idle(each))));
+    out.extend(down.iter().flat_map(|group| plain(group, WEIGHTS, |_| true)));
+    out.extend(down.iter().flat_map(|group| plain(group, &[File::Idle], is_idle)));
+    out
+}
+
+fn cpusets(down: &[&Group<'_>], up: &[&Group<'_>], version: Version, out: &mut Vec<Step>) {
+    const LISTS: &[File] = &[File::Cpus, File::Mems];
+    let leaves = |each: &Move| matches!(each.to, Value::Partition(Partition::Member, _));
+    out.extend(up.iter().flat_map(|group| plain(group, &[File::Partition], leaves)));
+    match version {
+        Version::V1 => {
+            out.extend(down.iter().flat_map(|group| union(group, LISTS)));
+            // Where the union is what is wanted, it is done.
+            out.extend(up.iter().flat_map(|group| plain(group, LISTS, |each| !has_all(each))));
+        }
+        Version::V2 => {
+            // The empty list means all that the parent has.
+            let grows = |each: &Move| has_all(each) || each.to == Value::List(CpuList::default());
+            out.extend(down.iter().flat_map(|group| plain(group, LISTS, grows)));
+            out.extend(up.iter().flat_map(|group| plain(group, LISTS, |each| !grows(each))));
+        }
+    }
+    out.extend(down.iter().flat_map(|group| plain(group, &[File::Partition], |each| !leaves(each))));
+}
+
+/// How far below the root.
+fn depth(path: &str) -> usize {
+    path.split('/').filter(|name| !name.is_empty()).count()
+}
+
+/// Moves of the given files that change something and that `which` picks, in one write each.
+fn plain(group: &Group<'_>, files: &[File], which: impl Fn(&Move) -> bool) -> Vec<Step> {
+    let picked = files.iter().filter_map(|file| group.get(file)).filter(|(_, each)| each.from != each.to && which(each));
+    picked.map(|(of, each)| Step { of: *of, value: each.to.clone() }).collect()
+}
+
+/// For each list that gets something new, what it has with what it gets.
+fn union(group: &Group<'_>, files: &[File]) -> Vec<Step> {
+    let joined = |(of, each): &(usize, &Move)| {
+        let (Value::List(from), Value::List(to)) = (&each.from, &each.to) else { return None };
+        let all: CpuList = from.iter().chain(to.iter()).collect();
+        (all != *from).then_some(Step { of: *of, value: Value::List(all) })
+    };
+    files.iter().filter_map(|file| group.get(file)).filter_map(joined).collect()
+}
+
+/// Whether the new list has all that the old one has.
+fn has_all(each: &Move) -> bool {
+    match (&each.from, &each.to) {
+        (Value::List(from), Value::List(to)) => from.iter().all(|cpu| to.contains(cpu)),
+        _ => true,
+    }
+}
+
+fn number(value: &Value) -> i64 {
+    match value {
+        // No limit counts as all of it.
+        Value::Number(-1) => i64::MAX,
+        Value::Number(number) => *number,
+        _ => 0,
+    }
+}
+
+/// Quota and period of a group before and after.
+fn ends(group: &Group<'_>) -> Option<(Bandwidth, Bandwidth)> {
+    if let Some((_, each)) = group.get(&File::Max) {
+        return match (&each.from, &each.to) {
+            (Value::Bandwidth(from), Value::Bandwidth(to)) => Some((*from, *to)),
+            _ => None,
+        };
+    }
+    let ((_, quota), (_, period)) = (group.get(&File::CfsQuota)?, group.get(&File::CfsPeriod)?);
+    Some((v1_bandwidth(&quota.from, &period.from), v1_bandwidth(&quota.to, &period.to)))
+}
+
+/// Whether the cgroup may use as much afterwards as before, or more.
+fn grows(group: &Group<'_>) -> bool {
+    ends(group).is_none_or(|(from, to)| to.covers(from))
+}
+
+/// The writes for quota, period and burst of one cgroup.
+fn bandwidth(group: &Group<'_>) -> Vec<Step> {
+    let mut out = match group.get(&File::CfsQuota).zip(group.get(&File::CfsPeriod)) {
+        Some((quota, period)) => two_files(quota, period),
+        None => plain(group, &[File::Max], |_| true),
+    };
+    let burst = plain(group, &[File::MaxBurst, File::CfsBurst], |_| true);
+    let quota_shrinks = ends(group).is_some_and(|(from, to)| match (from.quota_us, to.quota_us) {
+        (Some(from), Some(to)) => to < from,
+        (None, to) => to.is_some(),
+        (Some(_), None) => false,
+    });
+    out.splice(if quota_shrinks { 0..0 } else { out.len()..out.len() }, burst);
+    out
+}
+
+/// v1: each write is checked against the other file's present value. Without a limit every period is allowed, so a
+/// change of both goes through no limit, for the microseconds between two writes.
+fn two_files(quota: &(usize, &Move), period: &(usize, &Move)) -> Vec<Step> {
+    let step = |(of, each): &(usize, &Move)| Step { of: *of, value: each.to.clone() };
+    let changes = |(_, each): &(usize, &Move)| each.from != each.to;
+    match (changes(quota), changes(period)) {
+        (false, false) => Vec::new(),
+        (true, false) => vec![step(quota)],
+        (false, true) => vec![step(period)],
+        (true, true) if quota.1.to == NO_LIMIT => vec![step(quota), step(period)],
+        (true, true) if quota.1.from == NO_LIMIT => vec![step(period), step(quota)],
+        (true, true) => vec![Step { of: quota.0, value: NO_LIMIT }, step(period), step(quota)],
+    }
+}
+
+/// Paths of the cgroups above, nearest first, without the root.
+pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(parent_of(&path), parent_of)
+}
+
+fn parent_of<'a>(path: &&'a str) -> Option<&'a str> {
+    path.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A v1 cgroup of the model.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct State {
+        quota: i64,
+        period: i64,
+        burst: i64,
+        rt: i64,
+        cpus: u8,
+    }
+
+    /// A cgroup's path and its parent's index; parents come first.
+    const TREE: [(&str, Option<usize>); 7] = [
+        ("/a", None),
+        ("/a/b", Some(0)),
+        ("/a/c", Some(0)),
+        ("/a/b/d", Some(1)),
+        ("/a/b/e", Some(1)),
+        ("/a/c/f", Some(2)),
+        ("/a/b/d/g", Some(3)),
+    ];
+
+    /// The kernel's rules (kernel/sched/core.c: tg_set_cfs_bandwidth, tg_cfs_schedulable_down; kernel/sched/rt.c:
+    /// tg_rt_schedulable; kernel/cgroup/cpuset-v1.c: validate_change).
+    fn allowed(tree: &[State]) -> Result<(), String> {
+        let mut limit = vec![None::<(i64, i64)>; tree.len()];
+        for (index, state) in tree.iter().enumerate() {
+            let above = TREE[index].1.and_then(|parent| limit[parent]);
+            limit[index] = if state.quota < 0 { above } else { Some((state.quota, state.period)) };
+            if let (Some((quota, period)), Some((q, p))) = (limit[index], above)
+                && i128::from(quota) * i128::from(p) > i128::from(q) * i128::from(period)
+            {
+                return Err(format!("quota of {} beyond its parent's", TREE[index].0));
+            }
+            if state.quota >= 0 && (state.quota < 1000 || state.burst > state.quota) {
+                return Err(format!("burst of {}", TREE[index].0));
+            }
+            let children = || (0..tree.len()).filter(|child| TREE[*child].1 == Some(index));
+            if children().map(|child| tree[child].rt).sum::<i64>() > state.rt {
+                return Err(format!("rt below {}", TREE[index].0));
+            }
+            if children().any(|child| tree[child].cpus & !state.cpus != 0) || state.cpus == 0 {
+                return Err(format!("cpus below {}", TREE[index].0));
+            }
+        }
+        Ok(())
+    }
+
+    fn list(cpus: u8) -> Value {
+        Value::List((0..8).filter(|cpu| cpus & (1 << cpu) != 0).collect())
+    }
+
+    fn write(state: &mut State, file: File, value: &Value) {
+        match (file, value) {
+            (File::CfsQuota, Value::Number(us)) => state.quota = *us,
+            (File::CfsPeriod, Value::Number(us)) => state.period = *us,
+            (File::CfsBurst, Value::Number(us)) => state.burst = *us,
+            (File::RtRuntime, Value::Number(us)) => state.rt = *us,
+            (File::Cpus, Value::List(cpus)) => state.cpus = cpus.iter().map(|cpu| 1 << cpu).sum(),
+            _ => panic!("{file} {value:?}"),
+        }
+    }
+
+    fn read(state: &State) -> [(File, Value); 5] {
+        [
+            (File::CfsQuota, Value::Number(state.quota)),
+            (File::CfsPeriod, Value::Number(state.period)),
+            (File::CfsBurst, Value::Number(state.burst)),
+            (File::RtRuntime, Value::Number(state.rt)),
+            (File::Cpus, list(state.cpus)),
+        ]
+    }
+
+    /// An allowed state of the tree: whatever is asked for, cut down to what is allowed.
+    fn tree() -> impl Strategy<Value = Vec<State>> {
+        let quota = prop_oneof![1 => Just(-1_i64), 2 => 1_000_i64..400_000];
+        let period = prop_oneof![Just(10_000_i64), Just(100_000), Just(250_000)];
+        let one = (quota, period, 0_i64..100_000, 0_i64..1_000, 1_u8..);
+        proptest::collection::vec(one, TREE.len()).prop_map(|wishes| {
+            let mut states: Vec<State> = Vec::new();
+            for (index, (quota, period, burst, rt, cpus)) in wishes.into_iter().enumerate() {
+                let parent = TREE[index].1;
+                let mut state = State { quota, period, burst, rt, cpus };
+                let mut above = parent;
+                while let Some(at) = above.filter(|at| states[*at].quota < 0) {
+                    above = TREE[at].1;
+                }
+                if let Some(parent) = above.map(|at| states[at].clone()) {
+                    if state.quota > 0 && state.quota * parent.period > parent.quota * state.period {
+                        state.quota = parent.quota * state.period / parent.period;
+                        if state.quota < 1000 {
+                            state.quota = -1;
+                        }
+                    }
+                }
+                if state.quota > 0 {
+                    state.burst = state.burst.min(state.quota);
+                }
+                if let Some(parent) = parent {
+                    state.rt = state.rt.min(states[parent].rt / 2);
+                    state.cpus &= states[parent].cpus;
+                    if state.cpus == 0 {
+                        state.cpus = states[parent].cpus;
+                    }
+                }
+                states.push(state);
+            }
+            states
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1500))]
+        #[test]
+        fn on_the_way_from_one_allowed_state_to_another_nothing_forbidden_is_written(start in tree(), wish in tree(), picked in any::<[bool; 7]>(), all in any::<bool>()) {
+            let mut end = start.clone();
+            for (index, state) in end.iter_mut().enumerate() {
+                if all || picked[index] { *state = wish[index].clone(); }
+            }
+            prop_assert_eq!(allowed(&start), Ok(()));
+            prop_assume!(allowed(&end).is_ok());
+            let moves: Vec<Move> = (0..TREE.len()).flat_map(|index| {
+                read(&start[index]).into_iter().zip(read(&end[index])).map(move |((file, from), (_, to))| {
+                    Move { path: TREE[index].0.to_owned(), file, from, to }
+                })
+            }).collect();
+            let mut now = start.clone();
+            let mut written = 0;
+            for step in steps(&moves, Version::V1) {
+                let of = &moves[step.of];
+                let index = TREE.iter().position(|(path, _)| *path == of.path).unwrap();
+                write(&mut now[index], of.file, &step.value);
+                written += 1;
+                prop_assert_eq!(allowed(&now), Ok(()), "after {} {} = {:?}", of.path, of.file, step.value);
+            }
+            let changed = moves.iter().filter(|each| each.from != each.to).count();
+            prop_assert!(written <= 2 * changed, "{} writes for {} changes", written, changed);
+            prop_assert_eq!(now, end);
+        }
+    }
+
+    fn mv(path: &str, file: File, from: &str, to: &str) -> Move {
+        Move { path: path.to_owned(), file, from: file.parse(from).unwrap(), to: file.parse(to).unwrap() }
+    }
+
+    fn told(moves: &[Move], version: Version) -> Vec<String> {
+        let say = |step: Step| format!("{}/{}={}", moves[step.of].path, moves[step.of].file, moves[step.of].file.text(&step.value));
+        steps(moves, version).into_iter().map(say).collect()
+    }
+
+    #[test]
+    fn v2_lifts_from_the_top_and_shrinks_from_the_bottom() {
+        let moves = [
+            mv("/a/b", File::Max, "10000 100000", "max 100000"),
+            mv("/a", File::Max, "20000 100000", "max 100000"),
+            mv("/c", File::Max, "max 100000", "20000 100000"),
+            mv("/c/d", File::Max, "max 100000", "20000 100000"),
+            mv("/c/d", File::MaxBurst, "30000", "0"),
+        ];
+        let expected = [
+            "/a/cpu.max=max 100000",
+            "/a/b/cpu.max=max 100000",
+            "/c/d/cpu.max.burst=0",
+            "/c/d/cpu.max=20000 100000",
+            "/c/cpu.max=20000 100000",
+        ];
+        assert_eq!(told(&moves, Version::V2), expected);
+    }
+
+    #[test]
+    fn burst_comes_after_a_quota_that_grows_and_partitions_around_their_cpus() {
+        let moves = [
+            mv("/a", File::MaxBurst, "0", "30000"),
+            mv("/a", File::Max, "20000 100000", "40000 100000"),
+            mv("/p", File::Partition, "member", "isolated"),
+            mv("/p", File::Cpus, "0-3", "2-3"),
+            mv("/q", File::Partition, "root", "member"),
+            mv("/q", File::Cpus, "4-5", ""),
+            mv("/i", File::Weight, "0", "50"),
+            mv("/i", File::Idle, "1", "0"),
+        ];
+        let expected = [
+            "/a/cpu.max=40000 100000",
+            "/a/cpu.max.burst=30000",
+            "/q/cpuset.cpus.partition=member",
+            "/q/cpuset.cpus=\n",
+            "/p/cpuset.cpus=2-3",
+            "/p/cpuset.cpus.partition=isolated",
+            "/i/cpu.idle=0",
+            "/i/cpu.weight=50",
+        ];
+        assert_eq!(told(&moves, Version::V2), expected);
+    }
+
+    #[test]
+    fn what_does_not_change_is_not_written() {
+        let moves = [mv("/a", File::CfsQuota, "-1", "-1"), mv("/a", File::CfsPeriod, "100000", "50000")];
+        assert_eq!(told(&moves, Version::V1), ["/a/cpu.cfs_period_us=50000"]);
+    }
+
+    #[test]
+    fn ancestors_are_named_from_the_nearest_up() {
+        assert_eq!(ancestors("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a"]);
+        assert_eq!(ancestors("/a").count() + ancestors("/").count(), 0);
+    }
+}

@@ -1,0 +1,151 @@
+//! What is asked of the executor, and what it says came of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{trouble::Trouble, value::File};
+use crate::snapshot::{Knob, Setting};
+
+/// What is to happen to a knob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It gets this value. When somebody else changes it afterwards, guard gives way.
+    Set(Setting),
+    /// The same for a value that protects a PLC: it is not limited in rate, and when somebody else changes it, it is
+    /// asserted again a few times before guard gives way.
+    Lift(Setting),
+    /// It gets back what it had before guard.
+    Release(Knob),
+}
+
+impl What {
+    /// Which knob.
+    #[must_use]
+    pub fn knob(&self) -> Knob {
+        match self {
+            Self::Set(setting) | Self::Lift(setting) => setting.knob(),
+            Self::Release(knob) => *knob,
+        }
+    }
+}
+
+/// A change of one knob of one cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Path of the cgroup.
+    pub path: String,
+    /// Its id; another cgroup under the same path is never written.
+    pub id: u64,
+    /// What is to happen.
+    pub what: What,
+}
+
+/// What came of a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Path of the cgroup.
+    pub path: String,
+    /// Its id.
+    pub id: u64,
+    /// The knob.
+    pub knob: Knob,
+    /// What its files held; absent when they were not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    /// What they were to hold, in the files' own words.
+    pub new: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub result: WriteResult,
+}
+
+/// What came of a write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", content = "detail", rename_all = "snake_case")]
+pub enum WriteResult {
+    /// Written, and read back.
+    Written,
+    /// It was so already; nothing was written.
+    Unchanged,
+    /// A dry run: it would be written.
+    Pending,
+    /// The cgroup was removed, or is another one now.
+    Gone,
+    /// The kernel does not take this value: known beforehand, or by its answer.
+    Refused(String),
+    /// Somebody else set another value, which stays. guard holds this knob no longer.
+    Foreign(String),
+    /// Not tried now: too often, or too soon after a failure that was told before.
+    Limited(String),
+    /// The kernel was busy with it; worth another try.
+    Busy(String),
+    /// The node does not let guard: read-only, not delegated, no permission, no journal.
+    Failed(String),
+}
+
+impl WriteResult {
+    /// Whether the files are as they were to be.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Written | Self::Unchanged)
+    }
+}
+
+impl fmt::Display for WriteResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Written => f.write_str("written"),
+            Self::Unchanged => f.write_str("unchanged"),
+            Self::Pending => f.write_str("would be written"),
+            Self::Gone => f.write_str("the cgroup has gone"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Foreign(why) => write!(f, "left to somebody else: {why}"),
+            Self::Limited(why) => write!(f, "not tried: {why}"),
+            Self::Busy(why) => write!(f, "busy: {why}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
+}
+
+impl From<&Trouble> for WriteResult {
+    fn from(trouble: &Trouble) -> Self {
+        let said = trouble.to_string();
+        match trouble {
+            Trouble::Gone => Self::Gone,
+            Trouble::Busy(_) => Self::Busy(said),
+            Trouble::Invalid(_) => Self::Refused(said),
+            Trouble::ReadOnly(_)
+            | Trouble::NotDelegated(_)
+            | Trouble::NoPermission(_)
+            | Trouble::Journal(_)
+            | Trouble::Other(_) => Self::Failed(said),
+        }
+    }
+}
+
+/// What came of putting one file back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// Path of the cgroup.
+    pub path: String,
+    /// Id of its directory in the hierarchy that has the file.
+    pub id: u64,
+    /// The file.
+    pub file: File,
+    /// What it held; absent when it could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// What it held before guard.
+    pub original: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub result: WriteResult,
+}
+
+impl From<Restored> for Outcome {
+    fn from(restored: Restored) -> Self {
+        let Restored { path, id, file, found, original, result } = restored;
+        Self { path, id, knob: file.knob(), old: found, new: original, result }
+    }
+}

@@ -1,0 +1,237 @@
+//! Putting back what guard changed: for `guard restore`, for a start that finds what an earlier guard left, and for a
+//! clean stop. A file is put back only if it still holds what guard wrote; another value is somebody else's and stays.
+
+use std::{path::Path, thread::sleep, time::Duration};
+
+use serde::Serialize;
+
+use super::{
+    CgroupError, Hierarchy, Version,
+    journal::{Book, Entry, Key},
+    outcome::{Restored, WriteResult},
+    store::{self, Journal, Lock, StateError},
+    trouble::Trouble,
+    value::File,
+    write::{Job, Stop, run},
+};
+
+/// How often what was refused or busy is tried again while others still change.
+const ROUNDS: u32 = 5;
+
+/// Why nothing could be restored at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The cgroup hierarchy.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+/// What a restore found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether there was a journal.
+    pub journal: bool,
+    /// Records of an earlier boot: their cgroups are no more.
+    pub other_boot: usize,
+    /// Lines of the journal that are damaged; what only they knew is not put back.
+    pub damaged: usize,
+    /// Whether its last line was cut off: guard was stopped while it wrote it, before it changed anything.
+    pub torn: bool,
+    /// The files that guard held, parents first.
+    pub files: Vec<Restored>,
+}
+
+impl Report {
+    /// Files that should have been put back, and were not.
+    pub fn failures(&self) -> impl Iterator<Item = &Restored> {
+        self.files.iter().filter(|file| {
+            matches!(
+                file.result,
+                WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_) | WriteResult::Limited(_)
+            )
+        })
+    }
+
+    /// Whether somebody has to look after something.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.damaged == 0 && self.failures().next().is_none()
+    }
+}
+
+/// Puts back what the journal in `state_dir` names, and leaves a journal of what could not be put back. With `dry_run`
+/// nothing is written, and a running guard is no obstacle. `root` is "/" except in tests and for an agent that sees
+/// the node's file system elsewhere.
+///
+/// # Errors
+/// Another guard is enforcing; the state directory cannot be used; there is no cpu controller.
+pub fn restore(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, RestoreError> {
+    let boot = store::boot_id(root)?;
+    if store::read(state_dir, &boot)?.is_none() {
+        // Nothing was ever changed: no directory is made, and no hierarchy is needed.
+        return Ok(Report::default());
+    }
+    if dry_run {
+        let hierarchy = Hierarchy::detect(root)?;
+        let (mut report, book) = look(state_dir, &boot)?;
+        report.files = book.iter().map(|(key, entry)| pending(&hierarchy, key, entry)).collect();
+        return Ok(report);
+    }
+    let lock = Lock::take(state_dir)?;
+    let (mut report, book) = look(state_dir, &boot)?;
+    if book.is_empty() {
+        // Damage or another boot's records were told once; what is left is an empty journal.
+        drop(Journal::open(state_dir, boot, book, lock)?);
+        return Ok(report);
+    }
+    let hierarchy = Hierarchy::detect(root)?;
+    let mut journal = Journal::open(state_dir, boot, book, lock)?;
+    report.files = put_back(&hierarchy, &mut journal);
+    Ok(report)
+}
+
+/// What the journal says.
+pub(super) fn look(state_dir: &Path, boot: &str) -> Result<(Report, Book), StateError> {
+    let decoded = store::read(state_dir, boot)?;
+    let journal = decoded.is_some();
+    let decoded = decoded.unwrap_or_default();
+    let report = Report {
+        journal,
+        other_boot: decoded.other_boot,
+        damaged: decoded.damaged,
+        torn: decoded.torn,
+        files: Vec::new(),
+    };
+    Ok((report, decoded.book))
+}
+
+/// Puts back every file of the journal. What is done or is not guard's any more leaves the journal; what failed stays.
+pub(super) fn put_back(hierarchy: &Hierarchy, journal: &mut Journal) -> Vec<Restored> {
+    let book = journal.book().clone();
+    let mut done: Vec<Restored> = Vec::with_capacity(book.len());
+    let mut left: Vec<(Key, Entry)> = book.into_iter().collect();
+    for round in 1..=ROUNDS {
+        let before = left.len();
+        let results = one_round(hierarchy, journal, &left);
+        let (again, settled): (Vec<_>, Vec<_>) = results
+            .into_iter()
+            .partition(|each| matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_)));
+        let busy = again.iter().any(|each| matches!(each.result, WriteResult::Busy(_)));
+        done.extend(settled);
+        left.retain(|(key, _)| again.iter().any(|each| is_of(each, key)));
+        // What was refused may be allowed once its neighbours are as they were.
+        if left.is_empty() || round == ROUNDS || (left.len() == before && !busy) {
+            done.extend(again);
+            break;
+        }
+        if busy {
+            sleep(Duration::from_millis(10 << round));
+        }
+    }
+    done.sort_by(|a, b| (&a.path, a.file, a.id).cmp(&(&b.path, b.file, b.id)));
+    done
+}
+
+fn is_of(restored: &Restored, key: &Key) -> bool {
+    restored.path == key.path && restored.id == key.id && restored.file == key.file
+}
+
+fn one_round(hierarchy: &Hierarchy, journal: &mut Journal, files: &[(Key, Entry)]) -> Vec<Restored> {
+    let mut out = Vec::new();
+    let mut jobs = Vec::new();
+    for (key, entry) in files {
+        match examine(hierarchy, key, entry, jobs.len()) {
+            Ok(job) => jobs.push(job),
+            Err((found, result)) => out.push(restored(key, entry, found, result)),
+        }
+    }
+    let askers = jobs.len();
+    let found: Vec<String> = jobs.iter().map(|job| job.now.clone()).collect();
+    let neighbours = other_half(hierarchy, &jobs);
+    jobs.extend(neighbours);
+    let ran = run(hierarchy, journal, &mut jobs, askers);
+    for ((job, found), ran) in jobs.iter().zip(found).zip(ran) {
+        let result = match ran.stop {
+            None if ran.wrote => WriteResult::Written,
+            // The kernel did it on the way: a weight that idle gave up.
+            None => WriteResult::Unchanged,
+            Some(Stop::Foreign { found, .. }) => WriteResult::Foreign(format!("it now holds \"{found}\"")),
+            Some(Stop::Trouble(trouble)) => WriteResult::from(&trouble),
+        };
+        let entry = files.iter().find(|(key, _)| *key == job.key).map(|(_, entry)| entry);
+        out.extend(entry.map(|entry| restored(&job.key, entry, Some(found), result)));
+    }
+    for each in &out {
+        if !matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_)) {
+            let key = Key { path: each.path.clone(), id: each.id, file: each.file };
+            // A record that cannot be written costs the next restore one look.
+            if let Err(error) = journal.drop_file(&key, &each.result.to_string()) {
+                tracing::warn!("cannot record in the undo journal that {} of {} is done: {error}", key.file, key.path);
+            }
+        }
+    }
+    out
+}
+
+fn restored(key: &Key, entry: &Entry, found: Option<String>, result: WriteResult) -> Restored {
+    let (path, id, file) = (key.path.clone(), key.id, key.file);
+    Restored { path, id, file, found, original: entry.original.clone(), result }
+}
+
+/// A job that puts a file back, or why there is none.
+fn examine(
+    hierarchy: &Hierarchy,
+    key: &Key,
+    entry: &Entry,
+    asker: usize,
+) -> Result<Job, (Option<String>, WriteResult)> {
+    if entry.ours.is_empty() {
+        return Err((None, WriteResult::Unchanged));
+    }
+    let file = key.file;
+    let mut job = Job::open(hierarchy, &key.path, file, Some(key.id), asker)
+        .map_err(|trouble| (None, WriteResult::from(&trouble)))?;
+    let found = job.now.clone();
+    if file.same(&found, &entry.original) {
+        return Err((Some(found), WriteResult::Unchanged));
+    }
+    if !entry.is_ours(file, &found) {
+        let said = format!("it holds \"{found}\", which is not guard's");
+        return Err((Some(found), WriteResult::Foreign(said)));
+    }
+    let original = file.parse(&entry.original).map_err(|error| {
+        let trouble = Trouble::Other(format!("cannot understand the original of {file} in the undo journal: {error}"));
+        (Some(found), WriteResult::from(&trouble))
+    })?;
+    job.to = Some(original);
+    Ok(job)
+}
+
+/// v1: where only one of quota and period is put back, the other one tells what it has to agree with.
+pub(super) fn other_half(hierarchy: &Hierarchy, jobs: &[Job]) -> Vec<Job> {
+    if hierarchy.version() == Version::V2 {
+        return Vec::new();
+    }
+    let half = |file| match file {
+        File::CfsQuota => Some(File::CfsPeriod),
+        File::CfsPeriod => Some(File::CfsQuota),
+        _ => None,
+    };
+    let missing = jobs.iter().filter_map(|job| {
+        let other = half(job.key.file)?;
+        let there = jobs.iter().any(|each| each.key.file == other && each.key.path == job.key.path);
+        // What cannot be read now will say so when it is written.
+        if there { None } else { Job::open(hierarchy, &job.key.path, other, Some(job.key.id), job.asker).ok() }
+    });
+    missing.collect()
+}
+
+fn pending(hierarchy: &Hierarchy, key: &Key, entry: &Entry) -> Restored {
+    match examine(hierarchy, key, entry, 0) {
+        Ok(job) => restored(key, entry, Some(job.now), WriteResult::Pending),
+        Err((found, result)) => restored(key, entry, found, result),
+    }
+}

@@ -1,0 +1,166 @@
+//! One write: journal, look, write, look again. And a batch of them in the order that the kernel takes.
+
+use super::{
+    Hierarchy,
+    journal::{Entry, Key},
+    order::{self, Move},
+    store::Journal,
+    target::Target,
+    trouble::Trouble,
+    value::{File, Value},
+};
+
+/// A file that is to get a value, or only tells how things are around one.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) key: Key,
+    pub(super) target: Target,
+    /// What it holds, as far as is known.
+    pub(super) now: String,
+    /// What it is to hold; none when it only tells.
+    pub(super) to: Option<Value>,
+    /// Who asked: jobs of one asker stop when one of them fails.
+    pub(super) asker: usize,
+}
+
+/// What stopped an asker's jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Somebody else wrote this meanwhile.
+    Foreign { file: File, found: String },
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// How often a file is looked at anew when its value changes before guard's first write.
+const LOOKS: usize = 5;
+
+impl Job {
+    /// Opens a cgroup's file and reads it.
+    pub(super) fn open(
+        hierarchy: &Hierarchy,
+        path: &str,
+        file: File,
+        id: Option<u64>,
+        asker: usize,
+    ) -> Result<Self, Trouble> {
+        let target = match id {
+            Some(id) => Target::open_as(hierarchy, path, file, id)?,
+            None => Target::open(hierarchy, path, file)?,
+        };
+        let now = target.read(file)?;
+        let key = Key { path: path.to_owned(), id: target.id, file };
+        Ok(Self { key, target, now, to: None, asker })
+    }
+
+    fn to_move(&self) -> Result<Move, Trouble> {
+        let file = self.key.file;
+        let from = file.parse(&self.now).map_err(|error| Trouble::Other(format!("cannot understand {file}: {error}")))?;
+        let to = self.to.clone().unwrap_or_else(|| from.clone());
+        Ok(Move { path: self.key.path.clone(), file, from, to })
+    }
+
+    /// Brings the file to `value`. The journal has the file's original already.
+    fn write(&mut self, journal: &mut Journal, value: &Value) -> Result<(), Stop> {
+        let file = self.key.file;
+        let text = file.text(value);
+        self.intend(journal, &text)?;
+        for _ in 0..LOOKS {
+            let found = self.target.read(file)?;
+            let entry = journal.book().get(&self.key);
+            if file.same(&found, &self.now) || entry.is_some_and(|entry| entry.is_ours(file, &found)) {
+                return self.write_now(&text);
+            }
+            // Nothing of guard's was there yet: what somebody else has just written is what has to be kept.
+            match entry.filter(|entry| entry.ours.len() == 1 && file.same(&entry.original, &self.now)) {
+                Some(entry) => {
+                    let entry = Entry { original: found.clone(), ours: entry.ours.clone() };
+                    journal.hold(vec![(self.key.clone(), entry)], true).map_err(|error| unjournaled(&error))?;
+                    self.now = found;
+                }
+                None => return Err(Stop::Foreign { file, found }),
+            }
+        }
+        Err(Trouble::Busy(format!("{file} of {} changes faster than it can be kept", self.key.path)).into())
+    }
+
+    /// Says in the journal what is about to be written. Putting the original back needs no word.
+    fn intend(&self, journal: &mut Journal, text: &str) -> Result<(), Trouble> {
+        let file = self.key.file;
+        let Some(entry) = journal.book().get(&self.key) else {
+            return Err(Trouble::Journal(format!("{file} of {} was not recorded", self.key.path)));
+        };
+        if file.same(&entry.original, text) || entry.ours.last().is_some_and(|last| file.same(last, text)) {
+            return Ok(());
+        }
+        let mut ours: Vec<String> = entry.ours.iter().filter(|own| file.same(own, &self.now)).cloned().collect();
+        ours.push(text.trim_end().to_owned());
+        let entry = Entry { original: entry.original.clone(), ours };
+        journal.hold(vec![(self.key.clone(), entry)], false).map_err(|error| unjournaled(&error))
+    }
+
+    fn write_now(&mut self, text: &str) -> Result<(), Stop> {
+        let file = self.key.file;
+        self.target.write(file, text)?;
+        let found = self.target.read(file)?;
+        let before = std::mem::replace(&mut self.now, found.clone());
+        if file.same(&found, text) {
+            return Ok(());
+        }
+        if let Ok(Value::Partition(_, false)) = file.parse(&found) {
+            // The kernel takes the word and says behind it why it does not mean it.
+            self.target.write(file, &before)?;
+            self.now = self.target.read(file)?;
+            return Err(Trouble::Invalid(format!("{file} of {} became \"{found}\"", self.key.path)).into());
+        }
+        Err(Stop::Foreign { file, found })
+    }
+}
+
+/// What a failed append to the journal means for a write.
+pub(super) fn unjournaled(error: &std::io::Error) -> Trouble {
+    Trouble::Journal(format!("cannot write the undo journal, so nothing is changed: {error}"))
+}
+
+/// What came of a batch, by asker.
+#[derive(Debug)]
+pub(super) struct Ran {
+    /// What stopped it.
+    pub(super) stop: Option<Stop>,
+    /// Whether anything was written.
+    pub(super) wrote: bool,
+}
+
+/// Runs all jobs in the order that the kernel takes; `askers` is how many askers there are.
+pub(super) fn run(hierarchy: &Hierarchy, journal: &mut Journal, jobs: &mut [Job], askers: usize) -> Vec<Ran> {
+    let mut ran: Vec<Ran> = (0..askers).map(|_| Ran { stop: None, wrote: false }).collect();
+    let mut moves = Vec::new();
+    let mut of_job = Vec::new();
+    for (index, job) in jobs.iter().enumerate() {
+        match job.to_move() {
+            Ok(each) => {
+                moves.push(each);
+                of_job.push(index);
+            }
+            Err(trouble) => ran[job.asker].stop = Some(trouble.into()),
+        }
+    }
+    for step in order::steps(&moves, hierarchy.version()) {
+        let job = &mut jobs[of_job[step.of]];
+        let of = &mut ran[job.asker];
+        // What only tells is not written, whatever lies between it and its neighbour's end.
+        if of.stop.is_some() || job.to.is_none() {
+            continue;
+        }
+        match job.write(journal, &step.value) {
+            Ok(()) => of.wrote = true,
+            Err(stop) => of.stop = Some(stop),
+        }
+    }
+    ran
+}

@@ -1,0 +1,201 @@
+//! Decides by the policies, and hands what they want to the hands; or, without hands, says what it would do.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use guard_common::event::Breach;
+
+use super::hands::{self, Hands};
+use super::lane::Key;
+use crate::kernel::Event;
+use crate::policy::{self, Plan, Settings, State, Trigger, Want};
+use crate::snapshot::{Action, Class, Knob, Snapshot};
+
+/// What decides, and what it does about it.
+#[derive(Debug)]
+pub(super) struct Actor {
+    settings: Settings,
+    state: State,
+    /// None when nothing may be written.
+    hands: Option<Hands>,
+    /// Without hands: what was planned last, so that only what changes is told.
+    planned: BTreeMap<Key, Want>,
+    notes: Vec<String>,
+    hands_off: Option<String>,
+}
+
+impl Actor {
+    pub(super) fn new(settings: Settings, hands: Option<Hands>) -> Self {
+        Self {
+            settings,
+            state: State::default(),
+            hands,
+            planned: BTreeMap::new(),
+            notes: Vec::new(),
+            hands_off: None,
+        }
+    }
+
+    /// Takes other settings; they count from the next decision on.
+    pub(super) fn reconfigure(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// The hands, where there are any.
+    pub(super) fn hands(&mut self) -> Option<&mut Hands> {
+        self.hands.as_mut()
+    }
+
+    /// Decides what to do after a window, has it done or tells it, and writes into the Snapshot what was done in the
+    /// window. Returns the cgroups whose throttles cannot wait.
+    pub(super) fn decide(&mut self, snapshot: &mut Snapshot) -> HashSet<u64> {
+        let mut plan = policy::decide(snapshot, &self.settings, &mut self.state);
+        self.note_hands_off(snapshot);
+        if self.hands_off.is_some() {
+            plan = Plan::default();
+        }
+        if plan.notes != self.notes {
+            plan.notes.iter().for_each(|note| tracing::info!("{note}"));
+            self.notes = std::mem::take(&mut plan.notes);
+        }
+        let plc = if self.hands_off.is_some() { BTreeMap::new() } else { plc_and_ancestors(snapshot) };
+        match &mut self.hands {
+            Some(hands) => {
+                snapshot.actions = hands.actions();
+                hands.prepare(urgent_knobs(snapshot, &plc));
+                hands.want(plan.wants);
+            }
+            None => snapshot.actions = self.tell(snapshot, plan.wants),
+        }
+        plc.into_keys().collect()
+    }
+
+    /// Writes into the last Snapshot what was done, or would be.
+    pub(super) fn conclude(&mut self, snapshot: &mut Snapshot) {
+        match &mut self.hands {
+            Some(hands) => snapshot.actions = hands.actions(),
+            None => drop(self.decide(snapshot)),
+        }
+    }
+
+    /// Does at once what events ask for.
+    pub(super) fn react(&mut self, events: &[Event]) {
+        if self.hands_off.is_some() {
+            return;
+        }
+        let Some(hands) = &mut self.hands else { return };
+        let mut wants = Vec::new();
+        for trigger in triggers(events) {
+            wants.extend(policy::react(&trigger, &self.settings, &mut self.state));
+        }
+        if !wants.is_empty() {
+            hands.want_also(wants);
+        }
+    }
+
+    fn note_hands_off(&mut self, snapshot: &Snapshot) {
+        let now = &snapshot.node.hands_off;
+        if *now == self.hands_off {
+            return;
+        }
+        match now {
+            Some(reason) => tracing::warn!("guard writes nothing from now on, and puts back what it holds: {reason}"),
+            None => tracing::warn!("guard may write again"),
+        }
+        self.hands_off.clone_from(now);
+    }
+
+    /// What would be done, as far as it differs from what was told before.
+    fn tell(&mut self, snapshot: &Snapshot, wants: Vec<Want>) -> Vec<Action> {
+        let wants: BTreeMap<Key, Want> = wants.into_iter().map(|w| ((w.id, w.setting.knob()), w)).collect();
+        let before = std::mem::replace(&mut self.planned, wants);
+        let fresh = self.planned.iter().filter(|(key, want)| {
+            before.get(*key).is_none_or(|told| told.setting != want.setting)
+        });
+        let fresh = fresh.map(|(_, want)| planned(snapshot, want));
+        let dropped = before.iter().filter(|(key, _)| !self.planned.contains_key(*key));
+        fresh.chain(dropped.map(|(_, want)| taken_back(want))).collect()
+    }
+}
+
+/// A want as an action that is not done.
+pub(super) fn planned(snapshot: &Snapshot, want: &Want) -> Action {
+    let cgroup = snapshot.cgroups.iter().find(|cgroup| cgroup.id == want.id);
+    let knobs = cgroup.and_then(|cgroup| cgroup.knobs.as_ref());
+    let old = knobs.and_then(|knobs| knobs.setting(want.setting.knob()));
+    Action {
+        at: hands::now(),
+        knob: want.setting.knob().name().to_owned(),
+        path: want.path.clone(),
+        old: old.map(|setting| setting.to_string()).unwrap_or_default(),
+        new: want.setting.to_string(),
+        reason: want.reason.clone(),
+        evidence: want.evidence.clone(),
+        result: "planned".to_owned(),
+    }
+}
+
+fn taken_back(want: &Want) -> Action {
+    Action {
+        at: hands::now(),
+        knob: want.setting.knob().name().to_owned(),
+        path: want.path.clone(),
+        old: want.setting.to_string(),
+        new: String::new(),
+        reason: format!("to be put back, because this holds no longer: {}", want.reason),
+        evidence: BTreeMap::new(),
+        result: "planned".to_owned(),
+    }
+}
+
+/// Of many events of a cgroup one trigger each: that it was throttled, and the worst of its late wake-ups.
+fn triggers(events: &[Event]) -> Vec<Trigger> {
+    let mut throttled = BTreeSet::new();
+    let mut late: BTreeMap<u64, &Breach> = BTreeMap::new();
+    for event in events {
+        match event {
+            Event::Throttled(event) => {
+                throttled.insert(event.cgroup_id);
+            }
+            Event::Late(breach) => {
+                let worst = late.entry(breach.cgroup_id).or_insert(breach);
+                if latency_ns(breach) > latency_ns(worst) {
+                    *worst = breach;
+                }
+            }
+        }
+    }
+    let throttled = throttled.into_iter().map(|id| Trigger::Throttled { id });
+    let late = late.into_iter().map(|(id, breach)| Trigger::Late {
+        id,
+        latency_ns: latency_ns(breach),
+        by: breach.prev_cgroup_id,
+    });
+    throttled.chain(late).collect()
+}
+
+fn latency_ns(breach: &Breach) -> u64 {
+    breach.switched_in_ns.saturating_sub(breach.since_ns)
+}
+
+/// The PLC cgroups that guard may change and everything that contains them but the root, with their paths by id.
+fn plc_and_ancestors(snapshot: &Snapshot) -> BTreeMap<u64, String> {
+    let ids: HashMap<&str, u64> =
+        snapshot.cgroups.iter().filter(|c| c.id != 0).map(|c| (c.path.as_str(), c.id)).collect();
+    let plc = snapshot.cgroups.iter().filter(|c| c.class == Class::Plc && !c.unmanaged);
+    plc.flat_map(|cgroup| super::join::self_and_ancestors(&cgroup.path))
+        .filter(|path| *path != "/")
+        .filter_map(|path| Some((*ids.get(path)?, path.to_owned())))
+        .collect()
+}
+
+/// The knobs of these cgroups that protecting them may need in a hurry.
+fn urgent_knobs(snapshot: &Snapshot, plc: &BTreeMap<u64, String>) -> BTreeMap<Key, String> {
+    let cgroups = snapshot.cgroups.iter().filter(|cgroup| plc.contains_key(&cgroup.id));
+    cgroups
+        .flat_map(|cgroup| {
+            let there = |knob: &Knob| cgroup.knobs.as_ref().is_some_and(|knobs| knobs.setting(*knob).is_some());
+            let knobs = [Knob::Quota, Knob::Burst, Knob::Shares].into_iter().filter(there);
+            knobs.map(|knob| ((cgroup.id, knob), cgroup.path.clone()))
+        })
+        .collect()
+}

@@ -1,0 +1,365 @@
+//! What policies need beside what is measured: knobs, CPU time, threads and requests of cgroups, and what the node's
+//! CPUs are and do. It costs a few reads per cgroup and second, so it is collected only where policies are asked.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::assign::{self, Assignments};
+use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, parse_pressure};
+use crate::inventory::{self, CgroupInfo, Inventory, Topology};
+use crate::snapshot::{
+    Bandwidth, Cgroup, Class, Cpu, CpuList, Knob, Knobs, Node, Pressure, Snapshot,
+};
+
+/// Most cgroups with facts. On a node with more, PLC cgroups and what contains them come first.
+const CGROUPS_MAX: usize = 4_096;
+/// Time after which knobs, the topology and other agents are looked at again. Knobs that guard holds or has just
+/// written are read each time.
+const REREAD_EVERY: Duration = Duration::from_secs(10);
+/// One tick of /proc/stat (USER_HZ), ns.
+const TICK_NS: u64 = 10_000_000;
+
+/// The files of cgroups that facts come from.
+pub(super) trait FactFiles {
+    /// All cpu knobs.
+    fn knobs(&self, path: &str) -> Result<Knobs, CgroupError>;
+    /// CPU time used since the cgroup was made, ns.
+    fn usage_ns(&self, path: &str) -> Result<Option<u64>, CgroupError>;
+}
+
+impl FactFiles for Hierarchy {
+    fn knobs(&self, path: &str) -> Result<Knobs, CgroupError> {
+        Hierarchy::knobs(self, path)
+    }
+
+    fn usage_ns(&self, path: &str) -> Result<Option<u64>, CgroupError> {
+        self.cpu_usage_ns(path)
+    }
+}
+
+/// What was collected, and the totals at the begin of the window.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    reserved_cpus: CpuList,
+    knobs: HashMap<u64, (Instant, Knobs)>,
+    usage: HashMap<u64, u64>,
+    /// Request and limit that Kubernetes wrote, in thousandths of a CPU, as they were before guard changed them.
+    kubernetes: HashMap<u64, (Option<u64>, Option<u64>)>,
+    held: HashSet<(u64, Knob)>,
+    touched: HashSet<u64>,
+    pressure: Option<PressureTotals>,
+    busy: HashMap<u32, u64>,
+    slow: Option<(Instant, Slow)>,
+}
+
+/// What seldom changes.
+#[derive(Debug, Default)]
+struct Slow {
+    topology: Topology,
+    hands_off: Option<String>,
+}
+
+impl Facts {
+    pub(super) fn new(reserved_cpus: CpuList) -> Self {
+        Self { reserved_cpus, ..Self::default() }
+    }
+
+    /// Takes other reserved CPUs.
+    pub(super) fn reserve(&mut self, cpus: CpuList) {
+        self.reserved_cpus = cpus;
+    }
+
+    /// Says which knobs guard holds, and which cgroups it has just written to.
+    pub(super) fn held(&mut self, held: HashSet<(u64, Knob)>, touched: impl IntoIterator<Item = u64>) {
+        // What was released has been written, too.
+        self.touched.extend(self.held.difference(&held).map(|(id, _)| *id));
+        self.touched.extend(touched);
+        self.held = held;
+    }
+
+    /// Ends the window, and adds to its Snapshot what policies need. `here` are the cgroups that are there.
+    pub(super) fn complete(&mut self, snapshot: &mut Snapshot, inventory: &Inventory, assignments: &Assignments) {
+        let now = Instant::now();
+        self.node(&mut snapshot.node, now);
+        self.cpus(&mut snapshot.cpus);
+        let here: Vec<&CgroupInfo> = inventory.cgroups().collect();
+        let chosen = choose(&here, CGROUPS_MAX);
+        if chosen.len() < here.len() {
+            tracing::warn!("policies see {} of the {} cgroups of this node", chosen.len(), here.len());
+        }
+        add_missing(&mut snapshot.cgroups, &chosen);
+        let real_time = real_time_threads(snapshot, inventory);
+        let by_id: HashMap<u64, &CgroupInfo> = chosen.iter().map(|info| (info.id, *info)).collect();
+        for cgroup in snapshot.cgroups.iter_mut().filter(|cgroup| by_id.contains_key(&cgroup.id)) {
+            cgroup.rt_threads = Some(real_time.get(cgroup.path.as_str()).copied().unwrap_or(0));
+            self.cgroup(inventory.hierarchy(), cgroup, now);
+            if let Some(workload) = assignments.workload(cgroup.id) {
+                assign::say(workload, assignments.is_own(cgroup.id), cgroup);
+            }
+        }
+        self.forget(&by_id);
+    }
+
+    fn node(&mut self, node: &mut Node, now: Instant) {
+        if self.slow.as_ref().is_none_or(|(at, _)| now.duration_since(*at) >= REREAD_EVERY) {
+            let root = Path::new("/");
+            let topology = Topology::read(root).unwrap_or_else(|error| {
+                tracing::warn!("{error}");
+                self.slow.take().map(|(_, slow)| slow.topology).unwrap_or_default()
+            });
+            self.slow = Some((now, Slow { topology, hands_off: inventory::other_agent(root) }));
+        }
+        node.reserved_cpus = self.reserved_cpus.clone();
+        node.hands_off = self.slow.as_ref().and_then(|(_, slow)| slow.hands_off.clone());
+        // Absent without CONFIG_PSI, and unreadable (EOPNOTSUPP) where the kernel was booted without psi=1.
+        let totals = fs::read_to_string("/proc/pressure/cpu").ok().and_then(|text| parse_pressure(&text).ok());
+        let before = std::mem::replace(&mut self.pressure, totals);
+        node.cpu_pressure = totals.zip(before).and_then(|(now, before)| {
+            Some(Pressure {
+                some_ns: now.some_ns.checked_sub(before.some_ns)?,
+                full_ns: now.full_ns.zip(before.full_ns).and_then(|(now, before)| now.checked_sub(before)),
+            })
+        });
+    }
+
+    fn cpus(&mut self, cpus: &mut Vec<Cpu>) {
+        let busy = fs::read_to_string("/proc/stat").map(|text| parse_stat(&text)).unwrap_or_default();
+        if let Some((_, Slow { topology, .. })) = &self.slow {
+            for cpu in topology.online.iter().filter(|cpu| cpus.iter().all(|known| known.cpu != *cpu)).collect::<Vec<_>>()
+            {
+                cpus.push(Cpu { cpu, ..Cpu::default() });
+            }
+            cpus.sort_by_key(|cpu| cpu.cpu);
+            for cpu in &mut *cpus {
+                cpu.place = topology.place(cpu.cpu);
+                cpu.isolated = topology.is_isolated(cpu.cpu);
+            }
+        }
+        for cpu in cpus {
+            let ends = busy.get(&cpu.cpu).zip(self.busy.get(&cpu.cpu));
+            // The ticks of a CPU that was offline meanwhile may go back.
+            cpu.busy_ns = ends.and_then(|(now, before)| now.checked_sub(*before));
+        }
+        self.busy = busy;
+    }
+
+    fn cgroup(&mut self, files: &impl FactFiles, cgroup: &mut Cgroup, now: Instant) {
+        if let Some(usage) = readable(files.usage_ns(&cgroup.path)).flatten() {
+            cgroup.cpu_ns = self.usage.insert(cgroup.id, usage).and_then(|before| usage.checked_sub(before));
+        }
+        cgroup.knobs = self.knobs_of(files, cgroup.id, &cgroup.path, now);
+        let pod = cgroup.container.as_ref().is_some_and(|container| container.pod.is_some());
+        if let (true, Some(knobs)) = (pod, &cgroup.knobs) {
+            let (request, limit) = self.kubernetes.entry(cgroup.id).or_default();
+            if !self.held.contains(&(cgroup.id, Knob::Shares)) {
+                *request = knobs.shares.and_then(requested_milli);
+            }
+            if !self.held.contains(&(cgroup.id, Knob::Quota)) {
+                *limit = knobs.quota.and_then(Bandwidth::milli);
+            }
+            (cgroup.request_milli, cgroup.limit_milli) = (*request, *limit);
+        }
+    }
+
+    fn knobs_of(&mut self, files: &impl FactFiles, id: u64, path: &str, now: Instant) -> Option<Knobs> {
+        let changing = self.touched.contains(&id) || self.held.iter().any(|(held, _)| *held == id);
+        if let Some((at, knobs)) = self.knobs.get(&id)
+            && !changing
+            && now.duration_since(*at) < REREAD_EVERY
+        {
+            return Some(knobs.clone());
+        }
+        let knobs = readable(files.knobs(path))?;
+        self.knobs.insert(id, (now, knobs.clone()));
+        Some(knobs)
+    }
+
+    /// Drops what is known of cgroups that have gone.
+    fn forget(&mut self, here: &HashMap<u64, &CgroupInfo>) {
+        self.knobs.retain(|id, _| here.contains_key(id));
+        self.usage.retain(|id, _| here.contains_key(id));
+        self.kubernetes.retain(|id, _| here.contains_key(id));
+        self.touched.clear();
+    }
+}
+
+/// Kubernetes writes 1024 shares per CPU that was requested, and 2 for none.
+fn requested_milli(shares: u64) -> Option<u64> {
+    (shares > 2).then(|| shares * 1_000 / 1_024)
+}
+
+/// The cgroups that get facts: all, or on a crowded node PLC cgroups and their ancestors, then the others in order.
+fn choose<'a>(here: &[&'a CgroupInfo], most: usize) -> Vec<&'a CgroupInfo> {
+    if here.len() <= most {
+        return here.to_vec();
+    }
+    let plc: Vec<&str> = here.iter().filter(|c| c.class == Class::Plc).map(|c| c.path.as_str()).collect();
+    let holds_plc = |path: &str| {
+        let prefix = path.trim_end_matches('/');
+        plc.iter().any(|plc| plc.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    let (first, rest): (Vec<_>, Vec<_>) = here.iter().copied().partition(|c| holds_plc(&c.path));
+    first.into_iter().chain(rest).take(most).collect()
+}
+
+/// Adds the cgroups in which nothing was counted.
+fn add_missing(cgroups: &mut Vec<Cgroup>, chosen: &[&CgroupInfo]) {
+    let there: HashSet<u64> = cgroups.iter().map(|cgroup| cgroup.id).collect();
+    cgroups.extend(chosen.iter().filter(|info| !there.contains(&info.id)).map(|info| Cgroup {
+        path: info.path.clone(),
+        id: info.id,
+        class: info.class,
+        container: info.container.clone(),
+        ..Cgroup::default()
+    }));
+}
+
+/// Real-time threads of user space by cgroup: those of the last scan, and those that were seen since.
+fn real_time_threads<'a>(snapshot: &'a Snapshot, inventory: &'a Inventory) -> HashMap<String, u32> {
+    let scanned = inventory.rt_threads().iter().filter(|thread| !thread.kernel);
+    let mut homes: HashMap<u32, &str> = scanned.filter_map(|t| Some((t.tid, t.cgroup.as_deref()?))).collect();
+    for thread in &snapshot.threads {
+        if !thread.exited && matches!(thread.policy.as_str(), "FIFO" | "RR" | "DEADLINE") {
+            homes.insert(thread.tid, &thread.cgroup);
+        } else {
+            // It has ended, or become an ordinary one.
+            homes.remove(&thread.tid);
+        }
+    }
+    let mut counts = HashMap::new();
+    for home in homes.into_values() {
+        *counts.entry(home.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// Time in which each CPU was not idle since boot, ns. A guest's time stands in user time already.
+fn parse_stat(text: &str) -> HashMap<u32, u64> {
+    let cpus = text.lines().filter_map(|line| {
+        // cpu0 user nice system idle iowait irq softirq steal guest guest_nice
+        // The first line, without a number, is their sum.
+        let mut words = line.strip_prefix("cpu").filter(|rest| !rest.starts_with(' '))?.split_ascii_whitespace();
+        let cpu: u32 = words.next()?.parse().ok()?;
+        let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+        let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
+        Some((cpu, (user + nice + system + irq + softirq + steal) * TICK_NS))
+    });
+    cpus.collect()
+}
+
+/// What was read; nothing when the cgroup has gone meanwhile or its file is unreadable, which is said.
+fn readable<T>(read: Result<T, CgroupError>) -> Option<T> {
+    read.inspect_err(|error| {
+        if !error.is_vanished() {
+            tracing::warn!("{error}");
+        }
+    })
+    .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::snapshot::Container;
+
+    #[derive(Default)]
+    struct Files {
+        knobs: Knobs,
+        usage: u64,
+        reads: RefCell<u32>,
+    }
+
+    impl FactFiles for Files {
+        fn knobs(&self, _: &str) -> Result<Knobs, CgroupError> {
+            *self.reads.borrow_mut() += 1;
+            Ok(self.knobs.clone())
+        }
+
+        fn usage_ns(&self, _: &str) -> Result<Option<u64>, CgroupError> {
+            Ok(Some(self.usage))
+        }
+    }
+
+    fn pod() -> Cgroup {
+        let container = Some(Container { pod: Some("factory/line-1".into()), ..Container::default() });
+        Cgroup { id: 7, path: "/kubepods/pod1".into(), container, ..Cgroup::default() }
+    }
+
+    fn quota(us: u64) -> Option<Bandwidth> {
+        Some(Bandwidth { quota_us: Some(us), period_us: 100_000 })
+    }
+
+    #[test]
+    fn knobs_are_read_seldom_unless_guard_has_a_hand_in_them() {
+        let (files, mut facts, now) = (Files::default(), Facts::default(), Instant::now());
+        for at in [now, now + Duration::from_secs(1), now + REREAD_EVERY - Duration::from_secs(1)] {
+            facts.cgroup(&files, &mut pod(), at);
+        }
+        assert_eq!(*files.reads.borrow(), 1);
+        facts.held(HashSet::from([(7, Knob::Quota)]), []);
+        facts.cgroup(&files, &mut pod(), now);
+        facts.cgroup(&files, &mut pod(), now);
+        assert_eq!(*files.reads.borrow(), 3);
+        facts.held(HashSet::new(), []);
+        facts.cgroup(&files, &mut pod(), now);
+        assert_eq!(*files.reads.borrow(), 4, "once more after its release");
+        facts.forget(&HashMap::new());
+        facts.cgroup(&files, &mut pod(), now);
+        assert_eq!(*files.reads.borrow(), 5, "what had gone and came again is new");
+    }
+
+    #[test]
+    fn cpu_time_is_the_difference_of_two_looks() {
+        let (mut files, mut facts, mut cgroup) = (Files::default(), Facts::default(), pod());
+        files.usage = 500;
+        facts.cgroup(&files, &mut cgroup, Instant::now());
+        assert_eq!(cgroup.cpu_ns, None);
+        files.usage = 800;
+        facts.cgroup(&files, &mut cgroup, Instant::now());
+        assert_eq!(cgroup.cpu_ns, Some(300));
+    }
+
+    #[test]
+    fn request_and_limit_are_what_kubernetes_wrote_whatever_guard_makes_of_them() {
+        let (mut files, mut facts, mut cgroup) = (Files::default(), Facts::default(), pod());
+        files.knobs = Knobs { quota: quota(50_000), shares: Some(256), ..Knobs::default() };
+        facts.cgroup(&files, &mut cgroup, Instant::now());
+        assert_eq!((cgroup.request_milli, cgroup.limit_milli), (Some(250), Some(500)));
+        facts.held(HashSet::from([(7, Knob::Quota), (7, Knob::Shares)]), []);
+        files.knobs = Knobs { quota: Some(Bandwidth::UNLIMITED), shares: Some(65_536), ..Knobs::default() };
+        facts.cgroup(&files, &mut cgroup, Instant::now());
+        assert_eq!((cgroup.request_milli, cgroup.limit_milli), (Some(250), Some(500)));
+        assert_eq!(cgroup.knobs.as_ref().and_then(|k| k.shares), Some(65_536));
+        let mut plain = Cgroup { id: 8, path: "/a".into(), ..Cgroup::default() };
+        facts.cgroup(&files, &mut plain, Instant::now());
+        assert_eq!((plain.request_milli, plain.limit_milli), (None, None));
+    }
+
+    #[test]
+    fn on_a_crowded_node_plc_cgroups_and_their_ancestors_come_first() {
+        let info = |id: u64, path: &str, class| CgroupInfo { path: path.into(), id, container: None, class, vanished: false };
+        let all = [
+            info(1, "/", Class::System),
+            info(2, "/a", Class::Ls),
+            info(3, "/b", Class::Ls),
+            info(4, "/b/plc", Class::Plc),
+            info(5, "/b/plc2", Class::Ls),
+        ];
+        let all: Vec<&CgroupInfo> = all.iter().collect();
+        let chosen = |most| choose(&all, most).iter().map(|c| c.id).collect::<Vec<_>>();
+        assert_eq!(chosen(3), [1, 3, 4]);
+        assert_eq!(chosen(4), [1, 3, 4, 2]);
+        assert_eq!(chosen(5), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn busy_time_is_all_but_idle_and_waiting_for_io() {
+        let text = "cpu  3 0 3 99 1 0 0 0 0 0\ncpu0 10 1 20 900 50 2 3 4 5 0\ncpu11 1 0 0 9 0 0 0 0 0 0\nintr 5\n";
+        assert_eq!(parse_stat(text), HashMap::from([(0, 40 * TICK_NS), (11, TICK_NS)]));
+        assert!(parse_stat("cpu0 1 2\ncpux\n").is_empty());
+    }
+}

@@ -1,0 +1,259 @@
+//! Profile "latency": best-effort work is cut when a PLC or LS cgroup breaks its latency budget, and gets more again
+//! while all keep theirs with room to spare. Down by a factor and at once, up by steps. The allowance at which a breach
+//! came is remembered, so that growth stops below it instead of running into it again and again; it is forgotten
+//! after a while, and after a longer one each time that proves wrong.
+
+use std::collections::BTreeMap;
+
+use super::{Decision, LatencySettings, targets::Why};
+use crate::policy::{
+    budget::Metric,
+    model::{Model, rounded},
+};
+use crate::snapshot::{Cgroup, Class, Snapshot};
+
+/// What is remembered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// The allowance at which the last breach came, in thousandths of a CPU, until it is forgotten.
+    ceiling: Option<u64>,
+    /// Until the allowance may grow, s.
+    hold_s: f64,
+    /// Until the ceiling is forgotten, s.
+    forget_s: f64,
+    /// What `forget_s` started from.
+    forget_from_s: f64,
+    /// Since the last breach, s.
+    since_breach_s: f64,
+    /// Whether there was a cut since the last Snapshot: its interval is then not yet one under the new allowance.
+    cut: bool,
+    /// Who is judged, by cgroup id: for what happens before the next Snapshot.
+    watched: BTreeMap<u64, Vec<Watched>>,
+}
+
+/// One limit of a cgroup.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    limit_ns: u64,
+    /// So many wake-ups may yet be later than that until the next Snapshot without breaking the budget, judged by how
+    /// many there were in the last interval.
+    spare: u64,
+}
+
+/// How best-effort work stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// CPU that it uses, in thousandths, where it was read.
+    pub used: Option<u64>,
+    /// The least that it is left.
+    pub floor: u64,
+    /// What it may use now; None for all.
+    pub budget: Option<u64>,
+}
+
+impl Load {
+    /// What it takes part of the node with: its allowance, or what it uses where that is less.
+    fn level(&self, capacity: u64) -> u64 {
+        let budget = self.budget.unwrap_or(capacity).min(capacity);
+        // Next to no use says nothing of what it did when the wake-up was late.
+        self.used.filter(|used| *used > self.floor).map_or(budget, |used| used.min(budget))
+    }
+}
+
+/// A late wake-up between two Snapshots.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::policy) struct Late {
+    pub id: u64,
+    pub latency_ns: u64,
+    pub by: u64,
+}
+
+/// A latency against its limit.
+struct Judged {
+    name: String,
+    value_ns: u64,
+    limit_ns: u64,
+}
+
+impl Judged {
+    fn ratio(&self) -> f64 {
+        self.value_ns as f64 / self.limit_ns as f64
+    }
+
+    fn evidence(&self) -> [(String, f64); 2] {
+        [(format!("{}_ns", self.name), self.value_ns as f64), (format!("{}.limit_ns", self.name), self.limit_ns as f64)]
+    }
+}
+
+/// The limits of a cgroup: its budgets, else its class's default. Those of best-effort work are not judged.
+fn limits(cgroup: &Cgroup, settings: &LatencySettings) -> Vec<(String, Metric, u64)> {
+    let default = match cgroup.class {
+        Class::Be => return Vec::new(),
+        Class::Plc => (&settings.plc_metric, settings.plc_limit_us),
+        Class::Lse | Class::Lsr | Class::Ls => (&settings.ls_metric, settings.ls_limit_us),
+        Class::System => (&settings.ls_metric, 0),
+    };
+    let own = cgroup.budgets.iter().map(|budget| (&budget.metric, budget.limit_ns));
+    let default = (default.0, default.1.saturating_mul(1000));
+    let all: Vec<(&String, u64)> = if cgroup.budgets.is_empty() { vec![default] } else { own.collect() };
+    all.into_iter()
+        .filter(|(_, limit_ns)| *limit_ns > 0)
+        .filter_map(|(text, limit_ns)| Some((text.clone(), text.parse().ok()?, limit_ns)))
+        .collect()
+}
+
+/// Takes note of who is judged until the next Snapshot.
+pub(super) fn watch(snapshot: &Snapshot, settings: &LatencySettings, state: &mut State) {
+    let watched = |cgroup: &Cgroup| {
+        let limits = limits(cgroup, settings);
+        limits.into_iter().map(|(_, metric, limit_ns)| Watched { limit_ns, spare: metric.spare(cgroup) }).collect()
+    };
+    state.watched = snapshot
+        .cgroups
+        .iter()
+        .filter(|cgroup| cgroup.id != 0)
+        .map(|cgroup| (cgroup.id, watched(cgroup)))
+        .filter(|(_, watched): &(u64, Vec<Watched>)| !watched.is_empty())
+        .collect();
+}
+
+pub(super) fn decide(
+    snapshot: &Snapshot,
+    model: &Model,
+    load: Load,
+    settings: &LatencySettings,
+    state: &mut State,
+    notes: &mut Vec<String>,
+) -> Decision {
+    watch(snapshot, settings, state);
+    state.pass(model.seconds);
+    let cut = std::mem::take(&mut state.cut);
+    if state.watched.is_empty() {
+        notes.push("suppress: no cgroup has a latency budget".into());
+    } else if !snapshot.sees("wakeup") && !snapshot.sees("timer") {
+        return Decision::Keep("neither wake-ups nor timers were seen".into());
+    }
+    let judged = snapshot.cgroups.iter().filter(|cgroup| cgroup.id != 0).flat_map(|cgroup| {
+        limits(cgroup, settings).into_iter().filter_map(|(text, metric, limit_ns)| {
+            let name = format!("cgroups[{}].{text}", cgroup.path);
+            Some(Judged { name, value_ns: metric.value_ns(cgroup)?, limit_ns })
+        })
+    });
+    let Some(worst) = judged.max_by(|a, b| a.ratio().total_cmp(&b.ratio())) else {
+        return state.grow(model, load, settings, None);
+    };
+    if worst.ratio() <= 1.0 {
+        let calm = worst.ratio() * 100.0 < settings.calm_percent as f64;
+        return if calm { state.grow(model, load, settings, Some(&worst)) } else { Decision::Stay };
+    }
+    if load.budget.is_some_and(|budget| budget <= load.floor) {
+        state.breach(load.floor, settings);
+        notes.push(format!(
+            "suppress: {} is {} ns, over its {} ns, although best-effort work is at its floor: something else makes it late",
+            worst.name, worst.value_ns, worst.limit_ns
+        ));
+        return Decision::Stay;
+    }
+    if load.used.is_some_and(|used| used <= load.floor) {
+        notes.push(format!(
+            "suppress: {} is {} ns, over its {} ns, but best-effort work used no CPU to speak of",
+            worst.name, worst.value_ns, worst.limit_ns
+        ));
+        return Decision::Stay;
+    }
+    if cut || model.seconds <= 0.0 {
+        return Decision::Stay;
+    }
+    let level = load.level(model.capacity_milli());
+    let milli = state.breach(level, settings);
+    let reason = format!(
+        "{} is {} ns, over its {} ns: best-effort work goes from {level} to {milli} mCPU",
+        worst.name, worst.value_ns, worst.limit_ns
+    );
+    Decision::Allow { milli: Some(milli), why: Why { reason, evidence: worst.evidence().into() } }
+}
+
+/// What best-effort work may use after a late wake-up; None where the wake-up breaks no budget or was answered already.
+pub(super) fn react(
+    model: &Model,
+    late: Late,
+    load: Load,
+    settings: &LatencySettings,
+    state: &mut State,
+) -> Option<(u64, Why)> {
+    let mut broken = None;
+    for watched in state.watched.get_mut(&late.id)? {
+        if late.latency_ns > watched.limit_ns {
+            match watched.spare.checked_sub(1) {
+                Some(left) => watched.spare = left,
+                None => broken = Some(watched.limit_ns),
+            }
+        }
+    }
+    let limit_ns = broken?;
+    if state.cut || load.budget.is_some_and(|budget| budget <= load.floor) {
+        return None;
+    }
+    state.cut = true;
+    let level = load.level(model.capacity_milli());
+    let milli = state.breach(level, settings).max(load.floor);
+    let path = |id: u64| model.by_id(id).map_or_else(|| format!("cgroup {id}"), |node| node.path.clone());
+    let (victim, by) = (path(late.id), path(late.by));
+    let reason = format!(
+        "A wake-up in {victim} was {} ns late, over its {limit_ns} ns, after {by} had the CPU: best-effort work goes from {level} to {milli} mCPU",
+        late.latency_ns
+    );
+    let evidence = [
+        (format!("breaches[{victim}].latency_ns"), late.latency_ns as f64),
+        (format!("cgroups[{victim}].limit_ns"), limit_ns as f64),
+    ];
+    Some((milli, Why { reason, evidence: evidence.into() }))
+}
+
+impl State {
+    fn pass(&mut self, seconds: f64) {
+        self.hold_s = (self.hold_s - seconds).max(0.0);
+        self.since_breach_s += seconds;
+        if self.ceiling.is_some() {
+            self.forget_s -= seconds;
+            if self.forget_s <= 0.0 {
+                self.ceiling = None;
+            }
+        }
+    }
+
+    /// A breach at this level: what is allowed now.
+    fn breach(&mut self, level: u64, settings: &LatencySettings) -> u64 {
+        if self.ceiling.is_none() {
+            // Climbing back takes a while too, so "soon" is a few times what it was remembered for.
+            let soon = self.forget_from_s > 0.0 && self.since_breach_s < 3.0 * self.forget_from_s;
+            self.forget_from_s =
+                if soon { (2.0 * self.forget_from_s).min(settings.forget_max_s) } else { settings.forget_s };
+        }
+        self.ceiling = Some(level);
+        self.forget_s = self.forget_from_s;
+        self.since_breach_s = 0.0;
+        self.hold_s = settings.hold_s;
+        level * settings.cut_percent / 100
+    }
+
+    fn grow(&self, model: &Model, load: Load, settings: &LatencySettings, worst: Option<&Judged>) -> Decision {
+        let Some(budget) = load.budget else { return Decision::Stay };
+        let capacity = model.capacity_milli();
+        let step = rounded((capacity * settings.rise_percent) as f64 / 100.0 * model.second());
+        let most = self.ceiling.map_or(capacity, |ceiling| ceiling * settings.settle_percent / 100);
+        let next = (budget + step).min(most);
+        if self.hold_s > 0.0 || next <= budget {
+            return Decision::Stay;
+        }
+        let evidence = worst.map(|worst| worst.evidence().into()).unwrap_or_default();
+        let reason = match worst {
+            Some(worst) => format!(
+                "{} is {} ns, well within its {} ns: best-effort work goes from {budget} to {next} mCPU",
+                worst.name, worst.value_ns, worst.limit_ns
+            ),
+            None => format!("No wake-up with a budget was seen: best-effort work goes from {budget} to {next} mCPU"),
+        };
+        Decision::Allow { milli: Some(next), why: Why { reason, evidence } }
+    }
+}

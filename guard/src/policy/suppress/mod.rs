@@ -1,0 +1,188 @@
+//! Shrinks best-effort work. A profile decides what best-effort work as a whole may use; this file bounds that (never
+//! below the floor, never up by more than a step) and turns it into a quota or a set of CPUs for the topmost cgroups
+//! that are best-effort through and through.
+
+mod cpuset_form;
+mod latency;
+mod pressure;
+mod settings;
+mod targets;
+mod threshold;
+
+pub use settings::{Form, LatencySettings, PressureSettings, Profile, Settings, ThresholdSettings};
+
+use super::{
+    Want, cpuset,
+    model::{Model, Node, rounded},
+};
+use crate::snapshot::Snapshot;
+use targets::{Shared, Why, floor_milli, quotas, remember_sharing, used_milli};
+
+/// What is remembered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// The profile that decided last.
+    profile: Profile,
+    /// What best-effort work may use, in thousandths of a CPU; None for all.
+    budget: Option<u64>,
+    /// Why it is what it is.
+    why: Why,
+    shared: Shared,
+    latency: latency::State,
+    pressure: pressure::State,
+}
+
+/// What a profile says.
+#[derive(Clone, Debug)]
+enum Decision {
+    /// Best-effort work may use this much, in thousandths of a CPU; None for all. Not yet bounded.
+    Allow { milli: Option<u64>, why: Why },
+    /// What it may use already.
+    Stay,
+    /// Nothing can be said, for this reason: what holds stays.
+    Keep(String),
+}
+
+/// What best-effort work is to be held to after an interval.
+pub(super) fn decide(
+    snapshot: &Snapshot,
+    model: &Model,
+    settings: &Settings,
+    owned: &cpuset::Owned,
+    state: &mut State,
+    notes: &mut Vec<String>,
+) -> Vec<Want> {
+    remember_sharing(&mut state.shared, snapshot, model, settings);
+    if state.profile != settings.profile {
+        *state = State { profile: settings.profile, shared: std::mem::take(&mut state.shared), ..State::default() };
+    }
+    if settings.profile == Profile::Off {
+        notes.push("suppress: profile is off".into());
+        return Vec::new();
+    }
+    notes.extend(state.shared.values().map(targets::Sharing::note));
+    let targets = targets::targets(model, &state.shared);
+    if targets.is_empty() {
+        notes.push("suppress: no best-effort cgroup that may be shrunk".into());
+        state.budget = None;
+        if settings.profile == Profile::Latency {
+            latency::watch(snapshot, &settings.latency, &mut state.latency);
+        }
+        return Vec::new();
+    }
+    let floor = floor_milli(model, settings);
+    let decision = match settings.profile {
+        Profile::Off => Decision::Stay,
+        Profile::Latency => {
+            let load = latency::Load { used: used_milli(&targets), floor, budget: state.budget };
+            latency::decide(snapshot, model, load, &settings.latency, &mut state.latency, notes)
+        }
+        Profile::Pressure => pressure::decide(snapshot, model, &targets, settings, &mut state.pressure),
+        Profile::Threshold => threshold::decide(model, &targets, settings, state.budget, floor),
+    };
+    match decision {
+        Decision::Allow { milli, why } => {
+            state.budget = bounded(milli, state.budget, floor, model, settings);
+            state.why = why;
+        }
+        Decision::Stay => {}
+        Decision::Keep(reason) => notes.push(format!("suppress: {reason}; best-effort work stays as it is")),
+    }
+    enforce(model, &targets, settings, owned, state, notes)
+}
+
+/// What follows at once from a late wake-up: the profile "latency" cuts, at most once between two Snapshots.
+pub(super) fn late(
+    model: &Model,
+    late: latency::Late,
+    settings: &Settings,
+    owned: &cpuset::Owned,
+    state: &mut State,
+) -> Vec<Want> {
+    if settings.profile != Profile::Latency || state.profile != Profile::Latency {
+        return Vec::new();
+    }
+    let targets = targets::targets(model, &state.shared);
+    if targets.is_empty() {
+        return Vec::new();
+    }
+    let floor = floor_milli(model, settings);
+    let load = latency::Load { used: used_milli(&targets), floor, budget: state.budget };
+    let Some((milli, why)) = latency::react(model, late, load, &settings.latency, &mut state.latency) else {
+        return Vec::new();
+    };
+    state.budget = bounded(Some(milli), state.budget, floor, model, settings);
+    state.why = why;
+    enforce(model, &targets, settings, owned, state, &mut Vec::new())
+}
+
+pub(super) use latency::Late;
+
+/// Never below the floor; up by no more than a step; None once it is the whole node.
+fn bounded(wanted: Option<u64>, current: Option<u64>, floor: u64, model: &Model, settings: &Settings) -> Option<u64> {
+    let capacity = model.capacity_milli();
+    let step = rounded((capacity * settings.max_rise_percent) as f64 / 100.0 * model.second());
+    let most = current.map_or(u64::MAX, |current| current.saturating_add(step));
+    let budget = wanted.unwrap_or(capacity).min(most).max(floor);
+    (budget < capacity).then_some(budget)
+}
+
+fn enforce(
+    model: &Model,
+    targets: &[&Node],
+    settings: &Settings,
+    owned: &cpuset::Owned,
+    state: &State,
+    notes: &mut Vec<String>,
+) -> Vec<Want> {
+    let Some(budget) = state.budget else { return Vec::new() };
+    if settings.form == Form::Cpuset {
+        match cpuset_form::wants(model, targets, budget, owned, &state.why) {
+            Ok(wants) => return wants,
+            Err(reason) => notes.push(format!("suppress: {reason}; best-effort work gets a quota instead")),
+        }
+    }
+    let unread = targets.iter().filter(|node| node.quota.is_none());
+    notes.extend(unread.map(|node| format!("suppress: the quota of {} was not read", node.path)));
+    quotas(targets, budget, settings, &state.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(cpus: u32, seconds: f64) -> Model {
+        Model { seconds, online: (0..cpus).collect(), ..Model::default() }
+    }
+
+    #[test]
+    fn an_allowance_grows_by_a_tenth_of_the_node_and_shrinks_at_once() {
+        let settings = Settings::default();
+        // 16 CPUs, floor 20 mCPU: Koordinator's 2,000 us; its step is 160,000 us, here 1600 mCPU.
+        for (wanted, current, budget) in [
+            (Some(10_000), None, Some(10_000)),
+            (Some(10_000), Some(5000), Some(6600)),
+            (Some(6600), Some(5000), Some(6600)),
+            (Some(6601), Some(5000), Some(6600)),
+            (Some(100), Some(5000), Some(100)),
+            (Some(0), Some(5000), Some(20)),
+            (Some(0), None, Some(20)),
+            (None, Some(5000), Some(6600)),
+            (None, Some(14_400), None),
+            (None, None, None),
+            (Some(16_000), None, None),
+            (Some(15_999), None, Some(15_999)),
+        ] {
+            assert_eq!(bounded(wanted, current, 20, &model(16, 1.0), &settings), budget, "{wanted:?} {current:?}");
+        }
+    }
+
+    #[test]
+    fn the_step_is_that_of_the_time_that_passed_but_of_a_second_at_most() {
+        let settings = Settings::default();
+        for (seconds, budget) in [(0.0, 5000), (0.1, 5160), (0.5, 5800), (0.9999, 6600), (1.0, 6600), (7.0, 6600)] {
+            let bounded = bounded(None, Some(5000), 20, &model(16, seconds), &settings);
+            assert_eq!(bounded, Some(budget), "{seconds} s");
+        }
+    }
+}
