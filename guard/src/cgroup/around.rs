@@ -27,7 +27,8 @@ impl Surroundings for Around<'_> {
             _ => Some(self.hierarchy.dir(path)),
         };
         let entries = dir.and_then(Result::ok).and_then(|dir| fs::read_dir(dir).ok());
-        let dirs = entries.into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let dirs =
+            entries.into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         dirs.map(|entry| join(path, &entry.file_name().to_string_lossy())).collect()
     }
 

@@ -147,9 +147,11 @@ impl Executor {
                 continue;
             }
             let jobs = open_jobs(&self.hierarchy, path, *id, *knob, 0).unwrap_or_default();
-            new.extend(jobs.iter().filter(|job| !self.journal.book().contains_key(&job.key)).map(|job| {
-                (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() })
-            }));
+            new.extend(
+                jobs.iter()
+                    .filter(|job| !self.journal.book().contains_key(&job.key))
+                    .map(|job| (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() })),
+            );
         }
         if new.is_empty() { Ok(()) } else { self.journal.hold(new, true) }
     }
@@ -189,8 +191,12 @@ impl Executor {
     /// Looks whether what guard holds is still there; and forgets what concerns cgroups that have gone. One outcome per
     /// knob that is no longer as guard set it.
     pub fn check_drift(&mut self) -> Vec<Outcome> {
-        let drifted: Vec<Change> =
-            self.held.iter().filter(|(place, held)| !self.is_intact(**place, held)).map(|(place, held)| held.again(*place)).collect();
+        let drifted: Vec<Change> = self
+            .held
+            .iter()
+            .filter(|(place, held)| !self.is_intact(**place, held))
+            .map(|(place, held)| held.again(*place))
+            .collect();
         let outcomes = self.apply(&drifted);
         self.forget();
         outcomes
@@ -263,7 +269,9 @@ impl Executor {
         let mut foreign = None;
         for job in jobs.iter_mut() {
             let file = job.key.file;
-            let Some(entry) = self.journal.book().get(&job.key).filter(|_| held.keys.contains(&job.key)) else { continue };
+            let Some(entry) = self.journal.book().get(&job.key).filter(|_| held.keys.contains(&job.key)) else {
+                continue;
+            };
             if entry.is_ours(file, &job.now) {
                 job.to = file.parse(&entry.original).ok();
             } else if !file.same(&job.now, &entry.original) {
@@ -278,7 +286,13 @@ impl Executor {
         }
         planned.setting = jobs.split_first().and_then(|(first, rest)| {
             let period = rest.iter().find(|job| job.key.file == File::CfsPeriod).map(goal_value).transpose().ok()?;
-            value::setting(place.1, goal_value(first).ok()?, period.as_ref(), self.hierarchy.version(), self.options.weight)
+            value::setting(
+                place.1,
+                goal_value(first).ok()?,
+                period.as_ref(),
+                self.hierarchy.version(),
+                self.options.weight,
+            )
         });
         Ok(())
     }
@@ -291,9 +305,10 @@ impl Executor {
 
     /// Whether a file holds what guard wrote, or guard wrote nothing to it.
     fn is_as_left(&self, job: &Job) -> bool {
-        self.journal.book().get(&job.key).is_none_or(|entry| {
-            entry.ours.is_empty() || entry.is_ours(job.key.file, &job.now)
-        })
+        self.journal
+            .book()
+            .get(&job.key)
+            .is_none_or(|entry| entry.ours.is_empty() || entry.is_ours(job.key.file, &job.now))
     }
 
     /// Somebody else has changed a held knob: give way, or, for a lift that was not asserted too often, take the other's
@@ -304,12 +319,12 @@ impl Executor {
         let found = format!("{} was set to \"{}\" by somebody else", first.key.file, first.now);
         let lifts = held.lift && matches!(planned.change.what, Lift(_));
         if lifts && held.reassert.take(self.options.reassert, Instant::now()) {
-            let entries = drifted.iter().map(|job| {
-                (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() })
-            });
+            let entries =
+                drifted.iter().map(|job| (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() }));
             return self.journal.hold(entries.collect(), true).map_err(|error| WriteResult::from(&unjournaled(&error)));
         }
-        let why = if lifts { format!("{found}, again and again; guard gives way") } else { format!("{found}; it stays") };
+        let why =
+            if lifts { format!("{found}, again and again; guard gives way") } else { format!("{found}; it stays") };
         self.give_way(place, &planned.change, why.clone());
         Err(WriteResult::Foreign(why))
     }
@@ -319,9 +334,8 @@ impl Executor {
         let (hierarchy, formula) = (&self.hierarchy, self.options.weight);
         loop {
             let alive = || batch.iter().filter(|each| each.result.is_none());
-            let settings = alive().filter_map(|each| {
-                Some(((each.change.path.clone(), each.change.what.knob()), each.setting.clone()?))
-            });
+            let settings = alive()
+                .filter_map(|each| Some(((each.change.path.clone(), each.change.what.knob()), each.setting.clone()?)));
             let around = Around { hierarchy, formula, batch: settings.collect() };
             let broken: Vec<Option<String>> = batch
                 .iter()
@@ -499,7 +513,10 @@ impl Executor {
         let hierarchy = &self.hierarchy;
         self.rests.retain(|(id, _), rest| hierarchy.id(&rest.path).is_ok_and(|found| found == *id));
         let held: BTreeSet<&Key> = self.held.values().flat_map(|held| &held.keys).collect();
-        let gone = |key: &&Key| !held.contains(key) && matches!(Job::open(hierarchy, &key.path, key.file, Some(key.id), 0), Err(Trouble::Gone));
+        let gone = |key: &&Key| {
+            !held.contains(key)
+                && matches!(Job::open(hierarchy, &key.path, key.file, Some(key.id), 0), Err(Trouble::Gone))
+        };
         let gone: Vec<Key> = self.journal.book().keys().filter(gone).cloned().collect();
         self.drop_files(&gone, "gone");
     }
@@ -531,7 +548,9 @@ impl Planned {
     /// Whether it takes a limit away, which every rule allows: spares the fast path a look around.
     fn only_lifts(&self) -> bool {
         let wanted = self.setting.as_ref().and_then(bandwidth);
-        wanted.is_some_and(|of| of.quota_us.is_none() && (limits::MIN_PERIOD_US..=limits::MAX_PERIOD_US).contains(&of.period_us))
+        wanted.is_some_and(|of| {
+            of.quota_us.is_none() && (limits::MIN_PERIOD_US..=limits::MAX_PERIOD_US).contains(&of.period_us)
+        })
     }
 
     fn outcome(self) -> Outcome {

@@ -30,12 +30,7 @@ pub(super) trait Surroundings {
 ///
 /// # Errors
 /// The rule that it breaks.
-pub(super) fn check(
-    setting: &Setting,
-    path: &str,
-    version: Version,
-    around: &impl Surroundings,
-) -> Result<(), String> {
+pub(super) fn check(setting: &Setting, path: &str, version: Version, around: &impl Surroundings) -> Result<(), String> {
     match setting {
         Setting::Quota(bandwidth) => quota(*bandwidth, path, version, around),
         Setting::Burst(us) => burst(*us, path, around),
@@ -84,7 +79,9 @@ fn quota(wanted: Bandwidth, path: &str, version: Version, around: &impl Surround
     while let Some(child) = todo.pop() {
         match limit_of(&child) {
             Some(limit) if limit.quota_us.is_some() => {
-                rule(wanted.covers(limit), || format!("on v1 a child's quota lies within its own: {child} has {limit}"))?;
+                rule(wanted.covers(limit), || {
+                    format!("on v1 a child's quota lies within its own: {child} has {limit}")
+                })?;
             }
             _ => todo.extend(around.children(&child, Knob::Quota)),
         }
@@ -144,9 +141,8 @@ fn rt_runtime(us: i64, path: &str, version: Version, around: &impl Surroundings)
         Some(Setting::RtRuntime(us)) => share(path, us),
         _ => None,
     };
-    let sum_below = |path: &str| -> u64 {
-        around.children(path, Knob::RtRuntime).iter().filter_map(|child| share_of(child)).sum()
-    };
+    let sum_below =
+        |path: &str| -> u64 { around.children(path, Knob::RtRuntime).iter().filter_map(|child| share_of(child)).sum() };
     let own = share(path, us).unwrap_or(0);
     rule(own <= 1_000_000, || format!("a run time of {us} us is longer than its period"))?;
     rule(sum_below(path) <= own, || "the run times of its children are more than that".to_owned())?;
@@ -179,8 +175,14 @@ mod tests {
         }
 
         fn children(&self, path: &str, knob: Knob) -> Vec<String> {
-            let of = |each: &str| each.rsplit_once('/').map(|(parent, _)| if parent.is_empty() { "/" } else { parent }.to_owned());
-            self.0.keys().filter(|(each, of_knob)| *of_knob == knob && of(each).as_deref() == Some(path) && each != "/").map(|(each, _)| each.clone()).collect()
+            let of = |each: &str| {
+                each.rsplit_once('/').map(|(parent, _)| if parent.is_empty() { "/" } else { parent }.to_owned())
+            };
+            self.0
+                .keys()
+                .filter(|(each, of_knob)| *of_knob == knob && of(each).as_deref() == Some(path) && each != "/")
+                .map(|(each, _)| each.clone())
+                .collect()
         }
 
         fn rt_period_us(&self, _: &str) -> Option<u64> {
@@ -201,12 +203,19 @@ mod tests {
         use Version::{V1, V2};
         let period = |period_us| Setting::Quota(Bandwidth { quota_us: None, period_us });
         let family = || {
-            Node::default().with("/a", limit(50_000)).with("/a/b", Setting::Quota(Bandwidth::UNLIMITED)).with("/a/b/c", limit(20_000))
+            Node::default()
+                .with("/a", limit(50_000))
+                .with("/a/b", Setting::Quota(Bandwidth::UNLIMITED))
+                .with("/a/b/c", limit(20_000))
         };
         let sets = || Node::default().with("/a", cpus("0-3")).with("/a/b", cpus("0-1")).with("/a/b/c", cpus("1"));
         let rt = || {
             let share = Setting::RtRuntime;
-            Node::default().with("/", share(950_000)).with("/a", share(100_000)).with("/a/b", share(60_000)).with("/a/c", share(40_000))
+            Node::default()
+                .with("/", share(950_000))
+                .with("/a", share(100_000))
+                .with("/a/b", share(60_000))
+                .with("/a/c", share(40_000))
         };
         let own = |setting: &Setting, node: Node, path: &str| node.with(path, setting.clone());
         for (setting, path, version, node, says) in [
@@ -240,7 +249,13 @@ mod tests {
             (cpus(""), "/a/b/c", V1, sets(), Some("of its own")),
             (cpus(""), "/a/b/c", V2, sets(), None),
             (cpus("7"), "/a/b/c", V2, sets(), None),
-            (cpus(""), "/p", V2, Node::default().with("/p", Setting::Partition(crate::snapshot::Partition::Root)), Some("of its own")),
+            (
+                cpus(""),
+                "/p",
+                V2,
+                Node::default().with("/p", Setting::Partition(crate::snapshot::Partition::Root)),
+                Some("of its own"),
+            ),
             (Setting::Partition(crate::snapshot::Partition::Root), "/a", V2, sets(), None),
             (Setting::Partition(crate::snapshot::Partition::Root), "/x", V2, sets(), Some("of its own")),
             (Setting::Partition(crate::snapshot::Partition::Member), "/x", V2, sets(), None),

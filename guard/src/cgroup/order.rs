@@ -96,7 +96,8 @@ fn depth(path: &str) -> usize {
 
 /// Moves of the given files that change something and that `which` picks, in one write each.
 fn plain(group: &Group<'_>, files: &[File], which: impl Fn(&Move) -> bool) -> Vec<Step> {
-    let picked = files.iter().filter_map(|file| group.get(file)).filter(|(_, each)| each.from != each.to && which(each));
+    let picked =
+        files.iter().filter_map(|file| group.get(file)).filter(|(_, each)| each.from != each.to && which(each));
     picked.map(|(of, each)| Step { of: *of, value: each.to.clone() }).collect()
 }
 
@@ -335,7 +336,9 @@ mod tests {
     }
 
     fn told(moves: &[Move], version: Version) -> Vec<String> {
-        let say = |step: Step| format!("{}/{}={}", moves[step.of].path, moves[step.of].file, moves[step.of].file.text(&step.value));
+        let say = |step: Step| {
+            format!("{}/{}={}", moves[step.of].path, moves[step.of].file, moves[step.of].file.text(&step.value))
+        };
         steps(moves, version).into_iter().map(say).collect()
     }
 

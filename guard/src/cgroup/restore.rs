@@ -116,9 +116,8 @@ pub(super) fn put_back(hierarchy: &Hierarchy, journal: &mut Journal) -> Vec<Rest
     for round in 1..=ROUNDS {
         let before = left.len();
         let results = one_round(hierarchy, journal, &left);
-        let (again, settled): (Vec<_>, Vec<_>) = results
-            .into_iter()
-            .partition(|each| matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_)));
+        let (again, settled): (Vec<_>, Vec<_>) =
+            results.into_iter().partition(|each| matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_)));
         let busy = again.iter().any(|each| matches!(each.result, WriteResult::Busy(_)));
         done.extend(settled);
         left.retain(|(key, _)| again.iter().any(|each| is_of(each, key)));

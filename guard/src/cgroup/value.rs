@@ -371,7 +371,8 @@ mod tests {
             (&Setting::RtRuntime(-1), Version::V2, &[]),
         ] {
             let values = values(setting, version, WeightFormula::Quadratic);
-            let found: Vec<(&str, String)> = values.iter().map(|(file, value)| (file.name(), file.text(value))).collect();
+            let found: Vec<(&str, String)> =
+                values.iter().map(|(file, value)| (file.name(), file.text(value))).collect();
             let found: Vec<(&str, &str)> = found.iter().map(|(name, text)| (*name, text.as_str())).collect();
             assert_eq!(found, texts, "{setting:?} {version:?}");
         }

@@ -27,7 +27,10 @@ pub(super) struct Job {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     /// Somebody else wrote this meanwhile.
-    Foreign { file: File, found: String },
+    Foreign {
+        file: File,
+        found: String,
+    },
     Trouble(Trouble),
 }
 
@@ -60,7 +63,8 @@ impl Job {
 
     fn to_move(&self) -> Result<Move, Trouble> {
         let file = self.key.file;
-        let from = file.parse(&self.now).map_err(|error| Trouble::Other(format!("cannot understand {file}: {error}")))?;
+        let from =
+            file.parse(&self.now).map_err(|error| Trouble::Other(format!("cannot understand {file}: {error}")))?;
         let to = self.to.clone().unwrap_or_else(|| from.clone());
         Ok(Move { path: self.key.path.clone(), file, from, to })
     }

@@ -132,8 +132,7 @@ impl Config {
         let document = Document::new(text, path)?;
         let file: File = toml::from_str(text).map_err(|error| document.mistake_of(&error))?;
         let File { node, workload, suppress, burst, protect, cpuset } = file;
-        let config =
-            Self { node, workloads: workload, policy: policy::Settings { suppress, burst, protect, cpuset } };
+        let config = Self { node, workloads: workload, policy: policy::Settings { suppress, burst, protect, cpuset } };
         check::check(&config).map_err(|problem| document.mistake_at(&problem.key, problem.text))?;
         Ok(config)
     }

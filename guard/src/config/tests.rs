@@ -202,8 +202,10 @@ fn the_sample_shows_every_key_that_there_is() {
         for field in message.split('`').skip(3).step_by(2) {
             let shown = sample.lines().any(|line| {
                 let line = line.trim_start();
-                line.starts_with(&format!("{field} =")) || line.contains(&format!("{field}."))
-                    || line.contains(&format!(".{field} =")) || line.contains(&format!("{{ {field} ="))
+                line.starts_with(&format!("{field} ="))
+                    || line.contains(&format!("{field}."))
+                    || line.contains(&format!(".{field} ="))
+                    || line.contains(&format!("{{ {field} ="))
                     || line.contains(&format!(", {field} ="))
             });
             assert!(shown, "deploy/guard.toml does not show {section}.{field}");

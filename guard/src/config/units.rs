@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn times_are_written_in_the_largest_unit_without_a_fraction() {
-        for (text, written) in [("100us", "100us"), ("1.5ms", "1500us"), ("90s", "90s"), ("1m", "60s"), ("1ns", "1ns")] {
+        for (text, written) in [("100us", "100us"), ("1.5ms", "1500us"), ("90s", "90s"), ("1m", "60s"), ("1ns", "1ns")]
+        {
             assert_eq!(text.parse::<Time>().unwrap().to_string(), written, "{text}");
         }
     }

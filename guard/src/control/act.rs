@@ -25,14 +25,7 @@ pub(super) struct Actor {
 
 impl Actor {
     pub(super) fn new(settings: Settings, hands: Option<Hands>) -> Self {
-        Self {
-            settings,
-            state: State::default(),
-            hands,
-            planned: BTreeMap::new(),
-            notes: Vec::new(),
-            hands_off: None,
-        }
+        Self { settings, state: State::default(), hands, planned: BTreeMap::new(), notes: Vec::new(), hands_off: None }
     }
 
     /// Takes other settings; they count from the next decision on.
@@ -108,9 +101,8 @@ impl Actor {
     fn tell(&mut self, snapshot: &Snapshot, wants: Vec<Want>) -> Vec<Action> {
         let wants: BTreeMap<Key, Want> = wants.into_iter().map(|w| ((w.id, w.setting.knob()), w)).collect();
         let before = std::mem::replace(&mut self.planned, wants);
-        let fresh = self.planned.iter().filter(|(key, want)| {
-            before.get(*key).is_none_or(|told| told.setting != want.setting)
-        });
+        let fresh =
+            self.planned.iter().filter(|(key, want)| before.get(*key).is_none_or(|told| told.setting != want.setting));
         let fresh = fresh.map(|(_, want)| planned(snapshot, want));
         let dropped = before.iter().filter(|(key, _)| !self.planned.contains_key(*key));
         fresh.chain(dropped.map(|(_, want)| taken_back(want))).collect()

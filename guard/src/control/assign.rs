@@ -130,8 +130,7 @@ fn resolve<'a, 'c>(
     let mut by_path: HashMap<&str, usize> = HashMap::new();
     let mut by_id = HashMap::new();
     for place in places {
-        let candidate =
-            Candidate { path: place.path, container: place.container, comms: comms(place.id, place.path) };
+        let candidate = Candidate { path: place.path, container: place.container, comms: comms(place.id, place.path) };
         let parent = parent(place.path).and_then(|path| by_path.get(path)).copied();
         let Some(number) = workloads.find(candidate).or(parent) else { continue };
         by_path.insert(place.path, number);
@@ -210,8 +209,17 @@ mod tests {
         let places = paths.iter().zip(1..).map(|(path, id)| Place { id, path, container: None });
         let found = resolve(&all, places, |_, _| &[]);
         let of = |id: u64| found.get(&id).map(|a| (a.number, a.inherited));
-        let want =
-            [None, Some((0, false)), Some((0, true)), Some((0, true)), Some((1, false)), Some((1, true)), None, Some((2, false)), Some((2, true))];
+        let want = [
+            None,
+            Some((0, false)),
+            Some((0, true)),
+            Some((0, true)),
+            Some((1, false)),
+            Some((1, true)),
+            None,
+            Some((2, false)),
+            Some((2, true)),
+        ];
         for (id, want) in (1..).zip(want) {
             assert_eq!(of(id), want, "{}", paths[id as usize - 1]);
         }

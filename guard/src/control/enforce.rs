@@ -32,7 +32,9 @@ pub fn put_back(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, 
     if !dry_run && whole.failures().next().is_some() {
         // What one lane's journal could not put back may only have waited for the other's.
         let again = restore(root, &protect, false)?;
-        whole.files.retain(|file| !again.files.iter().any(|a| (&a.path, a.id, a.file) == (&file.path, file.id, file.file)));
+        whole
+            .files
+            .retain(|file| !again.files.iter().any(|a| (&a.path, a.id, a.file) == (&file.path, file.id, file.file)));
         add(&mut whole, again);
     }
     Ok(whole)

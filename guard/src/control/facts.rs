@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use super::assign::{self, Assignments};
 use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, parse_pressure};
 use crate::inventory::{self, CgroupInfo, Inventory, Topology};
-use crate::snapshot::{
-    Bandwidth, Cgroup, Class, Cpu, CpuList, Knob, Knobs, Node, Pressure, Snapshot,
-};
+use crate::snapshot::{Bandwidth, Cgroup, Class, Cpu, CpuList, Knob, Knobs, Node, Pressure, Snapshot};
 
 /// Most cgroups with facts. On a node with more, PLC cgroups and what contains them come first.
 const CGROUPS_MAX: usize = 4_096;
@@ -127,7 +125,8 @@ impl Facts {
     fn cpus(&mut self, cpus: &mut Vec<Cpu>) {
         let busy = fs::read_to_string("/proc/stat").map(|text| parse_stat(&text)).unwrap_or_default();
         if let Some((_, Slow { topology, .. })) = &self.slow {
-            for cpu in topology.online.iter().filter(|cpu| cpus.iter().all(|known| known.cpu != *cpu)).collect::<Vec<_>>()
+            for cpu in
+                topology.online.iter().filter(|cpu| cpus.iter().all(|known| known.cpu != *cpu)).collect::<Vec<_>>()
             {
                 cpus.push(Cpu { cpu, ..Cpu::default() });
             }
@@ -341,7 +340,8 @@ mod tests {
 
     #[test]
     fn on_a_crowded_node_plc_cgroups_and_their_ancestors_come_first() {
-        let info = |id: u64, path: &str, class| CgroupInfo { path: path.into(), id, container: None, class, vanished: false };
+        let info =
+            |id: u64, path: &str, class| CgroupInfo { path: path.into(), id, container: None, class, vanished: false };
         let all = [
             info(1, "/", Class::System),
             info(2, "/a", Class::Ls),

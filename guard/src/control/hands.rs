@@ -204,10 +204,7 @@ impl Drop for Hands {
 }
 
 fn is_left(result: &WriteResult) -> bool {
-    matches!(
-        result,
-        WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_) | WriteResult::Limited(_)
-    )
+    matches!(result, WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_) | WriteResult::Limited(_))
 }
 
 fn action(done: Done) -> Action {

@@ -228,9 +228,8 @@ impl<W: Writer> Worker<W> {
 
     /// Waits until there is something, and takes all of it.
     fn wait(&self) -> Post {
-        let idle = |post: &mut Post| {
-            post.wanted.is_none() && post.urgent.is_empty() && post.prepare.is_empty() && !post.end
-        };
+        let idle =
+            |post: &mut Post| post.wanted.is_none() && post.urgent.is_empty() && post.prepare.is_empty() && !post.end;
         let post = self.mailbox.came.wait_while(self.mailbox.open(), idle);
         std::mem::take(&mut *post.unwrap_or_else(PoisonError::into_inner))
     }
@@ -238,9 +237,8 @@ impl<W: Writer> Worker<W> {
     /// From what is held to what is wanted.
     fn changes(&self) -> Vec<Change> {
         let held: BTreeMap<Key, (String, Setting)> = self.held();
-        let set = self.wanted.iter().filter(|(key, want)| {
-            held.get(*key).is_none_or(|(_, setting)| *setting != want.setting)
-        });
+        let set =
+            self.wanted.iter().filter(|(key, want)| held.get(*key).is_none_or(|(_, setting)| *setting != want.setting));
         let set = set.map(|((id, _), want)| Change {
             path: want.path.clone(),
             id: *id,
@@ -250,11 +248,8 @@ impl<W: Writer> Worker<W> {
             },
         });
         let released = held.iter().filter(|(key, _)| !self.wanted.contains_key(*key));
-        let release = released.map(|((id, knob), (path, _))| Change {
-            path: path.clone(),
-            id: *id,
-            what: What::Release(*knob),
-        });
+        let release =
+            released.map(|((id, knob), (path, _))| Change { path: path.clone(), id: *id, what: What::Release(*knob) });
         set.chain(release).collect()
     }
 

@@ -216,7 +216,9 @@ struct Stage {
 enum Events {
     None,
     /// As many as there is room for, at once, again and again.
-    Flood { batches: Arc<Mutex<u32>> },
+    Flood {
+        batches: Arc<Mutex<u32>>,
+    },
 }
 
 impl Source for Stage {

@@ -126,7 +126,10 @@ impl ControlError {
             Self::NoWindow => Blame::Defect,
             Self::Kernel(KernelError::NoThread(_)) => Blame::Usage,
             Self::Kernel(error) if !error.is_node() => Blame::Defect,
-            Self::Kernel(_) | Self::Cgroup(_) | Self::Inventory(_) | Self::Signals(_)
+            Self::Kernel(_)
+            | Self::Cgroup(_)
+            | Self::Inventory(_)
+            | Self::Signals(_)
             | Self::Events(_)
             | Self::Restore(_)
             | Self::Thread(_)

@@ -503,12 +503,7 @@ impl Threads {
     }
 
     /// Reads the sampled threads that are new or were read long ago, and marks those that have ended.
-    fn refresh(
-        &mut self,
-        sampled: &[ThreadSample],
-        selection: &Selection,
-        inventory: &Inventory,
-    ) {
+    fn refresh(&mut self, sampled: &[ThreadSample], selection: &Selection, inventory: &Inventory) {
         let now = Instant::now();
         let mut wanted: HashSet<u32> = selection.tids.iter().copied().collect();
         for thread in sampled {

@@ -24,9 +24,7 @@ impl<E: Send + 'static> Outlet<E> {
     ///
     /// # Errors
     /// When the kernel refuses a thread.
-    pub(super) fn start(
-        mut sink: impl FnMut(&Snapshot) -> Result<(), E> + Send + 'static,
-    ) -> std::io::Result<Self> {
+    pub(super) fn start(mut sink: impl FnMut(&Snapshot) -> Result<(), E> + Send + 'static) -> std::io::Result<Self> {
         let (snapshots, waiting) = sync_channel::<Snapshot>(WAITING_MAX);
         let (end, ended) = channel();
         thread::Builder::new().name("guard-output".to_owned()).spawn(move || {

@@ -35,9 +35,6 @@ mod tests {
         process(20, "koordlet-helper");
         assert_eq!(other_agent(root.path()), None);
         process(30, "koordlet");
-        assert_eq!(
-            other_agent(root.path()).as_deref(),
-            Some("koordlet (pid 30) manages the cgroups of this node")
-        );
+        assert_eq!(other_agent(root.path()).as_deref(), Some("koordlet (pid 30) manages the cgroups of this node"));
     }
 }

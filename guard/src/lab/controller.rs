@@ -31,14 +31,17 @@ impl Controller {
     pub(super) async fn start(stage: &Stage, scene: &Scene, plc: &str, be: Option<&str>) -> Result<Self, LabError> {
         let scratch = scratch()?;
         let config = scratch.path().join("guard.toml");
-        let text = configuration(scene, &stage.pattern(), plc, be)?;
+        let node = format!(
+            "[node]\nstate_dir = {:?}\naudit = {:?}\n\n",
+            scratch.path().join("state"),
+            scratch.path().join("audit.jsonl")
+        );
+        let text = node + &configuration(scene, &stage.pattern(), plc, be)?;
         fs::write(&config, text).map_err(LabError::io("write", &config))?;
         let mut process = Process::start("guard", Signal::TERM, |command| {
             command
                 .args(["run", "--enforce", "--config"])
                 .arg(&config)
-                .arg("--state-dir")
-                .arg(scratch.path().join("state"))
                 .arg("--output")
                 .arg(scratch.path().join(SNAPSHOTS));
         })?;

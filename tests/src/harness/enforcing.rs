@@ -30,6 +30,7 @@ impl Enforcing {
         let scratch = scratch_dir()?;
         let mut command = GuardRun::default().with(&["run", "--enforce"]).command()?;
         command.arg("--state-dir").arg(scratch.path().join("state"));
+        command.arg("--audit").arg(scratch.path().join("audit.jsonl"));
         command.arg("--output").arg(scratch.path().join(SNAPSHOTS));
         if let Some(text) = configuration {
             let path = scratch.path().join("guard.toml");
