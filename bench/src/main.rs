@@ -7,6 +7,7 @@ mod attached;
 mod footprint;
 mod overhead;
 mod reaction;
+mod restore;
 mod sys;
 mod table;
 
@@ -37,6 +38,8 @@ enum Bench {
     Footprint(footprint::Args),
     /// From a throttled PLC to its lifted quota, and from a late PLC to the smaller quota of best-effort work
     Reaction(reaction::Args),
+    /// Whether every cgroup file is as it should be after guard was killed at a random instant and restored
+    Restore(restore::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Overhead(args) => result(overhead::run(args)?)?,
         Bench::Footprint(args) => result(footprint::run(args)?)?,
         Bench::Reaction(args) => result(reaction::run(args)?)?,
+        Bench::Restore(args) => result(restore::run(args)?)?,
     };
     if let Some(path) = &args.json {
         fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")

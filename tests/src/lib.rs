@@ -5,6 +5,8 @@
 pub mod checks;
 pub mod compare;
 pub mod harness;
+pub mod random;
 pub mod scenario;
 mod sys;
+pub mod undo;
 pub mod workload;

@@ -23,6 +23,8 @@ use super::{
 };
 use crate::snapshot::{Knob, Setting};
 
+use What::{Lift, Release, Set};
+
 /// A knob of a cgroup, by the cgroup's id.
 type Place = (u64, Knob);
 
@@ -521,8 +523,6 @@ impl Executor {
         self.drop_files(&gone, "gone");
     }
 }
-
-use What::{Lift, Release, Set};
 
 impl Held {
     /// The change that asserts it again.

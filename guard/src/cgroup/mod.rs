@@ -5,6 +5,8 @@
 mod around;
 mod convert;
 mod executor;
+#[cfg(test)]
+mod executor_tests;
 mod files;
 mod hierarchy;
 mod journal;

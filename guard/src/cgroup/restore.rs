@@ -1,7 +1,7 @@
 //! Putting back what guard changed: for `guard restore`, for a start that finds what an earlier guard left, and for a
 //! clean stop. A file is put back only if it still holds what guard wrote; another value is somebody else's and stays.
 
-use std::{path::Path, thread::sleep, time::Duration};
+use std::{fmt, path::Path, thread::sleep, time::Duration};
 
 use serde::Serialize;
 
@@ -59,6 +59,30 @@ impl Report {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.damaged == 0 && self.failures().next().is_none()
+    }
+}
+
+impl fmt::Display for Report {
+    /// One line per file, and what else there is to say; nothing held is a line too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for file in &self.files {
+            let found = file.found.as_deref().unwrap_or("?");
+            writeln!(f, "{}/{}  {found} -> {}  {}", file.path, file.file, file.original, file.result)?;
+        }
+        if self.files.is_empty() {
+            writeln!(f, "guard holds nothing: nothing to put back")?;
+        }
+        if self.other_boot > 0 {
+            writeln!(f, "{} records are of an earlier boot: those cgroups are no more", self.other_boot)?;
+        }
+        if self.damaged > 0 {
+            writeln!(
+                f,
+                "{} lines of the undo journal are damaged: values that only they knew of are left as they are",
+                self.damaged
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -59,7 +59,9 @@ impl Target {
 
     /// Writes a text with one call, as cgroup files want it.
     pub(super) fn write(&self, file: File, text: &str) -> Result<(), Trouble> {
-        let result = self.open_file(file, OFlags::WRONLY).and_then(|fd| Ok(rustix::io::write(fd, text.as_bytes())?));
+        let result = self
+            .open_file(file, OFlags::WRONLY | OFlags::TRUNC)
+            .and_then(|fd| Ok(rustix::io::write(fd, text.as_bytes())?));
         match result {
             Ok(written) if written == text.len() => Ok(()),
             Ok(written) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::config::{Time, TimeError};
 use crate::control::{Selection, Watch};
 use crate::inventory::CgroupFilter;
 
@@ -45,9 +46,7 @@ fn glob(text: &str) -> Result<String, String> {
 
 /// A time with its unit: "10s", "500ms", "1m 30s".
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration =
-        text.parse().map_err(|_| "want a number and a unit, such as 10s, 500ms or 1m".to_owned())?;
-    Duration::try_from(parsed).map_err(|_| "want a time that is not negative".to_owned())
+    text.parse().map(Time::duration).map_err(|error: TimeError| error.to_string())
 }
 
 fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {

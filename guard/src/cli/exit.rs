@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::cgroup::RestoreError;
+use crate::config::ConfigError;
 use crate::control::{Blame, ControlError};
 use crate::lab::LabError;
 use crate::lab::workload::WorkloadError;
@@ -13,7 +15,7 @@ use crate::lab::workload::WorkloadError;
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// Something was found that the user must act on.
+    /// Found something that the user must act on.
     Found = 1,
     /// Wrong usage.
     Usage = 2,
@@ -48,6 +50,16 @@ pub(super) enum Failure {
     Workload(#[from] WorkloadError),
     #[error("guard did not keep what it promises in: {0}")]
     Broken(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{}:{line}: {problem}", path.display())]
+    Recording { path: PathBuf, line: usize, problem: String },
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("{0}")]
+    NotRestored(String),
 }
 
 impl Failure {
@@ -58,10 +70,12 @@ impl Failure {
             Self::Control(error) => match error.blame() {
                 Blame::Usage => Exit::Usage,
                 Blame::Node => Exit::Node,
+                Blame::Left => Exit::Found,
                 Blame::Defect => Exit::Defect,
             },
-            Self::Create { .. } => Exit::Usage,
-            Self::Write { .. } | Self::Runtime(_) => Exit::Node,
+            Self::Create { .. } | Self::Config(_) | Self::Recording { .. } | Self::Read { .. } => Exit::Usage,
+            Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
+            Self::NotRestored(_) => Exit::Found,
             Self::Json(_) => Exit::Defect,
             Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
             Self::Lab(error) if error.is_defect() => Exit::Defect,

@@ -6,7 +6,9 @@ mod exit;
 mod lab;
 mod logging;
 mod output;
+mod plan;
 mod report;
+mod restore;
 mod run;
 
 use std::ffi::OsString;
@@ -14,7 +16,8 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 pub use exit::Exit;
 
-/// Measures how long real-time threads and cgroups of this node wait, and what for.
+/// Measures how long real-time threads and cgroups of this node wait, and what for, and keeps out of their way what
+/// disturbs them.
 #[derive(Debug, Parser)]
 #[command(name = "guard", version, propagate_version = true, arg_required_else_help = true, after_long_help = AFTER_HELP)]
 struct Arguments {
@@ -27,7 +30,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Plan(plan::Arguments),
     Report(report::Arguments),
+    Restore(restore::Arguments),
     Run(run::Arguments),
     Lab(lab::Arguments),
     #[command(hide = true, name = crate::lab::SUBCOMMAND)]
@@ -40,12 +45,16 @@ Examples:
   guard report --format json --output r.json   the same for a script
   guard run --cgroup '/kubepods*'              one line per second for all pods
   guard report --tid 1234 --duration 1m        one thread for a minute
+  guard plan                                   what guard would change here, and why
+  guard run --enforce                          change it, and put it back at the end
+  guard restore                                put back what a killed guard left
 
 Needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE) for loading its programs into the kernel, and a kernel with BTF
-(/sys/kernel/btf/vmlinux). It changes nothing on the node.
+(/sys/kernel/btf/vmlinux). Nothing but `guard run --enforce` changes anything on the node.
 
 Exit codes:
   0   done
+  1   found something that you must act on
   2   wrong usage: an option, a pattern that matches nothing, a thread that does not exist
   3   this node cannot do it: the message names the missing capability, kernel option or mount
   70  a defect of guard";
@@ -62,7 +71,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     logging::start(arguments.verbose);
     let outcome = match arguments.command {
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Lab(arguments) => lab::run(&arguments),
         Command::LabWorkload(arguments) => lab::workload(&arguments),
@@ -107,6 +118,14 @@ mod tests {
             "lab --list",
             "lab quota-lock --duration 10s --interval 20ms --format json",
             "lab all",
+            "restore",
+            "restore --state-dir /tmp/guard --dry-run --format json",
+            "run --config /tmp/guard.toml",
+            "run --enforce --config /tmp/guard.toml --state-dir /run/guard --audit /tmp/a.jsonl --output f",
+            "plan",
+            "plan --config f --format json --duration 5s",
+            "plan --replay f --config f",
+            "plan --config f --check",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -131,10 +150,33 @@ mod tests {
             ("lab quota", "SCENARIO"),
             ("lab", "SCENARIO"),
             ("lab all --interval 10us", "--interval"),
+            ("run --state-dir /tmp", "--enforce"),
+            ("run --audit /tmp/a", "--enforce"),
+            ("plan --check", "--config"),
+            ("plan --replay f --duration 3s", "--duration"),
+            ("plan --format html", "--format"),
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.to_string().contains(named), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_configuration_with_a_mistake_is_wrong_usage_before_anything_is_measured() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("guard.toml");
+        std::fs::write(&file, "[node]\nintervall = \"1s\"\n").unwrap();
+        let run = |line: &str| {
+            let line = line.replace("FILE", file.to_str().unwrap());
+            main(std::iter::once("guard").chain(line.split_whitespace()).map(OsString::from))
+        };
+        assert_eq!(run("plan --config FILE --check"), Exit::Usage);
+        assert_eq!(run("plan --config FILE"), Exit::Usage);
+        assert_eq!(run("run --config FILE"), Exit::Usage);
+        assert_eq!(run("run --enforce --config FILE"), Exit::Usage);
+        assert_eq!(run("plan --config /no/such/file --check"), Exit::Usage);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(run("plan --config FILE --check"), Exit::Done);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! `guard run`: the controller, which so far observes only.
+//! `guard run`: the controller. It observes, tells what it would do, or does it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,24 +9,46 @@ use clap::Args;
 use super::arguments::{self, WatchArguments};
 use super::exit::Failure;
 use super::output::{self, Lines};
-use crate::control;
+use crate::config::Config;
+use crate::control::{self, Acting, Enforce, Pace};
+use crate::snapshot::Snapshot;
 use crate::view;
 
 /// Lines on stdout between two heads.
 const HEAD_EVERY: u32 = 20;
+/// Time between two lines when nobody says otherwise.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Watch the node and say every interval what it was like
+/// Watch the node and say every interval what it was like; with --enforce, act
 ///
 /// Prints one line per interval: the thread (or else the cgroup) that was worst and its timer latency, the 99th percentiles
 /// of the waits of real-time and fair tasks, throttles, late wake-ups and what was lost. A `*` says that the
 /// return to user space was not seen, and the figure ends when the thread was on its CPU. Ends cleanly on SIGINT and
-/// SIGTERM. Nothing on the node is changed.
+/// SIGTERM.
+///
+/// Without --enforce nothing on the node is changed. With --config the policies are asked after each interval, and what
+/// they would change stands below its line. With --enforce it is changed: quotas are lifted off PLC cgroups, best-effort
+/// work is held back, as the configuration says. Every value that is changed is in the journal first, every change is in
+/// the audit log, and the end puts everything back. SIGHUP reads the configuration again and opens the audit log
+/// anew.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct Arguments {
-    /// Time between two lines.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = arguments::interval)]
-    interval: Duration,
+    /// Configuration: workloads and policies. deploy/guard.toml shows every key.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Do what the policies want. Without --config by their defaults.
+    #[arg(long)]
+    enforce: bool,
+    /// Directory of the journal, instead of the configuration's.
+    #[arg(long, value_name = "DIR", requires = "enforce")]
+    state_dir: Option<PathBuf>,
+    /// Audit log, instead of the configuration's.
+    #[arg(long, value_name = "FILE", requires = "enforce")]
+    audit: Option<PathBuf>,
+    /// Time between two lines, and two decisions; the configuration's, or 1s, if not given.
+    #[arg(long, value_name = "TIME", value_parser = arguments::interval)]
+    interval: Option<Duration>,
     /// End after this time; without it, run until a signal.
     #[arg(long, value_name = "TIME", value_parser = arguments::window)]
     duration: Option<Duration>,
@@ -41,32 +64,61 @@ Examples:
   guard run
   guard run --interval 10s --output /var/log/guard.jsonl
   guard run --cgroup '/kubepods*' --threshold 200us
+  guard run --config /etc/guard.toml             what would be done
+  guard run --config /etc/guard.toml --enforce   do it
+  guard restore                                  put back what a killed guard left
 
-Needs root. Exit codes: 0 done, 2 wrong usage, 3 this node cannot do it, 70 a defect of guard.";
+Needs root. Exit codes: 0 done, 1 something could not be put back, 2 wrong usage or configuration, 3 this node cannot do
+it, 70 a defect of guard. How guard acts: docs/acting.md.";
 
 /// Runs the subcommand.
 ///
 /// # Errors
 /// See [`Failure`].
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut lines = arguments.output.as_deref().map(Lines::open).transpose()?;
-    let mut until_head = 0;
-    let pace = control::Pace { interval: arguments.interval, duration: arguments.duration };
-    control::runtime().map_err(Failure::Runtime)?.block_on(control::run(
-        &arguments.watch.watch(),
-        pace,
-        || (),
-        |snapshot| {
-            if let Some(lines) = &mut lines {
-                lines.append(view::json::line(snapshot)?)?;
-            }
-            if until_head == 0 {
-                until_head = HEAD_EVERY;
-                output::stdout(&(view::line::head() + "\n"))?;
-            }
-            until_head -= 1;
-            output::stdout(&(view::line::render(snapshot) + "\n"))
-        },
-    ))?;
-    Ok(())
+    let config = Config::load_or_default(arguments.config.as_deref())?;
+    let mut screen = Screen { lines: arguments.output.as_deref().map(Lines::open).transpose()?, until_head: 0 };
+    let runtime = control::runtime().map_err(Failure::Runtime)?;
+    let watch = arguments.watch.watch();
+    if arguments.config.is_none() && !arguments.enforce {
+        let pace = Pace { interval: arguments.interval.unwrap_or(INTERVAL), duration: arguments.duration };
+        runtime.block_on(control::run(&watch, pace, || (), |snapshot| screen.show(snapshot)))?;
+        return Ok(());
+    }
+    let interval = arguments.interval.unwrap_or(config.node.interval.duration());
+    let acting = Acting {
+        config: Arc::new(config),
+        file: arguments.config.clone(),
+        fixed_interval: arguments.interval.is_some(),
+        enforce: arguments
+            .enforce
+            .then(|| Enforce { state_dir: arguments.state_dir.clone(), audit: arguments.audit.clone() }),
+    };
+    let pace = Pace { interval, duration: arguments.duration };
+    runtime.block_on(control::act(&watch, pace, acting, || (), move |snapshot| screen.show(snapshot)))
+}
+
+/// Where intervals are shown.
+struct Screen {
+    lines: Option<Lines>,
+    until_head: u32,
+}
+
+impl Screen {
+    fn show(&mut self, snapshot: &Snapshot) -> Result<(), Failure> {
+        if let Some(lines) = &mut self.lines {
+            lines.append(view::json::line(snapshot)?)?;
+        }
+        let mut text = String::new();
+        if self.until_head == 0 {
+            self.until_head = HEAD_EVERY;
+            text += &(view::line::head() + "\n");
+        }
+        self.until_head -= 1;
+        text += &(view::line::render(snapshot) + "\n");
+        for line in view::plan::lines(snapshot) {
+            text += &(line + "\n");
+        }
+        output::stdout(&text)
+    }
 }

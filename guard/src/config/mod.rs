@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
-pub use units::{Cpus, Time};
+pub use units::{Cpus, Time, TimeError};
 pub use workload::{Candidate, Match, Percentiles, Workload, Workloads};
 
 use self::document::Document;
@@ -115,6 +115,14 @@ struct File {
 }
 
 impl Config {
+    /// Reads a file; without one it is all defaults.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_or_default(path: Option<&Path>) -> Result<Self, ConfigError> {
+        path.map_or_else(|| Ok(Self::default()), Self::load)
+    }
+
     /// Reads a file.
     ///
     /// # Errors

@@ -30,10 +30,10 @@ fn a_file_is_understood() {
     .unwrap();
     assert_eq!((config.node.reserved_cpus.to_string(), config.node.interval.ns()), ("0-1".into(), 500_000_000));
     let [plc, backup] = &config.workloads[..] else { panic!("{:?}", config.workloads) };
-    assert_eq!((plc.class, plc.managed), (Some(Class::Plc), true));
+    assert_eq!((plc.class, plc.is_managed()), (Some(Class::Plc), true));
     assert_eq!((plc.request.unwrap().milli, plc.limit.unwrap().milli), (500, 2_000));
     assert_eq!(plc.late_ns(), Some(100_000));
-    assert_eq!((backup.class, backup.managed), (None, false));
+    assert_eq!((backup.class, backup.is_managed()), (None, false));
 }
 
 #[test]
@@ -108,6 +108,14 @@ fn impossible_values_say_what_is_possible() {
             "[[workload]]\nmatch.cgroup = \"/a\"\ntimer.max = \"1h\"\n",
             "guard.toml:3: workload[1].timer.max = \"1h\": want 1us to 10s",
         ),
+        (
+            "[suppress]\n\nmax_rise_percent = 90\n",
+            "guard.toml:3: suppress.max_rise_percent = 90: 90 is not within 1 to 10",
+        ),
+        (
+            "[suppress]\nprofile = \"fast\"\n",
+            "guard.toml:2: suppress.profile = \"fast\": unknown variant `fast`, expected one of `off`, `latency`, `pressure`, `threshold`",
+        ),
     ] {
         assert_eq!(message(text), says);
     }
@@ -136,6 +144,15 @@ fn contradictions_are_named() {
             "[[workload]]\nmatch.cgroup = \"/a\"\n",
             "guard.toml:1: workload[1]: says nothing: want class, wakeup, timer, request, limit or managed beside match",
         ),
+        (
+            "[suppress.latency]\nforget_s = 60.0\nforget_max_s = 5.0\n",
+            "guard.toml:3: suppress.latency.forget_max_s = 5.0: 5 is less than forget_s (60)",
+        ),
+        (
+            "[suppress.pressure]\ntable = [[80.0, 0.3], [50.0, 0.8]]\n",
+            "guard.toml:2: suppress.pressure.table = [[80.0, 0.3], [50.0, 0.8]]: pressures must ascend and shares must not",
+        ),
+        ("[protect]\nallow = []\n", "guard.toml:2: protect.allow = []: allows nothing although protect is enabled"),
     ] {
         assert_eq!(message(text), says);
     }
@@ -191,6 +208,9 @@ fn the_sample_shows_every_key_that_there_is() {
     for (section, head) in [
         ("node", "[node]"),
         ("suppress", "[suppress]"),
+        ("suppress.latency", "[suppress.latency]"),
+        ("suppress.pressure", "[suppress.pressure]"),
+        ("suppress.threshold", "[suppress.threshold]"),
         ("burst", "[burst]"),
         ("protect", "[protect]"),
         ("cpuset", "[cpuset]"),
@@ -203,6 +223,7 @@ fn the_sample_shows_every_key_that_there_is() {
             let shown = sample.lines().any(|line| {
                 let line = line.trim_start();
                 line.starts_with(&format!("{field} ="))
+                    || line == format!("[{section}.{field}]")
                     || line.contains(&format!("{field}."))
                     || line.contains(&format!(".{field} ="))
                     || line.contains(&format!("{{ {field} ="))

@@ -7,7 +7,7 @@ use super::units::{Cpus, Time};
 use crate::snapshot::{Budget, Class, Container};
 
 /// One `[[workload]]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workload {
     /// Which cgroups: all that is given must fit. What holds for a cgroup holds for those below it.
@@ -28,22 +28,9 @@ pub struct Workload {
     /// CPUs that it may use at most; absent for what Kubernetes wrote. Not inherited by cgroups below.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Cpus>,
-    /// Whether guard may change its cgroups.
-    pub managed: bool,
-}
-
-impl Default for Workload {
-    fn default() -> Self {
-        Self {
-            matches: Match::default(),
-            class: None,
-            wakeup: Percentiles::default(),
-            timer: Percentiles::default(),
-            request: None,
-            limit: None,
-            managed: true,
-        }
-    }
+    /// Whether guard may change its cgroups; absent for yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed: Option<bool>,
 }
 
 /// Which cgroups a workload means. Globs in which `*` matches "/" too.
@@ -135,6 +122,12 @@ impl Workload {
             limits.map(|(point, limit)| Budget { metric: format!("{metric}.{point}"), limit_ns: limit.ns() }).collect()
         };
         [of("wakeup", &self.wakeup), of("timer", &self.timer)].concat()
+    }
+
+    /// Whether guard may change its cgroups.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.managed != Some(false)
     }
 
     /// From which latency on a single wake-up of its threads is late, ns: the limit at the outermost point of each

@@ -20,12 +20,22 @@ pub(super) struct Actor {
     /// Without hands: what was planned last, so that only what changes is told.
     planned: BTreeMap<Key, Want>,
     notes: Vec<String>,
+    /// The notes of the last decision, if they were other than those before.
+    fresh_notes: Vec<String>,
     hands_off: Option<String>,
 }
 
 impl Actor {
     pub(super) fn new(settings: Settings, hands: Option<Hands>) -> Self {
-        Self { settings, state: State::default(), hands, planned: BTreeMap::new(), notes: Vec::new(), hands_off: None }
+        Self {
+            settings,
+            state: State::default(),
+            hands,
+            planned: BTreeMap::new(),
+            notes: Vec::new(),
+            fresh_notes: Vec::new(),
+            hands_off: None,
+        }
     }
 
     /// Takes other settings; they count from the next decision on.
@@ -46,9 +56,11 @@ impl Actor {
         if self.hands_off.is_some() {
             plan = Plan::default();
         }
+        self.fresh_notes.clear();
         if plan.notes != self.notes {
             plan.notes.iter().for_each(|note| tracing::info!("{note}"));
-            self.notes = std::mem::take(&mut plan.notes);
+            self.notes.clone_from(&plan.notes);
+            self.fresh_notes = std::mem::take(&mut plan.notes);
         }
         let plc = if self.hands_off.is_some() { BTreeMap::new() } else { plc_and_ancestors(snapshot) };
         match &mut self.hands {
@@ -60,6 +72,11 @@ impl Actor {
             None => snapshot.actions = self.tell(snapshot, plan.wants),
         }
         plc.into_keys().collect()
+    }
+
+    /// What the policies said at the last decision and had not said before.
+    pub(super) fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.fresh_notes)
     }
 
     /// Writes into the last Snapshot what was done, or would be.

@@ -98,7 +98,7 @@ pub(super) fn say(workload: &Workload, own: bool, cgroup: &mut crate::snapshot::
         cgroup.class = class;
     }
     cgroup.budgets = workload.budgets();
-    cgroup.unmanaged = !workload.managed;
+    cgroup.unmanaged = !workload.is_managed();
     if own {
         cgroup.request_milli = workload.request.map(|cpus| cpus.milli).or(cgroup.request_milli);
         cgroup.limit_milli = workload.limit.map(|cpus| cpus.milli).or(cgroup.limit_milli);

@@ -10,33 +10,43 @@ use super::lane::{Lane, Which};
 use super::observe::Observer;
 use super::run_loop::Acting;
 use super::sys;
-use crate::cgroup::{Executor, ExecutorOptions, Report, RestoreError, restore};
+use crate::cgroup::{Executor, ExecutorOptions, Report, RestoreError, Restored, restore};
 
 /// Nice value of the threads between a throttle and its end: the controller's, and that of the lane that protects.
 const URGENT_NICE: i32 = -20;
 
-/// Directories of the journals below a state directory, in the order in which they are put back.
-fn journals(state_dir: &Path) -> [PathBuf; 2] {
-    [Which::Protect, Which::Rest].map(|lane| state_dir.join(lane.name()))
+/// The directory of a lane's journal, below a state directory.
+fn journal(state_dir: &Path, lane: Which) -> PathBuf {
+    state_dir.join(lane.name())
 }
 
-/// Puts back everything that a guard with this state directory has changed and that still is as it left it. With
-/// `dry_run` nothing is written. `root` is "/" except in tests.
+/// Puts back everything that a guard with this state directory has changed and that still is as it left it: by the
+/// journals of both lanes, and by one in the directory itself. With `dry_run` nothing is written. `root` is "/"
+/// except in tests.
 ///
 /// # Errors
 /// A guard is enforcing with this directory; the directory cannot be used; there is no cpu controller.
 pub fn put_back(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, RestoreError> {
-    let [protect, rest] = journals(state_dir);
-    let mut whole = restore(root, &protect, dry_run)?;
-    add(&mut whole, restore(root, &rest, dry_run)?);
-    if !dry_run && whole.failures().next().is_some() {
-        // What one lane's journal could not put back may only have waited for the other's.
-        let again = restore(root, &protect, false)?;
-        whole
-            .files
-            .retain(|file| !again.files.iter().any(|a| (&a.path, a.id, a.file) == (&file.path, file.id, file.file)));
+    let lanes = [Which::Protect, Which::Rest].map(|lane| journal(state_dir, lane));
+    let dirs = [state_dir.to_owned()].into_iter().chain(lanes);
+    let mut whole = Report::default();
+    let mut unfinished = Vec::new();
+    for dir in dirs {
+        let part = restore(root, &dir, dry_run)?;
+        if part.failures().next().is_some() {
+            unfinished.push(dir);
+        }
+        add(&mut whole, part);
+    }
+    // What one journal could not put back may only have waited for another's.
+    for dir in unfinished.iter().filter(|_| !dry_run) {
+        let again = restore(root, dir, dry_run)?;
+        let is_of =
+            |file: &Restored| again.files.iter().any(|a| (&a.path, a.id, a.file) == (&file.path, file.id, file.file));
+        whole.files.retain(|file| !is_of(file));
         add(&mut whole, again);
     }
+    whole.files.sort_by(|a, b| (&a.path, a.file, a.id).cmp(&(&b.path, b.file, b.id)));
     Ok(whole)
 }
 
@@ -54,9 +64,9 @@ pub(super) fn hands(observer: &Observer, acting: &Acting) -> Result<Hands, Contr
     let audit = Audit::open(&path).map_err(|source| ControlError::Audit { path, source })?;
     let left = put_back(Path::new("/"), &state_dir, false)?;
     tell(&left);
-    let [protect, rest] = journals(&state_dir);
-    let open = |dir: &Path| Executor::open(observer.hierarchy().clone(), dir, ExecutorOptions::default());
-    let (protect, rest) = (open(&protect)?, open(&rest)?);
+    let open =
+        |lane| Executor::open(observer.hierarchy().clone(), &journal(&state_dir, lane), ExecutorOptions::default());
+    let (protect, rest) = (open(Which::Protect)?, open(Which::Rest)?);
     let (reports, received) = Hands::channel();
     let protect = Lane::start(Which::Protect, protect, reports.clone(), || sys::hurry(URGENT_NICE));
     let protect = protect.map_err(ControlError::Thread)?;

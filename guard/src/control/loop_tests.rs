@@ -298,7 +298,7 @@ async fn a_flood_of_events_is_answered_in_batches_and_does_not_hold_up_the_windo
     let (looped, _ask) = looped(source, hands, acting(None), Some(Duration::from_secs(5)));
     let mut windows = 0;
     looped
-        .run(|_| {
+        .run(|_, _| {
             windows += 1;
             Ok::<(), ControlError>(())
         })
@@ -324,7 +324,7 @@ async fn a_configuration_with_a_mistake_changes_nothing_and_a_good_one_everythin
         "[node]\ninterval = \"2s\"\n",
     ];
     looped
-        .run(|_| {
+        .run(|_, _| {
             // A request in each of the first three windows, told apart by what the file says then.
             if let Some(text) = texts.get(windows) {
                 std::fs::write(&file, text).unwrap();
@@ -352,7 +352,7 @@ async fn a_stop_puts_everything_back_and_the_last_snapshot_tells() {
     ask.send(Request::Stop).unwrap();
     let mut snapshots = Vec::new();
     looped
-        .run(|snapshot| {
+        .run(|snapshot, _| {
             snapshots.push(snapshot);
             Ok::<(), ControlError>(())
         })
@@ -371,7 +371,7 @@ async fn an_error_of_the_loop_puts_everything_back_too() {
     take(&mut hands).await;
     take(&mut hands).await;
     let (looped, _ask) = looped(stage(Events::None), hands, acting(None), None);
-    let error = looped.run(|_| Err(ControlError::NoWindow)).await.unwrap_err();
+    let error = looped.run(|_, _| Err(ControlError::NoWindow)).await.unwrap_err();
     assert!(matches!(error, ControlError::NoWindow), "{error}");
     let log = std::fs::read_to_string(audit).unwrap();
     assert!(log.contains("put back, because guard ends"), "{log}");

@@ -18,6 +18,7 @@ mod meter;
 mod observe;
 mod order;
 mod outlet;
+mod planning;
 mod run_loop;
 mod selection;
 mod slot_holders;
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 
 pub use enforce::put_back;
 pub use observe::{Observer, Watch};
+pub use planning::{Planned, Step, plan, replay};
 pub use run_loop::{Acting, Enforce, Pace, act, measure, run, runtime};
 pub use selection::Selection;
 
@@ -111,6 +113,8 @@ pub enum Blame {
     Usage,
     /// The node lacks a privilege, a kernel option or a mount.
     Node,
+    /// Something was left on the node that the user has to look after.
+    Left,
     /// guard is wrong.
     Defect,
 }
@@ -123,6 +127,7 @@ impl ControlError {
             Self::NoCgroup { .. } | Self::NoThread { .. } | Self::Glob(_) | Self::Pattern(_) | Self::Audit { .. } => {
                 Blame::Usage
             }
+            Self::NotPutBack { .. } => Blame::Left,
             Self::NoWindow => Blame::Defect,
             Self::Kernel(KernelError::NoThread(_)) => Blame::Usage,
             Self::Kernel(error) if !error.is_node() => Blame::Defect,
@@ -132,8 +137,7 @@ impl ControlError {
             | Self::Signals(_)
             | Self::Events(_)
             | Self::Restore(_)
-            | Self::Thread(_)
-            | Self::NotPutBack { .. } => Blame::Node,
+            | Self::Thread(_) => Blame::Node,
         }
     }
 }

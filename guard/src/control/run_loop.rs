@@ -108,7 +108,7 @@ pub async fn run<E: From<ControlError>>(
     let observer = Observer::start(watch)?;
     begun();
     let mut last = None;
-    let deliver = |snapshot: Snapshot| {
+    let deliver = |snapshot: Snapshot, _| {
         let outcome = sink(&snapshot);
         last = Some(snapshot);
         outcome
@@ -131,18 +131,38 @@ pub async fn act<E: From<ControlError> + Send + 'static>(
     sink: impl FnMut(&Snapshot) -> Result<(), E> + Send + 'static,
 ) -> Result<(), E> {
     let asked = Asked::new(true).map_err(ControlError::Signals)?;
+    // Before this thread hurries, which its children would inherit.
+    let mut outlet = Outlet::start(sink).map_err(ControlError::Thread)?;
+    let looped = ready(watch, pace, acting, asked)?;
+    begun();
+    looped.run(|snapshot, _| outlet.hand_over(snapshot)).await?;
+    outlet.end()
+}
+
+/// As [`act`], but hands over in this thread, together with what the policies said.
+///
+/// # Errors
+/// See [`ControlError`], and what `deliver` returns.
+pub(super) async fn act_by<E: From<ControlError>>(
+    watch: &Watch,
+    pace: Pace,
+    acting: Acting,
+    begun: impl FnOnce(),
+    deliver: impl FnMut(Snapshot, Vec<String>) -> Result<(), E>,
+) -> Result<(), E> {
+    let asked = Asked::new(false).map_err(ControlError::Signals)?;
+    let looped = ready(watch, pace, acting, asked)?;
+    begun();
+    looped.run(deliver).await
+}
+
+/// Begins to observe, and gets ready to write where that is asked for.
+fn ready<A>(watch: &Watch, pace: Pace, acting: Acting, asked: A) -> Result<Loop<Observer, A>, ControlError> {
     let watch = Watch { policy: Some(Arc::clone(&acting.config)), act: acting.enforce.is_some(), ..watch.clone() };
     let observer = Observer::start(&watch)?;
-    let hands = match acting.enforce {
-        Some(_) => Some(super::enforce::hands(&observer, &acting)?),
-        None => None,
-    };
+    let hands = acting.enforce.is_some().then(|| super::enforce::hands(&observer, &acting)).transpose()?;
     let actor = Some(Actor::new(acting.config.policy.clone(), hands));
-    let mut outlet = Outlet::start(sink).map_err(ControlError::Thread)?;
-    begun();
-    let looped = Loop { source: observer, actor, asked, acting: Some(acting), pace };
-    looped.run(|snapshot| outlet.hand_over(snapshot)).await?;
-    outlet.end()
+    Ok(Loop { source: observer, actor, asked, acting: Some(acting), pace })
 }
 
 /// Everything that the loop turns.
@@ -188,7 +208,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
     /// Turns until its end, and puts back whatever was changed, also when it fails.
     pub(super) async fn run<E: From<ControlError>>(
         mut self,
-        mut deliver: impl FnMut(Snapshot) -> Result<(), E>,
+        mut deliver: impl FnMut(Snapshot, Vec<String>) -> Result<(), E>,
     ) -> Result<(), E> {
         let outcome = self.turn(&mut deliver).await;
         let put_back = self.put_back();
@@ -202,7 +222,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
                 actor.conclude(&mut snapshot);
             }
             keep.narrow(&mut snapshot);
-            deliver(snapshot)?;
+            deliver(snapshot, self.notes())?;
         }
         Ok(put_back?)
     }
@@ -210,7 +230,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
     /// Turns until the last window is to end.
     async fn turn<E: From<ControlError>>(
         &mut self,
-        deliver: &mut impl FnMut(Snapshot) -> Result<(), E>,
+        deliver: &mut impl FnMut(Snapshot, Vec<String>) -> Result<(), E>,
     ) -> Result<Ending, E> {
         let begin = Instant::now();
         let end = self.pace.duration.map(|duration| begin + duration);
@@ -244,7 +264,8 @@ impl<S: Source, A: Ask> Loop<S, A> {
                         return Ok(Ending::Open);
                     }
                     timing.sample = Instant::now() + SAMPLE_EVERY;
-                    deliver(self.window()?)?;
+                    let snapshot = self.window()?;
+                    deliver(snapshot, self.notes())?;
                     if self.source.all_named_ended() {
                         tracing::warn!("every thread named with --tid has ended");
                         return Ok(Ending::Told);
@@ -310,6 +331,10 @@ impl<S: Source, A: Ask> Loop<S, A> {
         }
         keep.narrow(&mut snapshot);
         Ok(snapshot)
+    }
+
+    fn notes(&mut self) -> Vec<String> {
+        self.actor.as_mut().map(Actor::notes).unwrap_or_default()
     }
 
     fn take(&mut self, report: Report) {

@@ -346,3 +346,99 @@ fn want(node: &Node, setting: Setting, reason: &str) -> Want {
         evidence: used.into_iter().collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_is_koordinators_node_state() {
+        for (used, size, room_is) in [
+            (0.0, 16_000.0, Room::Idle),
+            (7199.0, 16_000.0, Room::Idle),
+            (7200.0, 16_000.0, Room::Cooling),
+            (7999.0, 16_000.0, Room::Cooling),
+            (8000.0, 16_000.0, Room::Overload),
+            // LSE and LSR own everything: no pool is a full pool.
+            (0.0, 0.0, Room::Overload),
+        ] {
+            assert_eq!(room(used, size, 50), room_is, "{used} of {size}");
+        }
+    }
+
+    #[test]
+    fn the_room_gates_a_step_as_koordinators_node_state_does() {
+        use Room::{Cooling, Idle, Overload, Unknown};
+        use Step::{Down, Remain, Up};
+        for (room, up, remain) in
+            [(Idle, Up, Remain), (Cooling, Remain, Remain), (Unknown, Remain, Remain), (Overload, Down, Down)]
+        {
+            assert_eq!((gate(Up, room), gate(Remain, room), gate(Down, room)), (up, remain, Down), "{room:?}");
+        }
+    }
+
+    #[test]
+    fn a_quota_grows_to_three_times_in_seven_steps_and_is_back_after_five() {
+        let mut quota = 100_000;
+        let mut path = Vec::new();
+        for _ in 0..7 {
+            quota = stepped(quota, 100_000, Step::Up, 300, 1.0);
+            path.push(quota);
+        }
+        assert_eq!(path, [120_000, 144_000, 172_800, 207_360, 248_832, 298_598, 300_000]);
+        path.clear();
+        for _ in 0..5 {
+            quota = stepped(quota, 100_000, Step::Down, 300, 1.0);
+            path.push(quota);
+        }
+        assert_eq!(path, [240_000, 192_000, 153_600, 122_880, 100_000]);
+    }
+
+    #[test]
+    fn steps_stay_within_base_and_ceiling_and_take_time() {
+        for (quota, step, percent, second, after) in [
+            (100_000, Step::Remain, 300, 1.0, 100_000),
+            (100_000, Step::Down, 300, 1.0, 100_000),
+            (100_000, Step::Up, 100, 1.0, 100_000),
+            (500_000, Step::Remain, 300, 1.0, 300_000),
+            (50_000, Step::Remain, 300, 1.0, 100_000),
+            (100_000, Step::Up, 300, 0.0, 100_000),
+            (100_000, Step::Up, 300, 0.1, 102_000),
+            (u64::MAX, Step::Up, 300, 1.0, 300_000),
+        ] {
+            assert_eq!(stepped(quota, 100_000, step, percent, second), after, "{quota} {step:?} {percent} {second}");
+        }
+    }
+
+    #[test]
+    fn a_burst_is_never_above_the_quota() {
+        for (quota, base, percent, burst) in [
+            // Koordinator's default of ten times the limit is what mainline kernels refuse.
+            (Some(100_000), 100_000, 1000, 100_000),
+            (Some(300_000), 100_000, 1000, 300_000),
+            (Some(100_000), 100_000, 50, 50_000),
+            (None, 100_000, 1000, 0),
+        ] {
+            assert_eq!(burst_us(quota, base, percent), burst, "{quota:?} {base} {percent}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_spent_above_the_limit_and_earned_well_below_it() {
+        // 300 % for 20 s: 4000 percent-seconds.
+        for (tokens, used, seconds, after) in [
+            (1000.0, 200.0, 1.0, 900.0),
+            (1000.0, 100.0, 1.0, 1000.0),
+            (1000.0, 99.0, 1.0, 1000.0),
+            (1000.0, 60.0, 1.0, 1000.0),
+            (1000.0, 59.0, 1.0, 1041.0),
+            (1000.0, 0.0, 1.0, 1100.0),
+            // Koordinator cuts the time to whole seconds, so that a loop of less than one never spends any.
+            (1000.0, 200.0, 0.5, 950.0),
+            (3990.0, 0.0, 1.0, 4000.0),
+            (-3990.0, 300.0, 1.0, -4000.0),
+        ] {
+            assert_eq!(tokens_after(tokens, 4000.0, used, seconds), after, "{tokens} {used} {seconds}");
+        }
+    }
+}

@@ -114,3 +114,6 @@ pub enum Trigger {
         by: u64,
     },
 }
+
+#[cfg(test)]
+mod tests;

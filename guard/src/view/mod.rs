@@ -6,6 +6,7 @@ mod figures;
 pub mod json;
 pub mod lab;
 pub mod line;
+pub mod plan;
 #[cfg(test)]
 pub(crate) mod samples;
 mod table;

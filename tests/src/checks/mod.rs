@@ -6,6 +6,7 @@ mod lab;
 mod limits;
 mod lock;
 mod quota;
+mod restore;
 mod rtla;
 mod scale;
 mod taken;
@@ -41,6 +42,7 @@ const EVERYWHERE: &[Scenario] = &[
     loads("guard killed at work leaves nothing in the kernel", limits::killed),
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),
+    loads("killed 50 times while others write too, guard restore loses nothing", restore::killed_while_others_write),
     refuses("without root guard says what it needs", limits::not_root),
     loads("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock),
     loads("guard lab quota-none: without a quota guard changes nothing", lab::quota_none),

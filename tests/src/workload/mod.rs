@@ -1,9 +1,10 @@
 //! Real programs that wait as real-time programs do, and say themselves what they saw. A workload prints two lines
-//! of JSON: [`Ready`] when its threads exist, [`Outcome`] at its end. It knows nothing of what guard measures; policies,
-//! clocks and locks it shares with the workloads of guard's own lab.
+//! of JSON: [`Ready`] when its threads exist, [`Outcome`] at its end. It knows nothing of what guard measures. Policies,
+//! clocks and locks it shares with the workloads of guard's own lab; `enforce` is guard's own executor at work.
 
 mod cgroups;
 mod cycle;
+mod enforce;
 mod load;
 mod lock;
 mod pingpong;
@@ -44,6 +45,9 @@ pub enum Command {
     Pingpong(pingpong::Args),
     /// Cgroups with a napping process in each
     Cgroups(cgroups::Args),
+    /// guard's executor, changing knobs at random until it is killed
+    #[command(hide = true)]
+    Enforce(enforce::Args),
     /// One thread that sleeps and wakes until it is killed
     #[command(hide = true)]
     Nap(load::Nap),
@@ -141,6 +145,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::PipeMutex(args) => lock::pipe_mutex(&args)?,
         Command::Pingpong(args) => pingpong::run(&args)?,
         Command::Cgroups(args) => cgroups::run(&args)?,
+        Command::Enforce(args) => return enforce::run(&args),
         Command::Nap(args) => return load::nap(&args),
     };
     Ok(print_line(&outcome)?)

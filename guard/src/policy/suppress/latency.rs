@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Decision, LatencySettings, targets::Why};
+use super::{Decision, LatencySettings, Load, Settings, memory::Memory, targets::Why};
 use crate::policy::{
     budget::Metric,
     model::{Model, rounded},
@@ -15,16 +15,9 @@ use crate::snapshot::{Cgroup, Class, Snapshot};
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    /// The allowance at which the last breach came, in thousandths of a CPU, until it is forgotten.
-    ceiling: Option<u64>,
     /// Until the allowance may grow, s.
     hold_s: f64,
-    /// Until the ceiling is forgotten, s.
-    forget_s: f64,
-    /// What `forget_s` started from.
-    forget_from_s: f64,
-    /// Since the last breach, s.
-    since_breach_s: f64,
+    memory: Memory,
     /// Whether there was a cut since the last Snapshot: its interval is then not yet one under the new allowance.
     cut: bool,
     /// Who is judged, by cgroup id: for what happens before the next Snapshot.
@@ -38,26 +31,6 @@ struct Watched {
     /// So many wake-ups may yet be later than that until the next Snapshot without breaking the budget, judged by how
     /// many there were in the last interval.
     spare: u64,
-}
-
-/// How best-effort work stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
-    /// CPU that it uses, in thousandths, where it was read.
-    pub used: Option<u64>,
-    /// The least that it is left.
-    pub floor: u64,
-    /// What it may use now; None for all.
-    pub budget: Option<u64>,
-}
-
-impl Load {
-    /// What it takes part of the node with: its allowance, or what it uses where that is less.
-    fn level(&self, capacity: u64) -> u64 {
-        let budget = self.budget.unwrap_or(capacity).min(capacity);
-        // Next to no use says nothing of what it did when the wake-up was late.
-        self.used.filter(|used| *used > self.floor).map_or(budget, |used| used.min(budget))
-    }
 }
 
 /// A late wake-up between two Snapshots.
@@ -121,12 +94,13 @@ pub(super) fn decide(
     snapshot: &Snapshot,
     model: &Model,
     load: Load,
-    settings: &LatencySettings,
+    settings: &Settings,
     state: &mut State,
     notes: &mut Vec<String>,
 ) -> Decision {
-    watch(snapshot, settings, state);
-    state.pass(model.seconds);
+    watch(snapshot, &settings.latency, state);
+    state.memory.pass(model.seconds);
+    state.hold_s = (state.hold_s - model.seconds).max(0.0);
     let cut = std::mem::take(&mut state.cut);
     if state.watched.is_empty() {
         notes.push("suppress: no cgroup has a latency budget".into());
@@ -134,7 +108,7 @@ pub(super) fn decide(
         return Decision::Keep("neither wake-ups nor timers were seen".into());
     }
     let judged = snapshot.cgroups.iter().filter(|cgroup| cgroup.id != 0).flat_map(|cgroup| {
-        limits(cgroup, settings).into_iter().filter_map(|(text, metric, limit_ns)| {
+        limits(cgroup, &settings.latency).into_iter().filter_map(|(text, metric, limit_ns)| {
             let name = format!("cgroups[{}].{text}", cgroup.path);
             Some(Judged { name, value_ns: metric.value_ns(cgroup)?, limit_ns })
         })
@@ -143,7 +117,7 @@ pub(super) fn decide(
         return state.grow(model, load, settings, None);
     };
     if worst.ratio() <= 1.0 {
-        let calm = worst.ratio() * 100.0 < settings.calm_percent as f64;
+        let calm = worst.ratio() * 100.0 < settings.latency.calm_percent as f64;
         return if calm { state.grow(model, load, settings, Some(&worst)) } else { Decision::Stay };
     }
     if load.budget.is_some_and(|budget| budget <= load.floor) {
@@ -178,7 +152,7 @@ pub(super) fn react(
     model: &Model,
     late: Late,
     load: Load,
-    settings: &LatencySettings,
+    settings: &Settings,
     state: &mut State,
 ) -> Option<(u64, Why)> {
     let mut broken = None;
@@ -211,37 +185,18 @@ pub(super) fn react(
 }
 
 impl State {
-    fn pass(&mut self, seconds: f64) {
-        self.hold_s = (self.hold_s - seconds).max(0.0);
-        self.since_breach_s += seconds;
-        if self.ceiling.is_some() {
-            self.forget_s -= seconds;
-            if self.forget_s <= 0.0 {
-                self.ceiling = None;
-            }
-        }
+    /// Best-effort work broke a budget at this allowance: what is allowed now.
+    fn breach(&mut self, level: u64, settings: &Settings) -> u64 {
+        self.memory.harm(level, settings);
+        self.hold_s = settings.latency.hold_s;
+        level * settings.latency.cut_percent / 100
     }
 
-    /// A breach at this level: what is allowed now.
-    fn breach(&mut self, level: u64, settings: &LatencySettings) -> u64 {
-        if self.ceiling.is_none() {
-            // Climbing back takes a while too, so "soon" is a few times what it was remembered for.
-            let soon = self.forget_from_s > 0.0 && self.since_breach_s < 3.0 * self.forget_from_s;
-            self.forget_from_s =
-                if soon { (2.0 * self.forget_from_s).min(settings.forget_max_s) } else { settings.forget_s };
-        }
-        self.ceiling = Some(level);
-        self.forget_s = self.forget_from_s;
-        self.since_breach_s = 0.0;
-        self.hold_s = settings.hold_s;
-        level * settings.cut_percent / 100
-    }
-
-    fn grow(&self, model: &Model, load: Load, settings: &LatencySettings, worst: Option<&Judged>) -> Decision {
+    fn grow(&self, model: &Model, load: Load, settings: &Settings, worst: Option<&Judged>) -> Decision {
         let Some(budget) = load.budget else { return Decision::Stay };
         let capacity = model.capacity_milli();
-        let step = rounded((capacity * settings.rise_percent) as f64 / 100.0 * model.second());
-        let most = self.ceiling.map_or(capacity, |ceiling| ceiling * settings.settle_percent / 100);
+        let step = rounded((capacity * settings.latency.rise_percent) as f64 / 100.0 * model.second());
+        let most = self.memory.most(settings).unwrap_or(capacity);
         let next = (budget + step).min(most);
         if self.hold_s > 0.0 || next <= budget {
             return Decision::Stay;

@@ -4,6 +4,7 @@
 
 mod cpuset_form;
 mod latency;
+mod memory;
 mod pressure;
 mod settings;
 mod targets;
@@ -43,6 +44,26 @@ enum Decision {
     Keep(String),
 }
 
+/// How best-effort work stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// CPU that it uses, in thousandths, where it was read.
+    pub used: Option<u64>,
+    /// The least that it is left.
+    pub floor: u64,
+    /// What it may use now; None for all.
+    pub budget: Option<u64>,
+}
+
+impl Load {
+    /// What it takes part of the node with: its allowance, or what it uses where that is less.
+    fn level(&self, capacity: u64) -> u64 {
+        let budget = self.budget.unwrap_or(capacity).min(capacity);
+        // Next to no use says nothing of what it did when the wake-up was late.
+        self.used.filter(|used| *used > self.floor).map_or(budget, |used| used.min(budget))
+    }
+}
+
 /// What best-effort work is to be held to after an interval.
 pub(super) fn decide(
     snapshot: &Snapshot,
@@ -71,13 +92,11 @@ pub(super) fn decide(
         return Vec::new();
     }
     let floor = floor_milli(model, settings);
+    let load = Load { used: used_milli(&targets), floor, budget: state.budget };
     let decision = match settings.profile {
         Profile::Off => Decision::Stay,
-        Profile::Latency => {
-            let load = latency::Load { used: used_milli(&targets), floor, budget: state.budget };
-            latency::decide(snapshot, model, load, &settings.latency, &mut state.latency, notes)
-        }
-        Profile::Pressure => pressure::decide(snapshot, model, &targets, settings, &mut state.pressure),
+        Profile::Latency => latency::decide(snapshot, model, load, settings, &mut state.latency, notes),
+        Profile::Pressure => pressure::decide(snapshot, model, &targets, settings, load, &mut state.pressure),
         Profile::Threshold => threshold::decide(model, &targets, settings, state.budget, floor),
     };
     match decision {
@@ -107,8 +126,8 @@ pub(super) fn late(
         return Vec::new();
     }
     let floor = floor_milli(model, settings);
-    let load = latency::Load { used: used_milli(&targets), floor, budget: state.budget };
-    let Some((milli, why)) = latency::react(model, late, load, &settings.latency, &mut state.latency) else {
+    let load = Load { used: used_milli(&targets), floor, budget: state.budget };
+    let Some((milli, why)) = latency::react(model, late, load, settings, &mut state.latency) else {
         return Vec::new();
     };
     state.budget = bounded(Some(milli), state.budget, floor, model, settings);

@@ -1,6 +1,6 @@
 //! Profile "pressure": base quota × a ratio by CPU pressure, after the resource-isolation document's table.
 
-use super::{Decision, PressureSettings, Settings, targets::Why};
+use super::{Decision, Load, PressureSettings, Settings, memory::Memory, targets::Why};
 use crate::policy::model::{Model, Node, rounded};
 use crate::snapshot::{Class, Snapshot};
 
@@ -11,20 +11,15 @@ pub(super) struct State {
     effective: Option<f64>,
     /// For how long the measured one has been lower by more than the hysteresis, s.
     lower_s: f64,
+    /// The ratio that followed.
+    ratio: Option<f64>,
+    memory: Memory,
 }
 
-/// The share of the base quota at a pressure of `pressure` percent.
+/// The share of the base quota at a pressure of `pressure` percent: that of the last row that it reaches.
 pub(super) fn ratio(pressure: f64, settings: &PressureSettings) -> f64 {
-    let above = settings.table.iter().position(|(from, _)| *from > pressure).unwrap_or(settings.table.len());
-    let row = |at: usize| settings.table.get(at).copied();
-    match (above.checked_sub(1).and_then(row), row(above)) {
-        (None, Some((_, first))) => first,
-        (Some((from, low)), Some((to, high))) if settings.interpolate => {
-            low + (high - low) * (pressure - from) / (to - from)
-        }
-        (Some((_, ratio)), _) => ratio,
-        (None, None) => 1.0,
-    }
+    let reached = settings.table.iter().rev().find(|(from, _)| *from <= pressure);
+    reached.or(settings.table.first()).map_or(1.0, |(_, ratio)| *ratio)
 }
 
 impl State {
@@ -104,13 +99,18 @@ pub(super) fn decide(
     model: &Model,
     targets: &[&Node],
     settings: &Settings,
+    load: Load,
     state: &mut State,
 ) -> Decision {
+    state.memory.pass(model.seconds);
     let Some(measured) = measure(snapshot, model) else {
         return Decision::Keep("no CPU pressure, run-queue wait or utilisation was read".into());
     };
     let effective = state.follow(measured.percent, model.seconds, &settings.pressure);
     let ratio = ratio(effective, &settings.pressure);
+    if state.ratio.replace(ratio).is_none_or(|last| ratio < last) && ratio < 1.0 {
+        state.memory.harm(load.level(model.capacity_milli()), settings);
+    }
     let inside = model.subtrees(targets);
     let asking =
         model.topmost(|node| node.is_sensitive() && node.request_milli.is_some() && !inside.contains(&node.id));
@@ -129,7 +129,9 @@ pub(super) fn decide(
         ]
         .into(),
     };
-    Decision::Allow { milli: Some(rounded(base as f64 * ratio)), why }
+    let wanted = rounded(base as f64 * ratio);
+    let most = state.memory.most(settings).map(|most| most.max(load.budget.unwrap_or(0)));
+    Decision::Allow { milli: Some(most.map_or(wanted, |most| most.min(wanted))), why }
 }
 
 /// What others' requests and the system leave of the node.
@@ -162,14 +164,6 @@ mod tests {
             assert_eq!(ratio(pressure, &settings), share, "{pressure}");
             let milli = rounded(base as f64 * share);
             assert_eq!(crate::policy::plan::bandwidth(milli, 100_000).quota_us, Some(quota_us), "{pressure}");
-        }
-    }
-
-    #[test]
-    fn between_two_rows_the_ratio_is_interpolated_where_asked_for() {
-        let settings = PressureSettings { interpolate: true, ..PressureSettings::default() };
-        for (pressure, share) in [(10.0, 1.0), (40.0, 1.0), (45.0, 0.9), (65.0, 0.55), (80.0, 0.3), (99.0, 0.1)] {
-            assert!((ratio(pressure, &settings) - share).abs() < 1e-9, "{pressure}");
         }
     }
 

@@ -21,6 +21,13 @@ pub struct Settings {
     pub min_percent: u64,
     /// Its allowance grows by at most this share of the node in a second, percent. It shrinks without limit.
     pub max_rise_percent: u64,
+    /// The allowance at which latency or pressure last became too high is remembered, and growth stops at this share of
+    /// it, percent.
+    pub settle_percent: u64,
+    /// For how long it is remembered, s. Doubled each time it happens again soon after it was forgotten.
+    pub forget_s: f64,
+    /// Bound of that doubling, s.
+    pub forget_max_s: f64,
     /// CPU kept for the system besides what reserved_cpus in [node] keep, in thousandths of a CPU; the larger of the
     /// two counts.
     pub reserved_milli: u64,
@@ -96,12 +103,6 @@ pub struct LatencySettings {
     pub hold_s: f64,
     /// By how much of the node the allowance grows in a second, percent; max_rise_percent bounds it.
     pub rise_percent: u64,
-    /// The allowance at which a breach came is remembered, and growth stops at this share of it, percent.
-    pub settle_percent: u64,
-    /// For how long it is remembered, s. Doubled each time the breach comes back soon after it was forgotten.
-    pub forget_s: f64,
-    /// Bound of that doubling, s.
-    pub forget_max_s: f64,
 }
 
 /// Section [suppress.pressure].
@@ -110,8 +111,6 @@ pub struct LatencySettings {
 pub struct PressureSettings {
     /// Pressure (percent) and the share of the base quota that best-effort work gets from there on, ascending.
     pub table: Vec<(f64, f64)>,
-    /// Whether the share between two rows is interpolated instead of being the lower row's.
-    pub interpolate: bool,
     /// How far below a row's pressure it must fall before the row is left, in points of percent; without it a load that
     /// answers to its quota would swing between two rows.
     pub hysteresis: f64,
@@ -138,6 +137,9 @@ impl Default for Settings {
             min_cpus: 2,
             min_percent: 0,
             max_rise_percent: 10,
+            settle_percent: 80,
+            forget_s: 60.0,
+            forget_max_s: 3600.0,
             reserved_milli: 0,
             shared_lock_boosts: 1,
             shared_lock_memory_s: 600.0,
@@ -159,21 +161,13 @@ impl Default for LatencySettings {
             calm_percent: 70,
             hold_s: 10.0,
             rise_percent: 5,
-            settle_percent: 80,
-            forget_s: 60.0,
-            forget_max_s: 3600.0,
         }
     }
 }
 
 impl Default for PressureSettings {
     fn default() -> Self {
-        Self {
-            table: vec![(40.0, 1.0), (50.0, 0.8), (80.0, 0.3), (95.0, 0.1)],
-            interpolate: false,
-            hysteresis: 5.0,
-            hold_s: 5.0,
-        }
+        Self { table: vec![(40.0, 1.0), (50.0, 0.8), (80.0, 0.3), (95.0, 0.1)], hysteresis: 5.0, hold_s: 5.0 }
     }
 }
 
@@ -194,6 +188,16 @@ impl Settings {
         check::within("suppress.min_percent", self.min_percent, 0..=100)?;
         check::within("suppress.max_rise_percent", self.max_rise_percent, 1..=10)?;
         check::seconds("suppress.shared_lock_memory_s", self.shared_lock_memory_s)?;
+        check::within("suppress.settle_percent", self.settle_percent, 1..=99)?;
+        check::seconds("suppress.forget_s", self.forget_s)?;
+        check::seconds("suppress.forget_max_s", self.forget_max_s)?;
+        if self.forget_max_s < self.forget_s {
+            return Err(Invalid::new(
+                "suppress.forget_max_s",
+                format!("{} is less than forget_s ({})", self.forget_max_s, self.forget_s),
+            ));
+        }
+
         self.latency.validate()?;
         self.pressure.validate()?;
         check::within("suppress.threshold.percent", self.threshold.percent, 1..=100)?;
@@ -208,17 +212,7 @@ impl LatencySettings {
         check::within("suppress.latency.cut_percent", self.cut_percent, 1..=99)?;
         check::within("suppress.latency.calm_percent", self.calm_percent, 1..=99)?;
         check::seconds("suppress.latency.hold_s", self.hold_s)?;
-        check::within("suppress.latency.rise_percent", self.rise_percent, 1..=10)?;
-        check::within("suppress.latency.settle_percent", self.settle_percent, 1..=99)?;
-        check::seconds("suppress.latency.forget_s", self.forget_s)?;
-        check::seconds("suppress.latency.forget_max_s", self.forget_max_s)?;
-        if self.forget_max_s < self.forget_s {
-            return Err(Invalid::new(
-                "suppress.latency.forget_max_s",
-                format!("{} is less than forget_s ({})", self.forget_max_s, self.forget_s),
-            ));
-        }
-        Ok(())
+        check::within("suppress.latency.rise_percent", self.rise_percent, 1..=10)
     }
 }
 

@@ -1,0 +1,243 @@
+//! Kills guard's executor at random instants while somebody else writes the same files, lets `guard restore` clean up,
+//! and judges every file.
+//!
+//! Guard, the other and the scene use values that the others never use, so that a file's text tells who wrote it. The
+//! rules, for each file, with what it held at the kill:
+//! 1. What was not guard's is not touched.
+//! 2. What was guard's becomes what was there at the beginning, or a value of the other's that guard found there.
+//!
+//! A write of the other's that falls between guard's last look and guard's own write, microseconds later, is lost: the
+//! kernel has no way to write only if nothing has changed. Such files are counted (`overtaken`).
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, sleep},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Serialize;
+
+use crate::{
+    harness::{Cgroup, Hierarchy, Tool, Version, Workload, binary, patience, scratch_dir},
+    random::Random,
+};
+
+/// What came of many kills.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Figures {
+    /// How often guard was killed.
+    pub kills: u64,
+    /// Files that were judged, over all kills.
+    pub files: u64,
+    /// Files that held guard's value when it was killed, and were put back.
+    pub put_back: u64,
+    /// Files that held the other's last value, and kept it.
+    pub kept: u64,
+    /// Files whose last write by the other was overtaken by one of guard's in the same instant.
+    pub overtaken: u64,
+    /// Writes of the other's that the kernel took.
+    pub foreign_writes: u64,
+    /// Time that `guard restore` took, ms.
+    pub restore_ms: Vec<f64>,
+}
+
+/// A file of the scene.
+#[derive(Clone, Debug)]
+struct Scene {
+    file: PathBuf,
+    original: String,
+    /// What the other may write.
+    foreign: Foreign,
+}
+
+/// Values that only the other writes. Together with the originals they are allowed in any mixture: whatever is put
+/// back, the kernel has no reason to refuse.
+#[derive(Clone, Copy, Debug)]
+enum Foreign {
+    Nothing,
+    /// Numbers that end in 7, from here on, so many.
+    Number(u64, u64),
+    /// The same as a quota in cpu.max.
+    Max(u64, u64),
+    Cpus,
+}
+
+/// Kills guard `kills` times.
+///
+/// # Errors
+/// A file breaks a rule; the message names it with everything that is known. Or something cannot be set up.
+pub fn storm(kills: u64, seed: u64, progress: impl Fn(u64)) -> Result<Figures> {
+    let mut figures = Figures::default();
+    for kill in 0..kills {
+        let seed = seed.wrapping_mul(1_000_003).wrapping_add(kill);
+        one(seed, &mut figures).with_context(|| format!("kill {kill}, seed {seed}"))?;
+        figures.kills += 1;
+        progress(figures.kills);
+    }
+    Ok(figures)
+}
+
+fn one(seed: u64, figures: &mut Figures) -> Result<()> {
+    let mut random = Random::new(seed);
+    let parent = Cgroup::create("undo")?;
+    let child = parent.child("inner")?;
+    let scene = set_scene(&parent, &child)?;
+    let state = scratch_dir()?;
+    let state_dir = state.path().to_string_lossy().into_owned();
+    let (seed, paths) = (random.next().to_string(), [parent.path().to_owned(), child.path().to_owned()]);
+    let guard = Workload::start(&[
+        "enforce",
+        "--cgroup",
+        &paths[0],
+        "--cgroup",
+        &paths[1],
+        "--state-dir",
+        &state_dir,
+        "--seed",
+        &seed,
+    ])?;
+    let other = Other::start(scene.clone(), random.next());
+    // The instant of the kill is what is random here; nothing waits for anything to have happened by then.
+    sleep(Duration::from_micros(random.below(60_000)) * patience());
+    // Dropping kills with SIGKILL and waits for the end.
+    drop(guard);
+    let foreign = other.stop()?;
+    let at_kill = read(&scene)?;
+    let begin = Instant::now();
+    let said = Tool::start(std::process::Command::new(binary("guard")?).args(["restore", "--state-dir", &state_dir]))?
+        .success(Duration::from_secs(30) * patience())?;
+    figures.restore_ms.push(begin.elapsed().as_secs_f64() * 1e3);
+    let after = read(&scene)?;
+    for (index, file) in scene.iter().enumerate() {
+        let written = foreign.get(&index).map_or(&[][..], Vec::as_slice);
+        figures
+            .judge(file, written, &at_kill[index], &after[index])
+            .with_context(|| format!("guard restore: {said}"))?;
+    }
+    figures.foreign_writes += foreign.values().map(|written| written.len() as u64).sum::<u64>();
+    Ok(())
+}
+
+impl Figures {
+    fn judge(&mut self, scene: &Scene, foreign: &[String], at_kill: &str, after: &str) -> Result<()> {
+        let known = || {
+            let last: Vec<_> = foreign.iter().rev().take(3).collect();
+            format!(
+                "{}: {:?} at the beginning, {at_kill:?} at the kill, {after:?} now; the other wrote last (newest first) {last:?}",
+                scene.file.display(),
+                scene.original
+            )
+        };
+        let is_others = |text: &str| foreign.iter().any(|own| own == text);
+        self.files += 1;
+        let last = foreign.last().map(String::as_str);
+        if at_kill == scene.original || is_others(at_kill) {
+            ensure!(after == at_kill, "a value that was not guard's was changed: {}", known());
+            self.kept += u64::from(last == Some(at_kill));
+        } else {
+            ensure!(after == scene.original || is_others(after), "a value of guard's was left: {}", known());
+            self.put_back += 1;
+        }
+        self.overtaken += u64::from(last.is_some_and(|last| last != after));
+        Ok(())
+    }
+}
+
+/// Originals as nobody else writes them.
+fn set_scene(parent: &Cgroup, child: &Cgroup) -> Result<Vec<Scene>> {
+    let version = Hierarchy::find()?.version;
+    let mut scene = Vec::new();
+    // A child's quota stays within its parent's whoever wrote which, and every burst within every quota.
+    for (cgroup, quota, from) in [(parent, 80_500_u64, 50_000), (child, 40_500, 10_000)] {
+        let mut add = |name: &str, original: &str, foreign: Foreign| -> Result<()> {
+            let file = cgroup.dir().join(name);
+            if !file.exists() {
+                return Ok(());
+            }
+            fs::write(&file, original).with_context(|| format!("write {original} to {}", file.display()))?;
+            scene.push(Scene { file, original: original.trim().to_owned(), foreign });
+            Ok(())
+        };
+        match version {
+            Version::V1 => {
+                add("cpu.cfs_period_us", "100000", Foreign::Nothing)?;
+                add("cpu.cfs_quota_us", &quota.to_string(), Foreign::Number(from, 3_000))?;
+                add("cpu.cfs_burst_us", "0", Foreign::Number(0, 500))?;
+                add("cpu.shares", "500", Foreign::Number(5_000, 10_000))?;
+            }
+            Version::V2 => {
+                add("cpu.max", &format!("{quota} 100000"), Foreign::Max(from, 3_000))?;
+                add("cpu.max.burst", "0", Foreign::Number(0, 500))?;
+                add("cpu.weight", "50", Foreign::Number(5_000, 400))?;
+                add("cpuset.cpus", "\n", Foreign::Cpus)?;
+            }
+        }
+        add("cpu.idle", "0", Foreign::Nothing)?;
+    }
+    Ok(scene)
+}
+
+fn read(scene: &[Scene]) -> Result<Vec<String>> {
+    scene.iter().map(|each| text(&each.file)).collect()
+}
+
+fn text(file: &PathBuf) -> Result<String> {
+    Ok(fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?.trim().to_owned())
+}
+
+/// Somebody else who writes the same files.
+struct Other {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<BTreeMap<usize, Vec<String>>>,
+}
+
+impl Other {
+    fn start(scene: Vec<Scene>, seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut random = Random::new(seed);
+            let mut written: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+            // Some files are left to guard alone, so that it holds something at the end.
+            let mine: Vec<usize> = (0..scene.len()).filter(|_| random.below(2) == 0).collect();
+            while !told.load(Ordering::Relaxed) && !mine.is_empty() {
+                let index = mine[random.index(mine.len())];
+                if let Some(text) = scene[index].foreign.text(&mut random) {
+                    // What the kernel refuses, because of what guard holds, was not written.
+                    if fs::write(&scene[index].file, &text).is_ok() {
+                        written.entry(index).or_default().push(text);
+                    }
+                }
+                sleep(Duration::from_micros(random.below(4_000)));
+            }
+            written
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> Result<BTreeMap<usize, Vec<String>>> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.join() {
+            Ok(written) => Ok(written),
+            Err(_) => bail!("the other writer panicked"),
+        }
+    }
+}
+
+impl Foreign {
+    fn text(self, random: &mut Random) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Number(from, count) => Some((from + 7 + 10 * random.below(count)).to_string()),
+            Self::Max(from, count) => Some(format!("{} 100000", from + 7 + 10 * random.below(count))),
+            Self::Cpus => Some("1".to_owned()),
+        }
+    }
+}
