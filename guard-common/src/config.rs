@@ -60,6 +60,8 @@ pub struct Offsets {
     pub rt_mutex_owner: u32,
     /// task_group.cfs_rq (array of pointers, one per CPU)
     pub tg_cfs_rq: u32,
+    /// Number of the system call in pt_regs: orig_ax on x86-64, syscallno on aarch64
+    pub regs_syscall: u32,
 }
 
 /// Everything the programs take as constant.
@@ -99,8 +101,6 @@ pub struct Config {
     pub throttle_by_period: u32,
     /// 1 when user space acts on what happens: it is woken for records, and told of throttles of protected cgroups.
     pub act: u32,
-    /// Unused.
-    pub reserved: u32,
 }
 
 /// Where the time a cfs_rq was throttled comes from.

@@ -9,6 +9,22 @@ pub enum BreachKind {
     Timer = 1,
     /// From sched_waking, or from a preemption, to the switch-in.
     Wakeup = 2,
+    /// From going to sleep in the middle of a cycle, or for a lock, to the switch-in.
+    Blocked = 3,
+}
+
+/// Where a wake-up came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WakeContext {
+    /// Not seen.
+    Unknown = 0,
+    /// The waker itself did it.
+    Task = 1,
+    /// A soft interrupt, in the context of the task that is called the waker.
+    Softirq = 2,
+    /// A hard interrupt, likewise.
+    Hardirq = 3,
 }
 
 /// A cgroup that user space protects was stopped by a quota: its own, or, when a task of it was seen to leave its CPU
@@ -40,6 +56,8 @@ pub mod breach_flags {
     pub const LOCK: u32 = 16;
     /// The timer ran in soft interrupt context.
     pub const SOFT_TIMER: u32 = 32;
+    /// With [`RT_STOLEN`]: it was the fair server, not RT throttling.
+    pub const FAIR_SERVER: u32 = 64;
 }
 
 /// A wake-up over its budget, with all that was known at the switch-in. Instants are CLOCK_MONOTONIC in ns.
@@ -91,6 +109,22 @@ pub struct Breach {
     pub rt_priority: u32,
     /// How long it waited for the lock, ns.
     pub lock_wait_ns: u64,
+    /// When it had gone to sleep; 0 if it had not.
+    pub slept_ns: u64,
+    /// System call in which it had; [`crate::maps::NO_SYSCALL`] when unknown.
+    pub slept_in: u32,
+    /// [`WakeContext`] of the wake-up.
+    pub wake_context: u32,
+    /// Effective kernel priority of the waker.
+    pub waker_prio: i32,
+    /// Unused.
+    pub reserved: u32,
+    /// Cgroup of the waker.
+    pub waker_cgroup_id: u64,
+    /// When the waker's last throttled wait ended; 0 for never.
+    pub waker_throttled_until_ns: u64,
+    /// How long it was throttled in that wait, ns.
+    pub waker_throttled_ns: u64,
     /// Cgroup of the late thread.
     pub cgroup_id: u64,
     /// Cgroup of the task that left the CPU.

@@ -223,10 +223,43 @@ pub struct ThreadState {
     /// Softirq time of the waker's CPU at the wake-up, ns.
     pub softirq_at_wake_ns: u64,
 
+    /// When the thread last went to sleep; 0 while it has run or waited for a CPU since.
+    pub slept_ns: u64,
+    /// System call in which it went to sleep; [`NO_SYSCALL`] when unknown.
+    pub slept_in: u32,
+    /// [`crate::event::WakeContext`] of the last wake-up.
+    pub wake_context: u32,
+    /// Effective kernel priority of the waker.
+    pub waker_prio: i32,
+    /// Unused.
+    pub reserved: u32,
+    /// Cgroup of the waker.
+    pub waker_cgroup_id: u64,
+    /// When the waker's last throttled wait ended, and how long it was throttled in it, ns; 0 for never.
+    pub waker_throttled_until_ns: u64,
+    /// See [`ThreadState::waker_throttled_until_ns`].
+    pub waker_throttled_ns: u64,
+
     /// Latency from which on a wake-up of this thread is a breach, ns; written by user space; 0 takes the default.
     pub budget_ns: u64,
     /// Wake-ups over the budget.
     pub breaches: u64,
+}
+
+/// [`ThreadState::slept_in`] when the system call is unknown.
+pub const NO_SYSCALL: u32 = u32::MAX;
+
+/// Throttling of one task, apart from its [`TaskRec`] because it is touched only on nodes with quotas.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct ThrottleStamp {
+    /// Throttled time of the task's cfs_rq when its wait began, ns.
+    pub at_begin_ns: u64,
+    /// When its last wait with throttled time in it ended, ns.
+    pub ended_ns: u64,
+    /// How long it was throttled in that wait, ns.
+    pub took_ns: u64,
 }
 
 /// States of [`ThreadState::state`].

@@ -5,7 +5,7 @@ use core::mem::offset_of;
 
 use guard_common::{
     event::{Breach, BreachKind, breach_flags},
-    maps::{TaskRec, TimerKind, task_flags},
+    maps::{PERIOD_SURE, TaskRec, ThreadState, TimerKind, task_flags},
 };
 
 use crate::{
@@ -34,7 +34,7 @@ pub(crate) struct Wait {
 pub(crate) fn check(prev: Task, next: Task, wait: &Wait, rec: &TaskRec) {
     let Some(thread) = thread(u32::from(rec.thread) - 1) else { return };
     let budget = if thread.budget_ns != 0 { thread.budget_ns } else { config!(breach_ns) };
-    let since = if wait.on_timer != 0 { wait.on_timer } else { wait.since_ns };
+    let (_, since) = begin(thread, wait);
     if since == 0 || wait.now_ns.saturating_sub(since) < budget {
         return;
     }
@@ -44,6 +44,19 @@ pub(crate) fn check(prev: Task, next: Task, wait: &Wait, rec: &TaskRec) {
     }
     thread.breaches += 1;
     report(prev, wait, rec);
+}
+
+/// What the wait is counted as, and since when. Who sleeps for a lock, or in the middle of a cycle, is kept from its
+/// work; whoever waits for events otherwise just has nothing to do.
+#[inline(always)]
+fn begin(thread: &ThreadState, wait: &Wait) -> (BreachKind, u64) {
+    if wait.on_timer != 0 {
+        (BreachKind::Timer, wait.on_timer)
+    } else if thread.slept_ns != 0 && (wait.lock_wait_ns != 0 || thread.period_hits >= PERIOD_SURE) {
+        (BreachKind::Blocked, thread.slept_ns)
+    } else {
+        (BreachKind::Wakeup, wait.since_ns)
+    }
 }
 
 /// Copies a name as two words; the compiler would call memmove, a loop over bytes here.
@@ -71,7 +84,7 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
         return 0;
     };
     let on_timer = wait.on_timer != 0;
-    let since = if on_timer { wait.on_timer } else { wait.since_ns };
+    let (kind, since) = begin(thread, wait);
     let mut flags = 0;
     if rec.flags & task_flags::PREEMPTED != 0 {
         flags |= breach_flags::PREEMPTED;
@@ -84,6 +97,9 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
     }
     if cpu.rt_stolen_until_ns >= since {
         flags |= breach_flags::RT_STOLEN;
+        if cpu.rt_stolen_by_server != 0 {
+            flags |= breach_flags::FAIR_SERVER;
+        }
     }
     if wait.lock_wait_ns != 0 {
         flags |= breach_flags::LOCK;
@@ -99,7 +115,7 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
     let breach = entry.as_mut_ptr();
     // SAFETY: the reserved record is valid for writes of a Breach, and every field is written before it is submitted.
     unsafe {
-        (*breach).kind = if on_timer { BreachKind::Timer } else { BreachKind::Wakeup } as u32;
+        (*breach).kind = kind as u32;
         (*breach).flags = flags;
         (*breach).switched_in_ns = wait.now_ns;
         (*breach).since_ns = since;
@@ -121,6 +137,14 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
         (*breach).lock_owner = thread.lock_owner;
         (*breach).rt_priority = thread.rt_priority;
         (*breach).lock_wait_ns = wait.lock_wait_ns;
+        (*breach).slept_ns = thread.slept_ns;
+        (*breach).slept_in = thread.slept_in;
+        (*breach).wake_context = thread.wake_context;
+        (*breach).waker_prio = thread.waker_prio;
+        (*breach).reserved = 0;
+        (*breach).waker_cgroup_id = thread.waker_cgroup_id;
+        (*breach).waker_throttled_until_ns = thread.waker_throttled_until_ns;
+        (*breach).waker_throttled_ns = thread.waker_throttled_ns;
         (*breach).cgroup_id = thread.cgroup_id;
         (*breach).prev_cgroup_id = prev_cgroup_id;
         (*breach).hardirq_ns = if same_cpu { cpu.hardirq_ns.saturating_sub(thread.hardirq_at_wake_ns) } else { 0 };

@@ -11,7 +11,7 @@ use guard_common::{
     config::{Config, Offsets},
     event::TELL_EVERY_NS,
     hist::{BUCKETS, bucket_of},
-    maps::{CgroupKind, CgroupSlot, CpuState, Hist, TaskRec, ThreadKind, ThreadState, ThrottleState},
+    maps::{CgroupKind, CgroupSlot, CpuState, Hist, TaskRec, ThreadKind, ThreadState, ThrottleStamp, ThrottleState},
     maps::{cgroup_hist, task_flags, thread_hist},
 };
 
@@ -65,6 +65,7 @@ pub(crate) static CONFIG: Config = Config {
         rt_mutex_waiter_lock: 0,
         rt_mutex_owner: 0,
         tg_cfs_rq: 0,
+        regs_syscall: 0,
     },
     cgroup_slots: 0,
     hists_per_cpu: 0,
@@ -76,7 +77,6 @@ pub(crate) static CONFIG: Config = Config {
     irq: 0,
     throttle_by_period: 0,
     act: 0,
-    reserved: 0,
 };
 
 /// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.
@@ -100,10 +100,9 @@ const SIZED_AT_LOAD: u32 = 1;
 /// tid & task_mask → record. Written by the wake-up programs under the task's pi_lock or run-queue lock.
 #[map]
 static TASKS: Array<TaskRec> = Array::with_max_entries(SIZED_AT_LOAD, 0);
-/// tid & task_mask → throttled time of the task's cfs_rq when its wait began, ns; apart from the record, because it is
-/// touched only on nodes with quotas.
+/// tid & task_mask → throttling of the task.
 #[map]
-static THROTTLE_STAMPS: Array<u64> = Array::with_max_entries(SIZED_AT_LOAD, 0);
+static THROTTLE_STAMPS: Array<ThrottleStamp> = Array::with_max_entries(SIZED_AT_LOAD, 0);
 /// CPU-major histograms; see `guard_common::maps`. Each CPU writes its own part only.
 #[map]
 static HISTS: Array<Hist> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAPABLE);
@@ -248,9 +247,9 @@ fn record(tid: u32) -> Option<&'static mut TaskRec> {
     unsafe { TASKS.get_ptr_mut(tid & config!(task_mask)).map(|p| &mut *p) }
 }
 
-/// Throttled time of the cfs_rq of `tid` when its wait began, ns.
+/// Throttling of the task `tid`.
 #[inline(always)]
-pub(crate) fn throttle_stamp(tid: u32) -> Option<&'static mut u64> {
+pub(crate) fn throttle_stamp(tid: u32) -> Option<&'static mut ThrottleStamp> {
     // SAFETY: as for `record`.
     unsafe { THROTTLE_STAMPS.get_ptr_mut(tid & config!(task_mask)).map(|p| &mut *p) }
 }

@@ -7,7 +7,7 @@
 use core::{ffi::c_void, ptr::read_volatile};
 
 use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, generated};
-use guard_common::config::NO_OFFSET;
+use guard_common::{config::NO_OFFSET, maps::NO_SYSCALL};
 
 use crate::state::{Cpu, config};
 
@@ -144,6 +144,17 @@ impl Task {
             return false;
         }
         load!(self.0, u64, task_dl_server) != 0
+    }
+
+    /// Number of the system call that the task is in; NO_SYSCALL where the kernel does not say.
+    #[inline(always)]
+    pub(crate) fn system_call(self) -> u32 {
+        if !present!(regs_syscall) {
+            return NO_SYSCALL;
+        }
+        // SAFETY: a typed pointer to a task; the result is a typed pointer to its registers.
+        let regs = unsafe { generated::bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
+        if regs.is_null() { NO_SYSCALL } else { load!(regs, u32, regs_syscall) }
     }
 
     /// Address of the task's task_group.

@@ -1,7 +1,10 @@
 //! Watched threads: every thread with a real-time policy from its first switch-in on, and those that user space
 //! named. User space frees the slots of those that exited, after taking their last counts.
 
-use guard_common::maps::{TaskRec, ThreadState, task_flags, thread_state};
+use guard_common::{
+    event::WakeContext,
+    maps::{TaskRec, ThreadState, task_flags, thread_state},
+};
 
 use crate::{
     state::{self, Cpu, known_task, thread},
@@ -53,6 +56,22 @@ pub(crate) fn left(cpu: &mut Cpu, task: Task, slot: u32) {
     }
 }
 
+/// The thread in `slot` goes to sleep.
+#[inline(always)]
+pub(crate) fn sleeps(task: Task, slot: u32, now: u64) {
+    let Some(thread) = thread(slot) else { return };
+    thread.slept_ns = now;
+    thread.slept_in = task.system_call();
+}
+
+/// The thread in `slot` is on a CPU, and what there was to say of its sleep has been said.
+#[inline(always)]
+pub(crate) fn awake(slot: u32) {
+    if let Some(thread) = thread(slot) {
+        thread.slept_ns = 0;
+    }
+}
+
 /// The thread in `slot` was switched in: refresh its identity. Returns the CPU on which it ran before.
 #[inline(always)]
 pub(crate) fn seen(cpu: &Cpu, task: Task, slot: u32, prio: i32, cgroup_slot: u32) -> u32 {
@@ -99,9 +118,30 @@ pub(crate) fn woken(cpu: &Cpu, task: Task, rec: &TaskRec) {
     thread.waker = waker.tid();
     thread.waker_cpu = cpu.number;
     waker.comm_into(&raw mut thread.waker_comm);
+    thread.waker_prio = waker.prio();
+    thread.waker_cgroup_id = waker.css_set().cgroup_id();
+    thread.wake_context = context(cpu, waker) as u32;
+    (thread.waker_throttled_until_ns, thread.waker_throttled_ns) = (0, 0);
+    if cpu.state.quota_seen != 0 && known_task(waker.tid()).is_some() {
+        if let Some(stamp) = state::throttle_stamp(waker.tid()) {
+            (thread.waker_throttled_until_ns, thread.waker_throttled_ns) = (stamp.ended_ns, stamp.took_ns);
+        }
+    }
     thread.hardirq_at_wake_ns = cpu.state.hardirq_ns;
     thread.softirq_at_wake_ns = cpu.state.softirq_ns;
     timer::woken_by_callback(cpu, task, waker, slot);
+}
+
+/// In which context `current` is.
+#[inline(always)]
+fn context(cpu: &Cpu, current: Task) -> WakeContext {
+    if cpu.state.hardirq_depth != 0 || cpu.state.hard_active != 0 {
+        WakeContext::Hardirq
+    } else if cpu.state.softirq_owner == current.tid() + 1 {
+        WakeContext::Softirq
+    } else {
+        WakeContext::Task
+    }
 }
 
 /// The task exits: its slot waits for user space, and its last switches open no new one.

@@ -72,6 +72,7 @@ pub(crate) fn switched_out(cpu: &mut Cpu, prev: Task, state: u32, preempt: bool,
         }
     } else if let Some(slot) = thread.checked_sub(1) {
         threads::left(cpu, prev, slot);
+        threads::sleeps(prev, slot, now);
         timer::left_cpu(cpu, slot, state);
         lock::blocked(prev, slot, now);
     }
@@ -83,7 +84,7 @@ fn begin_wait(cpu: &Cpu, task: Task, rec: &mut TaskRec, now: u64, flag: u16) {
     let mut flags = rec.flags & !(task_flags::PREEMPTED | task_flags::THROTTLE_STAMP) | flag;
     if config!(throttled_time) != throttled_time::NONE && cpu.state.quota_seen != 0 {
         if let Some(stamp) = state::throttle_stamp(rec.tid) {
-            *stamp = throttled_ns(task.cfs_rq(), now);
+            stamp.at_begin_ns = throttled_ns(task.cfs_rq(), now);
             flags |= task_flags::THROTTLE_STAMP;
         }
     }
@@ -103,9 +104,9 @@ pub(crate) fn migrating(task: Task, to: u32) {
     }
     let now = state::now();
     let Some(stamp) = state::throttle_stamp(rec.tid) else { return };
-    let so_far = throttled_ns(task.cfs_rq(), now).saturating_sub(*stamp);
+    let so_far = throttled_ns(task.cfs_rq(), now).saturating_sub(stamp.at_begin_ns);
     let Some(to) = cfs_rq_of_group(task.task_group(), to) else { return };
-    *stamp = throttled_ns_at(to, now).wrapping_sub(so_far);
+    stamp.at_begin_ns = throttled_ns_at(to, now).wrapping_sub(so_far);
 }
 
 /// Time in ns that this cfs_rq or an ancestor has been throttled, the current throttle included.
@@ -166,10 +167,13 @@ pub(crate) fn switched_in(cpu: &mut Cpu, prev: Task, next: Task, now: u64) {
             cpu.count_cgroup(slot, CgroupKind::WakeRt, wait);
         } else {
             if rec.flags & task_flags::THROTTLE_STAMP != 0 {
-                let stamp = state::throttle_stamp(tid).map_or(u64::MAX, |s| *s);
-                throttled = throttled_ns(next.cfs_rq(), now).saturating_sub(stamp).min(wait);
-                if throttled != 0 {
-                    cpu.count_cgroup(slot, CgroupKind::ThrottledWait, throttled);
+                if let Some(stamp) = state::throttle_stamp(tid) {
+                    throttled = throttled_ns(next.cfs_rq(), now).saturating_sub(stamp.at_begin_ns).min(wait);
+                    if throttled != 0 {
+                        cpu.count_cgroup(slot, CgroupKind::ThrottledWait, throttled);
+                        stamp.ended_ns = now;
+                        stamp.took_ns = throttled;
+                    }
                 }
             }
             cpu.count_cgroup(slot, CgroupKind::WakeFair, wait - throttled);
@@ -185,5 +189,6 @@ pub(crate) fn switched_in(cpu: &mut Cpu, prev: Task, next: Task, now: u64) {
         let wait =
             breach::Wait { since_ns: since, now_ns: now, throttled_ns: throttled, lock_wait_ns, on_timer, cpu_before };
         breach::check(prev, next, &wait, rec);
+        threads::awake(thread);
     }
 }

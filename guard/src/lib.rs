@@ -1,11 +1,12 @@
 //! guard measures how long real-time threads and cgroups wait on a Linux node, and keeps apart what they wait for: a
-//! CPU, a CPU quota, a lock, interrupts. It only observes; nothing on the node is changed. The rooms and the way of the
-//! data are described in `docs/design.md`.
+//! CPU, a CPU quota, a lock, interrupts. By itself it only observes; what it is told to change it puts back. The rooms and
+//! the way of the data are described in `docs/design.md`, how it acts in `docs/acting.md`.
 
 pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod explain;
 pub mod inventory;
 pub mod kernel;
 pub mod lab;

@@ -1,7 +1,13 @@
-//! The system calls that the workloads need and rustix does not wrap: POSIX timers, waiting for
-//! blocked signals. All unsafe code of this crate is here.
+//! The system calls that the workloads need and rustix does not wrap: POSIX timers, waiting for blocked signals, being
+//! told of writes. All unsafe code of this crate is here.
 
-use std::{io, mem, ptr, time::Duration};
+use std::{
+    ffi::CStr,
+    io, mem,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr,
+    time::Duration,
+};
 
 fn check(returned: libc::c_int) -> io::Result<()> {
     if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -126,4 +132,27 @@ impl Drop for PosixTimer {
 fn timespec(ns: u64) -> libc::timespec {
     #[allow(clippy::cast_possible_wrap, reason = "seconds since boot and a remainder below 10^9 fit")]
     libc::timespec { tv_sec: (ns / 1_000_000_000) as libc::time_t, tv_nsec: (ns % 1_000_000_000) as libc::c_long }
+}
+
+/// Opens a fanotify group (fanotify(7)) that is told of writes and blocks nobody.
+pub(crate) fn fanotify() -> io::Result<OwnedFd> {
+    let flags = libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
+    // SAFETY: the call takes two numbers and touches no memory of this process.
+    let fd = unsafe { libc::fanotify_init(flags, libc::O_RDONLY as libc::c_uint) };
+    check(fd.min(0))?;
+    // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Wants to be told of every write to a file below a mount point.
+pub(crate) fn watch_writes(fanotify: &OwnedFd, mount: &CStr) -> io::Result<()> {
+    let (flags, mask) = (libc::FAN_MARK_ADD | libc::FAN_MARK_MOUNT, libc::FAN_MODIFY);
+    // SAFETY: `mount` is a string that ends with NUL and outlives the call, which only reads it.
+    check(unsafe { libc::fanotify_mark(fanotify.as_raw_fd(), flags, mask, libc::AT_FDCWD, mount.as_ptr()) })
+}
+
+/// Takes over a descriptor that the kernel passed in an event.
+pub(crate) fn adopt(fd: i32) -> Option<OwnedFd> {
+    // SAFETY: a descriptor in a fanotify event is a new one of this process, which nobody else has.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }

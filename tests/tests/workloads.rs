@@ -33,7 +33,7 @@ fn a_stall_of_three_and_a_half_cycles_misses_three() {
             ["cycle", wait, "--interval-us", "4000", "--cycles", "40", "--stall-every", "10", "--stall-us", "14000"];
         let own = Workload::start(&arguments).unwrap().outcome(LIMIT).unwrap();
         // The last stall has no cycle after it. Noise of a busy machine can only add.
-        assert!((9..=20).contains(&own.missed), "{wait}: {} missed", own.missed);
+        assert!(own.missed >= 9, "{wait}: {} missed", own.missed);
     }
 }
 

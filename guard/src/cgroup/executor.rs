@@ -102,6 +102,8 @@ struct Planned {
     result: Option<WriteResult>,
     /// The value that the knob will have.
     setting: Option<Setting>,
+    /// Files that came into the journal for it.
+    recorded: Vec<Key>,
 }
 
 impl Executor {
@@ -164,12 +166,15 @@ impl Executor {
         let mut batch: Vec<Planned> = Vec::with_capacity(changes.len());
         for (asker, change) in changes.iter().enumerate() {
             let mut planned = Planned::new(change);
-            if seen.insert((change.id, change.what.knob())) {
+            // The weight belongs to idle as well: one file, one change.
+            let knob = if change.what.knob() == Knob::Idle { Knob::Shares } else { change.what.knob() };
+            if seen.insert((change.id, knob)) {
                 if let Err(result) = self.plan(&mut planned, asker) {
                     planned.result = Some(result);
                 }
             } else {
-                planned.refuse("the same knob stands in this batch already".to_owned());
+                let why = "another change in this batch concerns the same files; next time".to_owned();
+                planned.result = Some(WriteResult::Limited(why));
             }
             batch.push(planned);
         }
@@ -361,14 +366,22 @@ impl Executor {
         let version = self.hierarchy.version();
         let book = self.journal.book();
         let mut new = Vec::new();
-        for job in batch.iter().filter(|each| each.result.is_none()).flat_map(|each| &each.jobs) {
-            let known = book.get(&job.key);
-            if job.to.is_some() && known.is_none_or(|entry| entry.ours.is_empty() && entry.original != job.now) {
-                new.push((job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() }));
-            }
-            let kept_for_idle = job.to.is_none() && matches!(job.key.file, File::Shares | File::Weight);
-            if kept_for_idle && known.is_none_or(|entry| entry.ours.is_empty()) {
-                let ours = value::weights_of_idle(version).map(str::to_owned).into();
+        for planned in batch.iter_mut().filter(|each| each.result.is_none()) {
+            for job in &planned.jobs {
+                let known = book.get(&job.key);
+                let ours = match job.to {
+                    Some(_) if known.is_none_or(|entry| entry.ours.is_empty() && entry.original != job.now) => {
+                        Vec::new()
+                    }
+                    // Goes along with idle.
+                    None if matches!(job.key.file, File::Shares | File::Weight)
+                        && known.is_none_or(|entry| entry.ours.is_empty()) =>
+                    {
+                        value::weights_of_idle(version).map(str::to_owned).into()
+                    }
+                    _ => continue,
+                };
+                planned.recorded.push(job.key.clone());
                 new.push((job.key.clone(), Entry { original: job.now.clone(), ours }));
             }
         }
@@ -407,7 +420,7 @@ impl Executor {
                         self.hold(place, &planned.change, setting, keys);
                     }
                     // Nothing was written, so there is nothing to put back.
-                    _ if !was_held => self.drop_files(&keys, "not written"),
+                    _ if !was_held => self.drop_files(&planned.recorded, "not written"),
                     _ => {}
                 }
                 self.failed(place, &planned.change, &trouble)
@@ -452,9 +465,10 @@ impl Executor {
         }
     }
 
-    /// Leaves a knob to somebody else, for a while or for good. Other files of the knob that still hold guard's
-    /// values are put back.
+    /// Leaves a knob to somebody else, for a while or for good. Other files of the knob that still hold guard's values are
+    /// put back; where the kernel does not take that now, they stay in the journal.
     fn give_way(&mut self, place: Place, change: &Change, why: String) {
+        let mut stuck = Vec::new();
         if let Some(held) = self.held.get(&place)
             && let Ok(mut jobs) = open_jobs(&self.hierarchy, &held.path, place.0, place.1, 0)
         {
@@ -462,10 +476,13 @@ impl Executor {
                 let entry = self.journal.book().get(&job.key).filter(|entry| entry.is_ours(job.key.file, &job.now));
                 job.to = entry.and_then(|entry| job.key.file.parse(&entry.original).ok());
             }
-            let ran = run(&self.hierarchy, &mut self.journal, &mut jobs, 1);
-            if let Some(Stop::Trouble(trouble)) = ran.into_iter().find_map(|ran| ran.stop) {
-                tracing::warn!("{} of {} was left half to somebody else: {trouble}", place.1, change.path);
-            }
+            run(&self.hierarchy, &mut self.journal, &mut jobs, 1);
+            let is_stuck =
+                |job: &Job| job.to.as_ref().is_some_and(|to| job.key.file.parse(&job.now).as_ref() != Ok(to));
+            stuck.extend(jobs.into_iter().filter(is_stuck).map(|job| job.key));
+        }
+        if let Some(held) = self.held.get_mut(&place) {
+            held.keys.retain(|key| !stuck.contains(key));
         }
         self.let_go(place, "foreign");
         let until = self.options.retake_after.map(|after| Instant::now() + after);
@@ -538,7 +555,15 @@ impl Planned {
             Set(setting) | Lift(setting) => setting.to_string(),
             Release(_) => String::new(),
         };
-        Self { change: change.clone(), jobs: Vec::new(), old: None, new, result: None, setting: None }
+        Self {
+            change: change.clone(),
+            jobs: Vec::new(),
+            old: None,
+            new,
+            result: None,
+            setting: None,
+            recorded: Vec::new(),
+        }
     }
 
     fn refuse(&mut self, rule: String) {

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod exit;
+mod explain;
 mod lab;
 mod logging;
 mod output;
@@ -32,6 +33,7 @@ struct Arguments {
 enum Command {
     Plan(plan::Arguments),
     Report(report::Arguments),
+    Explain(explain::Arguments),
     Restore(restore::Arguments),
     Run(run::Arguments),
     Lab(lab::Arguments),
@@ -73,6 +75,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let outcome = match arguments.command {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Lab(arguments) => lab::run(&arguments),
@@ -118,6 +121,7 @@ mod tests {
             "lab --list",
             "lab quota-lock --duration 10s --interval 20ms --format json",
             "lab all",
+            "explain --duration 1s --tid 7 --threshold 10us --format json --output f",
             "restore",
             "restore --state-dir /tmp/guard --dry-run --format json",
             "run --config /tmp/guard.toml",

@@ -145,8 +145,8 @@ fn contradictions_are_named() {
             "guard.toml:1: workload[1]: says nothing: want class, wakeup, timer, request, limit or managed beside match",
         ),
         (
-            "[suppress.latency]\nforget_s = 60.0\nforget_max_s = 5.0\n",
-            "guard.toml:3: suppress.latency.forget_max_s = 5.0: 5 is less than forget_s (60)",
+            "[suppress]\nforget_s = 60.0\nforget_max_s = 5.0\n",
+            "guard.toml:3: suppress.forget_max_s = 5.0: 5 is less than forget_s (60)",
         ),
         (
             "[suppress.pressure]\ntable = [[80.0, 0.3], [50.0, 0.8]]\n",

@@ -55,7 +55,7 @@ impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ns = self.0.as_nanos();
         let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
-        match units.into_iter().find(|(unit, _)| ns % unit == 0) {
+        match units.into_iter().find(|(unit, _)| ns.is_multiple_of(*unit)) {
             Some((unit, name)) => write!(f, "{}{name}", ns / unit),
             None => write!(f, "{ns}ns"),
         }

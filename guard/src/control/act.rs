@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use guard_common::event::Breach;
+use guard_common::event::{Breach, BreachKind};
 
 use super::hands::{self, Hands};
 use super::lane::Key;
@@ -165,6 +165,8 @@ fn triggers(events: &[Event]) -> Vec<Trigger> {
             Event::Throttled(event) => {
                 throttled.insert(event.cgroup_id);
             }
+            // Whoever slept for a lock is not helped by taking the CPU from others.
+            Event::Late(breach) if breach.kind == BreachKind::Blocked as u32 => {}
             Event::Late(breach) => {
                 let worst = late.entry(breach.cgroup_id).or_insert(breach);
                 if latency_ns(breach) > latency_ns(worst) {

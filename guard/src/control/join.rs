@@ -1,16 +1,17 @@
 //! Joins what the kernel counted with who is on the node and what the cgroup files say. Pure: everything it needs is
 //! handed in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use guard_common::event::{self, BreachKind, breach_flags};
-use guard_common::maps::TimerKind;
+use guard_common::event::{self, BreachKind, WakeContext, breach_flags};
+use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL, TimerKind};
 
 use super::accumulate::Sum;
 use super::clock::WallClock;
 use super::meter::Reading;
 use super::order;
 use super::selection::Keep;
+use crate::explain;
 use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::{
@@ -263,27 +264,31 @@ fn join_breach(record: &event::Breach, known: &Known, clock: WallClock) -> Breac
     let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
     let comm = comm_of(&record.comm);
     let timer = record.kind == BreachKind::Timer as u32;
-    let what = if timer { "after its timer expired" } else { "after it became runnable" };
+    let blocked = record.kind == BreachKind::Blocked as u32;
     let wait_since_ns =
         [record.waking_ns, record.expired_ns, record.since_ns].into_iter().find(|ns| *ns > 0).unwrap_or(0);
-    Breach {
+    let owner = known.threads.get(&record.lock_owner).filter(|_| record.lock_owner != 0);
+    let mut breach = Breach {
         at: clock.rfc3339(record.switched_in_ns),
         tid: record.tid,
         cgroup: path_of(record.cgroup_id, known),
-        kind: if timer { "timer" } else { "wakeup" }.to_owned(),
+        kind: if timer {
+            "timer"
+        } else if blocked {
+            "blocked"
+        } else {
+            "wakeup"
+        }
+        .to_owned(),
         latency_ns,
-        cause: "unknown".to_owned(),
+        cause: String::new(),
         culprit: None,
-        shares: [("unknown".to_owned(), latency_ns)].into(),
-        sentence: format!(
-            "{comm} (tid {}) came on CPU {} {} us {what}; the cause is unknown",
-            record.tid,
-            record.cpu,
-            latency_ns / 1_000
-        ),
+        shares: BTreeMap::new(),
+        sentence: String::new(),
         comm,
         evidence: Evidence {
             cpu: record.cpu,
+            prio: record.prio,
             waker_cpu: record.waker_cpu,
             irq_delay_ns: (timer && record.expired_ns > 0).then(|| record.expired_ns.saturating_sub(record.since_ns)),
             wait_ns: record.switched_in_ns.saturating_sub(wait_since_ns),
@@ -292,15 +297,100 @@ fn join_breach(record: &event::Breach, known: &Known, clock: WallClock) -> Breac
             throttled_ns: record.throttled_ns,
             lock_wait_ns: record.lock_wait_ns,
             lock_owner: record.lock_owner,
+            lock_owner_comm: owner.map(|of| of.info.comm.clone()),
+            lock_owner_cgroup: owner.and_then(|of| of.info.cgroup.clone()),
+            lock_kind: (record.flags & breach_flags::LOCK != 0).then(|| lock_kind(record.lock_flags).to_owned()),
+            blocked_ns: blocked.then(|| wait_since_ns.saturating_sub(record.slept_ns)),
+            blocked_in: blocked.then(|| system_call(record.slept_in)).flatten(),
             prev_tid: record.prev_tid,
             prev_comm: comm_of(&record.prev_comm),
             prev_prio: record.prev_prio,
             prev_cgroup: (record.prev_cgroup_id > 0).then(|| path_of(record.prev_cgroup_id, known)),
             waker: record.waker,
             waker_comm: comm_of(&record.waker_comm),
+            waker_prio: record.waker_prio,
+            waker_cgroup: (record.waker_cgroup_id > 0).then(|| path_of(record.waker_cgroup_id, known)),
+            woken_by: wake_context(record.wake_context),
+            waker_throttled_ns: if blocked { throttled_while_asleep(record) } else { 0 },
             flags: flag_names(record.flags),
         },
+    };
+    explain::explain(&mut breach);
+    breach
+}
+
+/// Part of the sleep in which the waker was throttled, by the last time that it was, ns.
+fn throttled_while_asleep(record: &event::Breach) -> u64 {
+    record.waker_throttled_ns.min(record.waker_throttled_until_ns.saturating_sub(record.slept_ns))
+}
+
+fn wake_context(context: u32) -> Option<String> {
+    let name = match context {
+        c if c == WakeContext::Task as u32 => "task",
+        c if c == WakeContext::Softirq as u32 => "softirq",
+        c if c == WakeContext::Hardirq as u32 => "hardirq",
+        _ => return None,
+    };
+    Some(name.to_owned())
+}
+
+/// Kind of a lock by contention_begin's flags: <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/lock.h>
+fn lock_kind(flags: u32) -> &'static str {
+    const SPIN: u32 = 1;
+    const READ_OR_WRITE: u32 = 2 | 4;
+    const RT: u32 = 8;
+    const PERCPU: u32 = 16;
+    const MUTEX: u32 = 32;
+    match flags {
+        LOCK_PI_FUTEX => "PI futex",
+        f if f & MUTEX != 0 => "mutex",
+        f if f & READ_OR_WRITE != 0 => "rwlock",
+        f if f & PERCPU != 0 => "per-CPU rwlock",
+        f if f & RT != 0 => "rt_mutex",
+        f if f & SPIN != 0 => "spinlock",
+        _ => "semaphore",
     }
+}
+
+/// Name of a system call in which threads wait, else its number.
+fn system_call(number: u32) -> Option<String> {
+    if number == NO_SYSCALL {
+        return None;
+    }
+    let names = [
+        (libc::SYS_futex, "futex"),
+        (libc::SYS_clock_nanosleep, "clock_nanosleep"),
+        (libc::SYS_nanosleep, "nanosleep"),
+        (libc::SYS_read, "read"),
+        (libc::SYS_write, "write"),
+        (libc::SYS_readv, "readv"),
+        (libc::SYS_ioctl, "ioctl"),
+        (libc::SYS_ppoll, "ppoll"),
+        (libc::SYS_pselect6, "pselect6"),
+        (libc::SYS_epoll_pwait, "epoll_pwait"),
+        (libc::SYS_recvfrom, "recvfrom"),
+        (libc::SYS_recvmsg, "recvmsg"),
+        (libc::SYS_sendto, "sendto"),
+        (libc::SYS_sendmsg, "sendmsg"),
+        (libc::SYS_accept4, "accept4"),
+        (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait"),
+        (libc::SYS_wait4, "wait4"),
+        (libc::SYS_fsync, "fsync"),
+        (libc::SYS_openat, "openat"),
+        (libc::SYS_mmap, "mmap"),
+        (libc::SYS_munmap, "munmap"),
+        (libc::SYS_semtimedop, "semtimedop"),
+        (libc::SYS_io_uring_enter, "io_uring_enter"),
+        (libc::SYS_sched_yield, "sched_yield"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_poll, "poll"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_select, "select"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_epoll_wait, "epoll_wait"),
+    ];
+    let name = names.into_iter().find(|(known, _)| *known == i64::from(number)).map(|(_, name)| name.to_owned());
+    Some(name.unwrap_or_else(|| format!("system call {number}")))
 }
 
 fn path_of(id: u64, known: &Known) -> String {
@@ -335,6 +425,7 @@ fn flag_names(flags: u32) -> Vec<String> {
         (breach_flags::REMOTE_TIMER, "remote_timer"),
         (breach_flags::MIGRATED, "migrated"),
         (breach_flags::RT_STOLEN, "rt_stolen"),
+        (breach_flags::FAIR_SERVER, "fair_server"),
         (breach_flags::LOCK, "lock"),
         (breach_flags::SOFT_TIMER, "soft_timer"),
     ]
@@ -562,10 +653,11 @@ mod tests {
         let breach = joined(sample, &known, &Keep::All).breaches.remove(0);
         assert_eq!(breach.at, "2023-11-14T22:13:21.001900Z");
         assert_eq!((breach.kind.as_str(), breach.latency_ns, breach.cgroup.as_str()), ("timer", 1_900_000, "/plc"));
-        assert_eq!((breach.cause.as_str(), breach.shares["unknown"]), ("unknown", 1_900_000));
+        // Nobody had the CPU: the record's previous task is the idle one.
+        assert_eq!((breach.cause.as_str(), breach.shares["cpu_idle_exit"]), ("cpu_idle_exit", 1_900_000));
         assert_eq!(
             breach.sentence,
-            "cycle (tid 7) came on CPU 1 1900 us after its timer expired; the cause is unknown"
+            "cycle (tid 7) came on its CPU 1.9 ms after its timer expired: CPU 1 needed 1.9 ms to wake from idle"
         );
         assert_eq!((breach.evidence.irq_delay_ns, breach.evidence.wait_ns), (Some(2_000), 1_897_000));
         assert_eq!(breach.evidence.prev_cgroup.as_deref(), Some("/noise"));

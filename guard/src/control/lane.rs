@@ -11,7 +11,7 @@ use std::thread;
 use tokio::sync::mpsc;
 
 use super::writer::Writer;
-use crate::cgroup::{Change, Outcome, What};
+use crate::cgroup::{Change, Outcome, What, WriteResult};
 use crate::policy::Want;
 use crate::snapshot::{Knob, Setting};
 
@@ -261,7 +261,7 @@ impl<W: Writer> Worker<W> {
     fn report(&mut self, outcomes: Vec<Outcome>, why: Why, ended: bool) {
         let held: BTreeSet<Key> = self.held().into_keys().collect();
         let mut done = Vec::new();
-        for outcome in outcomes {
+        for outcome in outcomes.into_iter().filter(|outcome| is_worth_telling(&outcome.result, ended)) {
             let key = (outcome.id, outcome.knob);
             let wanted = self.wanted.get(&key);
             let why = if why == Why::Wanted && wanted.is_none() { Why::Released } else { why };
@@ -277,5 +277,14 @@ impl<W: Writer> Worker<W> {
         self.served.extend(held_wants.map(|(key, want)| (*key, want.clone())));
         // A controller that has gone needs no report; what it wanted is put back all the same.
         let _ = self.reports.blocking_send(Report { lane: self.which, done, held, served: self.number, ended });
+    }
+}
+
+/// Nothing was done, or something that failed waits for its next try. At the end what waits is left behind.
+fn is_worth_telling(result: &WriteResult, ended: bool) -> bool {
+    match result {
+        WriteResult::Unchanged => false,
+        WriteResult::Limited(_) => ended,
+        _ => true,
     }
 }

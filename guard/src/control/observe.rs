@@ -1,7 +1,7 @@
 //! Observes a node: samples the kernel side, reads the cgroup files at both ends of a window, and joins both with the
 //! inventory into a Snapshot.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 use std::future::pending;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -217,6 +217,7 @@ impl Observer {
             .chain(sample.breaches.iter().flat_map(|b| [b.cgroup_id, b.prev_cgroup_id]))
             .collect();
         self.threads.refresh(&sample.threads, &self.selection, &self.inventory);
+        let holders: HashSet<u32> = sample.breaches.iter().map(|breach| breach.lock_owner).collect();
         let known = Known {
             node: self.node.clone(),
             cgroups: ids
@@ -226,7 +227,7 @@ impl Observer {
                     Some((id, (info.clone(), readings.remove(&id).unwrap_or_default())))
                 })
                 .collect(),
-            threads: self.threads.known(),
+            threads: self.threads.known_with(&holders, &self.inventory),
         };
         let keep = Keep::new(&self.selection, &self.filter, known.cgroups.values().map(|(info, _)| info));
         self.departed.clear();
@@ -541,8 +542,17 @@ impl Threads {
         self.known.get(&tid).is_none_or(|(_, known)| known.ended)
     }
 
-    fn known(&self) -> HashMap<u32, KnownThread> {
-        self.known.iter().map(|(tid, (_, known))| (*tid, known.clone())).collect()
+    /// The sampled threads, and those of `others` that are still there.
+    fn known_with(&self, others: &HashSet<u32>, inventory: &Inventory) -> HashMap<u32, KnownThread> {
+        let mut all: HashMap<_, _> = self.known.iter().map(|(tid, (_, known))| (*tid, known.clone())).collect();
+        for tid in others.iter().filter(|tid| **tid != 0) {
+            if let Entry::Vacant(entry) = all.entry(*tid)
+                && let Some(detail) = inventory.thread(*tid)
+            {
+                entry.insert(known_thread(detail));
+            }
+        }
+        all
     }
 }
 

@@ -189,7 +189,7 @@ enum Woken {
     /// The configuration is to be read again.
     Reload,
     /// The configuration was read again.
-    Read(Result<Config, ReloadError>),
+    Read(Box<Result<Config, ReloadError>>),
 }
 
 /// A configuration that is being read. The disk may be slow.
@@ -254,7 +254,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
                 Woken::Reload => reading = self.read_again(),
                 Woken::Read(read) => {
                     reading = None;
-                    if self.reload(read) {
+                    if self.reload(*read) {
                         window = windows(self.pace.interval);
                     }
                 }
@@ -311,7 +311,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
             },
             events = events => Woken::Events(events?),
             report = report => Woken::Report(report),
-            read = read => Woken::Read(read),
+            read = read => Woken::Read(Box::new(read)),
             () = until(timing.end) => Woken::End,
             _ = window.tick() => Woken::Window,
             () = sleep_until(timing.sample), if pace.interval > SAMPLE_EVERY => Woken::Sample,

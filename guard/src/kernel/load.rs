@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use guard_common::{
     config::{Config, throttled_time},
     event::Breach,
-    maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, ThrottleState, hists_per_cpu},
+    maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, ThrottleStamp, ThrottleState, hists_per_cpu},
 };
 
 use super::{
@@ -240,7 +240,7 @@ impl Sizes {
     /// costs 48 bytes besides key and value, and a bucket head of 16.
     fn bytes(&self) -> u64 {
         let of = |n: u32, size: usize| u64::from(n) * size as u64;
-        of(self.tasks, size_of::<TaskRec>() + 8)
+        of(self.tasks, size_of::<TaskRec>() + size_of::<ThrottleStamp>())
             + of(self.hists, size_of::<Hist>())
             + of(self.cgroups, size_of::<CgroupSlot>() + 64 + 16 + 8)
             + of(self.threads, size_of::<ThreadState>() + 8)
@@ -277,7 +277,6 @@ fn examine(options: &LoadOptions, cpus: u32, btf: &Btf, aya_btf: &aya::Btf) -> R
         irq: u32::from(btf.has_tracepoint("irq_handler_entry") && all_present(&[o.cfs_rq_rq, o.rq_rt_nr_running])),
         throttle_by_period: 0,
         act: u32::from(options.act),
-        reserved: 0,
     };
     let no_fentry =
         if throttle_known { fentry_refusal(options, &config, aya_btf)? } else { Some(NO_BANDWIDTH.to_owned()) };

@@ -84,6 +84,10 @@ pub fn resolve(btf: &Btf, cgroups: CgroupSource) -> Result<Offsets, MissingMembe
         rt_mutex_waiter_lock: want("rt_mutex_waiter", "lock"),
         rt_mutex_owner: want("rt_mutex_base", "owner"),
         tg_cfs_rq: want("task_group", "cfs_rq"),
+        regs_syscall: match want("pt_regs", "orig_ax") {
+            NO_OFFSET => want("pt_regs", "syscallno"),
+            x86 => x86,
+        },
     })
 }
 

@@ -160,7 +160,7 @@ pub(super) fn stepped(quota_us: u64, base_us: u64, step: Step, percent: u64, sec
 
 /// The limiter: tokens are spent by using more than the limit and earned by using less than 60 % of it.
 pub(super) fn tokens_after(tokens: f64, capacity: f64, used_percent: f64, seconds: f64) -> f64 {
-    let earned = if used_percent >= 100.0 || used_percent < 60.0 { (100.0 - used_percent) * seconds } else { 0.0 };
+    let earned = if (60.0..100.0).contains(&used_percent) { 0.0 } else { (100.0 - used_percent) * seconds };
     (tokens + earned).clamp(-capacity, capacity)
 }
 

@@ -56,6 +56,16 @@ pub(super) struct Ask {
     pub whole_cores: bool,
 }
 
+/// The free CPUs of a core; the better ones to take come first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Core {
+    /// Whether any of them is isolated where that is not asked for, or the other way round.
+    unwanted: bool,
+    /// Whether the core has others that are not free.
+    partial: bool,
+    cpus: Vec<u32>,
+}
+
 /// CPUs for `ask` out of `free`, close together: from one NUMA node where one has enough, the one that is filled best;
 /// whole cores before single hardware threads; isolated CPUs first or last as asked. None when there are too few.
 pub(super) fn gather(
@@ -77,16 +87,18 @@ pub(super) fn gather(
     }
     let whole =
         |core: u32, cpus: &[u32]| cpus.len() == online.iter().filter(|cpu| place(*cpu, places).core == core).count();
-    let mut by_node: BTreeMap<u32, Vec<(bool, bool, Vec<u32>)>> = BTreeMap::new();
-    for ((node, core), cpus) in &cores {
+    let mut by_node: BTreeMap<u32, Vec<Core>> = BTreeMap::new();
+    for ((node, core), cpus) in cores {
         let unwanted = cpus.iter().any(|cpu| unwanted(*cpu));
-        by_node.entry(*node).or_default().push((unwanted, !whole(*core, cpus), cpus.clone()));
+        let partial = !whole(core, &cpus);
+        by_node.entry(node).or_default().push(Core { unwanted, partial, cpus });
     }
-    let has = |cores: &[(bool, bool, Vec<u32>)]| cores.iter().map(|(_, _, cpus)| cpus.len()).sum::<usize>();
-    let wanted = |cores: &[(bool, bool, Vec<u32>)]| {
-        cores.iter().filter(|(unwanted, ..)| !unwanted).map(|(_, _, cpus)| cpus.len()).sum::<usize>().min(ask.count)
+    let has = |cores: &[Core]| cores.iter().map(|core| core.cpus.len()).sum::<usize>();
+    let wanted = |cores: &[Core]| {
+        let wanted = cores.iter().filter(|core| !core.unwanted);
+        wanted.map(|core| core.cpus.len()).sum::<usize>().min(ask.count)
     };
-    let mut nodes: Vec<(u32, Vec<(bool, bool, Vec<u32>)>)> = by_node.into_iter().collect();
+    let mut nodes: Vec<(u32, Vec<Core>)> = by_node.into_iter().collect();
     // One that has enough, with the most of what is wanted, and the least left over.
     nodes.sort_by_key(|(node, cores)| {
         (has(cores) < ask.count, std::cmp::Reverse(wanted(cores)), has(cores).abs_diff(ask.count), *node)
@@ -94,7 +106,7 @@ pub(super) fn gather(
     let mut taken: BTreeSet<u32> = BTreeSet::new();
     for (_, mut cores) in nodes {
         cores.sort();
-        for (_, _, cpus) in cores {
+        for Core { cpus, .. } in cores {
             let missing = ask.count.saturating_sub(taken.len());
             let take = if missing == 0 {
                 0

@@ -115,7 +115,7 @@ impl Model {
     }
 
     /// The cgroups for which `wanted` holds and that are below no other such.
-    pub(super) fn topmost<'a>(&'a self, wanted: impl Fn(&Node) -> bool) -> Vec<&'a Node> {
+    pub(super) fn topmost(&self, wanted: impl Fn(&Node) -> bool) -> Vec<&Node> {
         let mut found: BTreeMap<u64, &Node> = BTreeMap::new();
         for node in self.cgroups.values().filter(|node| wanted(node)) {
             if !self.ancestors(&node.path).any(|above| found.contains_key(&above.id)) {

@@ -79,7 +79,8 @@ fn defaults_are_valid_and_only_protect_and_latency_act() {
 
 #[test]
 fn impossible_settings_are_named() {
-    let cases: Vec<(&str, fn(&mut Settings))> = vec![
+    type Spoil = fn(&mut Settings);
+    let cases: Vec<(&str, Spoil)> = vec![
         ("suppress.min_quota_milli", |s| s.suppress.min_quota_milli = 1),
         ("suppress.min_cpus", |s| s.suppress.min_cpus = 0),
         ("suppress.min_percent", |s| s.suppress.min_percent = 101),
@@ -215,26 +216,16 @@ fn best_effort_work_that_holds_a_plcs_lock_is_left_alone() {
         kind: "wakeup".into(),
         latency_ns: 1_000_000,
         cause: "unknown".into(),
-        culprit: culprit.map(|path| Culprit { tid: 7, comm: "x".into(), cgroup: Some(path.into()) }),
+        culprit: culprit.map(|path| Culprit { tid: 7, comm: "x".into(), cgroup: Some(path.into()), ..Culprit::default() }),
         shares: std::collections::BTreeMap::new(),
         sentence: String::new(),
         evidence: Evidence {
-            cpu: 0,
-            waker_cpu: 0,
-            irq_delay_ns: None,
-            wait_ns: 0,
-            hardirq_ns: 0,
-            softirq_ns: 0,
-            throttled_ns: 0,
             lock_wait_ns: 900_000,
             lock_owner: owner,
             prev_tid: 7,
-            prev_comm: String::new(),
             prev_prio: 120,
             prev_cgroup: prev.map(Into::into),
-            waker: 0,
-            waker_comm: String::new(),
-            flags: Vec::new(),
+            ..Evidence::default()
         },
     };
     let cgroups = || {
@@ -429,4 +420,44 @@ fn cpus_that_cannot_be_given_are_told() {
         "{:?}",
         plan.notes
     );
+}
+
+#[test]
+fn pressure_is_what_others_wait_but_no_more_than_the_utilisation() {
+    let mut settings = Settings::default();
+    settings.suppress.profile = suppress::Profile::Pressure;
+    settings.suppress.reserved_milli = 500;
+    let psi = |percent: u64| crate::snapshot::Pressure { some_ns: percent * 10_000_000, full_ns: None };
+    let (of_web, of_node) = ("cgroups[/web].cpu_pressure.some_ns", "node.cpu_pressure.some_ns");
+    let (waits, busy) = ("cgroups[/web].wakeup.sum_ns", "cpus[].busy_ns");
+    // Percent: PSI of LS, PSI of the node, LS's share of time in the run queue, utilisation.
+    for (ls, node, wait, utilised, source) in [
+        (Some(60), Some(90), 10, Some(80), Some((of_web, 60.0))),
+        (None, Some(90), 10, Some(95), Some((of_node, 90.0))),
+        (None, None, 10, Some(95), Some((waits, 10.0))),
+        (None, None, 10, None, Some((waits, 10.0))),
+        // They wait while CPUs are idle: for a quota.
+        (Some(60), None, 10, Some(20), Some((busy, 20.0))),
+        (None, Some(100), 10, Some(30), Some((busy, 30.0))),
+    ] {
+        let mut web = cgroup(2, "/web", Class::Ls);
+        web.cpu_pressure = ls.map(psi);
+        web.wakeup.fair.record(wait * 10_000_000);
+        let mut be = cgroup(1, "/be", Class::Be);
+        be.cpu_pressure = Some(psi(100));
+        let mut seen = snapshot(vec![be, web]);
+        seen.node.cpu_pressure = node.map(psi);
+        let cpu = |cpu| crate::snapshot::Cpu { cpu, busy_ns: utilised.map(|u| u * 10_000_000), ..Default::default() };
+        seen.cpus = (0..4).map(cpu).collect();
+        let plan = decide(&seen, &settings, &mut State::default());
+        let evidence = &plan.wants[0].evidence;
+        let found = source.and_then(|(name, percent)| Some((name, *evidence.get(name)?, percent)));
+        let (name, value, percent) = found.unwrap_or_else(|| panic!("{source:?} not in {evidence:?}"));
+        assert!((value - percent).abs() < 1e-6, "{name}: {value}, not {percent}");
+    }
+    let mut blind = snapshot(vec![cgroup(1, "/be", Class::Be)]);
+    blind.signals.clear();
+    let plan = decide(&blind, &settings, &mut State::default());
+    assert!(plan.wants.is_empty());
+    assert!(plan.notes.iter().any(|note| note.contains("no CPU pressure")), "{:?}", plan.notes);
 }

@@ -90,13 +90,17 @@ impl Histogram {
     /// Smallest latency, ns; 0 when empty.
     #[must_use]
     pub fn min_ns(&self) -> u64 {
-        self.first().map_or(0, |i| self.min_ns.clamp(hist::lower_ns(i), hist::upper_ns(i)))
+        // An extreme outside of its bucket is not known yet.
+        let exact = |i| (hist::lower_ns(i)..=hist::upper_ns(i)).contains(&self.min_ns);
+        self.first().map_or(0, |i| if exact(i) { self.min_ns } else { hist::lower_ns(i) })
     }
 
     /// Largest latency, ns; 0 when empty.
     #[must_use]
     pub fn max_ns(&self) -> u64 {
-        self.last().map_or(0, |i| self.max_ns.clamp(hist::lower_ns(i), hist::upper_ns(i).min(u64::MAX - 1)))
+        let exact = |i| (hist::lower_ns(i)..=hist::upper_ns(i)).contains(&self.max_ns);
+        let edge = |i| if i == BUCKETS - 1 { hist::lower_ns(i) } else { hist::upper_ns(i) };
+        self.last().map_or(0, |i| if exact(i) { self.max_ns } else { edge(i) })
     }
 
     /// Mean latency, ns; 0 when empty.
@@ -121,7 +125,7 @@ impl Histogram {
         let mut before = 0;
         for (index, n) in self.indexed() {
             if before + n >= wanted {
-                return spread(index, wanted - before, n).clamp(self.min_ns(), self.max_ns());
+                return spread(index, wanted - before, n).max(self.min_ns()).min(self.max_ns());
             }
             before += n;
         }
@@ -309,6 +313,17 @@ mod tests {
         let text = serde_json::to_string(&before).unwrap();
         let after: Latency = serde_json::from_str(&text).unwrap();
         assert_eq!(before, after);
+    }
+
+    #[test]
+    fn extremes_that_are_not_known_yet_are_edges_of_their_buckets() {
+        let mut h = Histogram::default();
+        let index = hist::bucket_of(180_000);
+        h.add_count(index, 1);
+        let edges = (hist::lower_ns(index), hist::upper_ns(index));
+        assert_eq!((h.min_ns(), h.max_ns(), h.quantile_ns(0.5)), (edges.0, edges.1, edges.1));
+        h.widen(u64::MAX, edges.0 + 5);
+        assert_eq!((h.min_ns(), h.max_ns(), h.quantile_ns(0.5)), (edges.0, edges.0 + 5, edges.0 + 5));
     }
 
     #[test]

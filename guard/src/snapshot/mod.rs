@@ -494,11 +494,12 @@ pub struct Breach {
     pub comm: String,
     /// Path of its cgroup.
     pub cgroup: String,
-    /// timer (counted from the expiry) or wakeup (from sched_waking, or from the preemption).
+    /// timer (counted from the expiry), wakeup (from sched_waking, or from the preemption) or blocked (from going to sleep
+    /// for a lock, or in the middle of a cycle).
     pub kind: String,
     /// How late, ns.
     pub latency_ns: u64,
-    /// What made it late; "unknown" until it is explained.
+    /// What made it late, in the words of `guard explain`; "unknown" where it cannot be told.
     pub cause: String,
     /// Who made it late, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -521,6 +522,9 @@ pub struct Culprit {
     /// Path of its cgroup, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
+    /// Effective kernel priority, where known: -1 DEADLINE, 0..=99 real-time (99 is FIFO 0, 0 is FIFO 99), 100.. fair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prio: Option<i32>,
 }
 
 /// What was known of a breach at the switch-in. Parts are ns.
@@ -528,6 +532,9 @@ pub struct Culprit {
 pub struct Evidence {
     /// CPU of the switch-in.
     pub cpu: u32,
+    /// Effective kernel priority of the late thread: -1 DEADLINE, 0..=99 real-time, 100.. fair.
+    #[serde(default)]
+    pub prio: i32,
     /// CPU where the timer expired or the waker ran.
     pub waker_cpu: u32,
     /// Expiry to interrupt; absent without a timer.
@@ -545,6 +552,21 @@ pub struct Evidence {
     pub lock_wait_ns: u64,
     /// Owner of that lock when the wait began; 0 when unknown.
     pub lock_owner: u32,
+    /// Its name, if it was still there to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_owner_comm: Option<String>,
+    /// Path of its cgroup, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_owner_cgroup: Option<String>,
+    /// What kind of lock that was: "PI futex", "rt_mutex", "rwlock", "mutex", "spinlock", "semaphore".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_kind: Option<String>,
+    /// Time asleep before the wake-up; absent when it had not slept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_ns: Option<u64>,
+    /// System call in which it slept, by name or by number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_in: Option<String>,
     /// Task that left the CPU for the late thread.
     pub prev_tid: u32,
     /// Its name.
@@ -558,7 +580,19 @@ pub struct Evidence {
     pub waker: u32,
     /// Its name.
     pub waker_comm: String,
-    /// preempted, remote_timer, migrated, rt_stolen, lock, soft_timer.
+    /// Its effective kernel priority.
+    #[serde(default)]
+    pub waker_prio: i32,
+    /// Path of its cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waker_cgroup: Option<String>,
+    /// Where the wake-up came from: task, softirq or hardirq; then the waker is only who was interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub woken_by: Option<String>,
+    /// Part of `blocked_ns` in which the waker could not run because of a quota.
+    #[serde(default)]
+    pub waker_throttled_ns: u64,
+    /// preempted, remote_timer, migrated, rt_stolen, fair_server, lock, soft_timer.
     pub flags: Vec<String>,
 }
 

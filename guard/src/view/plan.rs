@@ -122,7 +122,7 @@ mod tests {
             "\
 What guard would do (nothing was changed):
 
-  time      cgroup              knob   now           wanted
+      time  cgroup              knob   now           wanted
   00:11:10  /machine.slice/plc  quota  20000 100000  max 100000
       12 throttles of its own quota
   00:11:10  /be                 quota  -             5000 100000

@@ -182,7 +182,7 @@ pub(crate) fn full() -> Snapshot {
             kind: "timer".into(),
             latency_ns: 1_899_000,
             cause: "unknown".into(),
-            culprit: Some(Culprit { tid: 5, comm: "burner".into(), cgroup: None }),
+            culprit: Some(Culprit { tid: 5, comm: "burner".into(), cgroup: None, prio: None }),
             shares: [("unknown".to_owned(), 1_899_000)].into(),
             sentence: "cycle (tid 1234) ran 1.9 ms after its timer expired; cause unknown".into(),
             evidence,

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::sim::{Group, Machine, Psi};
 
 /// A tree of up to three levels: the last path component's first letter says nothing of the class.
-pub fn machine() -> impl Strategy<Value = Machine> {
+pub(crate) fn machine() -> impl Strategy<Value = Machine> {
     let psi = prop_oneof![Just(Psi::None), Just(Psi::Node), Just(Psi::Cgroups)];
     (1_u32..=4, 1_u32..=2, prop::collection::vec(group(), 1..12), psi, 0_u32..3, 0_u32..3).prop_map(
         |(cores, threads, groups, psi, reserved, isolated)| {
@@ -128,7 +128,7 @@ fn group() -> impl Strategy<Value = (usize, Group)> {
         )
 }
 
-pub fn settings() -> impl Strategy<Value = Settings> {
+pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     let profile =
         prop_oneof![Just(Profile::Latency), Just(Profile::Pressure), Just(Profile::Threshold), Just(Profile::Off)];
     let suppress =

@@ -16,22 +16,22 @@ use serde::Deserialize;
 /// What a node is like.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Machine {
-    pub cpus: u32,
+pub(crate) struct Machine {
+    pub(crate) cpus: u32,
     /// Hardware threads of a core.
     #[serde(default = "one")]
-    pub threads_per_core: u32,
+    pub(crate) threads_per_core: u32,
     /// NUMA nodes.
     #[serde(default = "one")]
-    pub numa_nodes: u32,
+    pub(crate) numa_nodes: u32,
     #[serde(default)]
-    pub reserved_cpus: CpuList,
+    pub(crate) reserved_cpus: CpuList,
     #[serde(default)]
-    pub isolated_cpus: CpuList,
+    pub(crate) isolated_cpus: CpuList,
     /// Where PSI is to be had.
     #[serde(default)]
-    pub psi: Psi,
-    pub cgroups: Vec<Group>,
+    pub(crate) psi: Psi,
+    pub(crate) cgroups: Vec<Group>,
 }
 
 fn one() -> u32 {
@@ -40,7 +40,7 @@ fn one() -> u32 {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Psi {
+pub(crate) enum Psi {
     Cgroups,
     Node,
     #[default]
@@ -50,60 +50,60 @@ pub enum Psi {
 /// A cgroup.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Group {
-    pub path: String,
-    pub class: Class,
+pub(crate) struct Group {
+    pub(crate) path: String,
+    pub(crate) class: Class,
     /// From when (s) how much CPU its own threads would use, in thousandths of a CPU.
-    pub demand: Vec<(f64, u64)>,
-    pub quota_us: Option<u64>,
-    pub period_us: Option<u64>,
-    pub burst_us: u64,
-    pub shares: Option<u64>,
-    pub cpus: CpuList,
-    pub request_milli: Option<u64>,
-    pub rt_threads: Option<u32>,
-    pub unmanaged: bool,
-    pub container: Option<String>,
-    pub budgets: Vec<Budget>,
+    pub(crate) demand: Vec<(f64, u64)>,
+    pub(crate) quota_us: Option<u64>,
+    pub(crate) period_us: Option<u64>,
+    pub(crate) burst_us: u64,
+    pub(crate) shares: Option<u64>,
+    pub(crate) cpus: CpuList,
+    pub(crate) request_milli: Option<u64>,
+    pub(crate) rt_threads: Option<u32>,
+    pub(crate) unmanaged: bool,
+    pub(crate) container: Option<String>,
+    pub(crate) budgets: Vec<Budget>,
     /// Wake-up latency without best-effort work, us.
-    pub base_us: u64,
+    pub(crate) base_us: u64,
     /// How much later a wake-up is for each CPU that best-effort work uses, us.
-    pub per_be_cpu_us: u64,
+    pub(crate) per_be_cpu_us: u64,
     /// From when to when (s) it is not there.
-    pub absent: Option<(f64, f64)>,
+    pub(crate) absent: Option<(f64, f64)>,
     /// From when (s) its threads are boosted how often in an interval.
-    pub boosts: Vec<(f64, u64)>,
+    pub(crate) boosts: Vec<(f64, u64)>,
 }
 
 /// A node at work.
-pub struct Sim {
+pub(crate) struct Sim {
     machine: Machine,
     /// Virtual time, s.
-    pub now_s: f64,
+    pub(crate) now_s: f64,
     /// Knobs as they are.
-    pub knobs: BTreeMap<u64, Knobs>,
+    pub(crate) knobs: BTreeMap<u64, Knobs>,
     originals: BTreeMap<u64, Knobs>,
     held: BTreeMap<(u64, Knob), Setting>,
     random: u64,
 }
 
 /// The id of a cgroup is its place in the list, from 100 on.
-pub fn id_of(index: usize) -> u64 {
+pub(crate) fn id_of(index: usize) -> u64 {
     100 + index as u64
 }
 
 impl Sim {
-    pub fn new(machine: Machine) -> Self {
+    pub(crate) fn new(machine: Machine) -> Self {
         let originals: BTreeMap<u64, Knobs> =
             machine.cgroups.iter().enumerate().map(|(index, group)| (id_of(index), knobs(group))).collect();
         Self { machine, now_s: 0.0, knobs: originals.clone(), originals, held: BTreeMap::new(), random: 1 }
     }
 
-    pub fn capacity_milli(&self) -> u64 {
+    pub(crate) fn capacity_milli(&self) -> u64 {
         u64::from(self.machine.cpus) * 1000
     }
 
-    pub fn machine(&self) -> &Machine {
+    pub(crate) fn machine(&self) -> &Machine {
         &self.machine
     }
 
@@ -118,7 +118,7 @@ impl Sim {
     }
 
     /// Lets `seconds` pass and says what the node was like.
-    pub fn run(&mut self, seconds: f64) -> Snapshot {
+    pub(crate) fn run(&mut self, seconds: f64) -> Snapshot {
         let use_ = self.allocate();
         let be_cpus =
             use_.own.iter().filter(|(id, _)| self.class(**id) == Class::Be).map(|(_, m)| m).sum::<f64>() / 1000.0;
@@ -198,7 +198,7 @@ impl Sim {
 
     /// Does what a Plan says, and puts back what it does not name, as the executor does. Fails on what the kernel or the
     /// rules of the house refuse.
-    pub fn apply(&mut self, plan: &Plan) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, plan: &Plan) -> Result<(), String> {
         let released: Vec<(u64, Knob)> =
             self.held.keys().filter(|(id, knob)| plan.want(*id, *knob).is_none()).copied().collect();
         for (id, knob) in released {
@@ -217,7 +217,7 @@ impl Sim {
     }
 
     /// Writes wants, as after a trigger.
-    pub fn add(&mut self, wants: &[Want]) -> Result<(), String> {
+    pub(crate) fn add(&mut self, wants: &[Want]) -> Result<(), String> {
         for want in wants {
             let index = usize::try_from(want.id).unwrap_or_default().wrapping_sub(100);
             let known = self.machine.cgroups.get(index).filter(|group| group.path == want.path);

@@ -45,8 +45,9 @@ pub(super) fn pi_boosts() -> Result<Verdict> {
     let fewest = waits - waits / 10;
     let most = if snapshot.node.realtime { 3 * waits } else { waits + waits / 10 };
     ensure!((fewest..=most).contains(&waited.count()), "{} lock waits seen of {waits}", waited.count());
-    let row =
-        Row::new("longest lock wait", own.max_ns, waited.max_ns(), Tolerance { absolute: 100_000, fraction: 0.2 });
+    // The workload's own time includes its way into the kernel and back, on which an emulated CPU may stand still.
+    let fraction = if emulated() { 0.5 } else { 0.2 };
+    let row = Row::new("longest lock wait", own.max_ns, waited.max_ns(), Tolerance { absolute: 100_000, fraction });
     ensure!(row.agrees, "{row}");
     let boosts = snapshot.cgroup(cgroup.path())?.lock.boosts;
     ensure!((waits / 2..=waits * 4).contains(&boosts), "{boosts} boosts for {waits} contended locks");

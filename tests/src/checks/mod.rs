@@ -1,5 +1,6 @@
 //! The checks: what a user of guard can rely on, each tried with a workload that knows the truth itself.
 
+mod act;
 mod container;
 mod events;
 mod lab;
@@ -43,6 +44,9 @@ const EVERYWHERE: &[Scenario] = &[
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),
     loads("killed 50 times while others write too, guard restore loses nothing", restore::killed_while_others_write),
+    loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce),
+    loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back),
+    loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back),
     refuses("without root guard says what it needs", limits::not_root),
     loads("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock),
     loads("guard lab quota-none: without a quota guard changes nothing", lab::quota_none),

@@ -131,6 +131,12 @@ impl Cgroup {
         &self.path
     }
 
+    /// Version of its hierarchy.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.hierarchy.version
+    }
+
     /// Its directory.
     #[must_use]
     pub fn dir(&self) -> PathBuf {

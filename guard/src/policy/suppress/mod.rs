@@ -92,6 +92,9 @@ pub(super) fn decide(
         return Vec::new();
     }
     let floor = floor_milli(model, settings);
+    if floor >= model.capacity_milli() {
+        notes.push(format!("suppress: the floor of {floor} mCPU is the whole node: nothing can be shrunk"));
+    }
     let load = Load { used: used_milli(&targets), floor, budget: state.budget };
     let decision = match settings.profile {
         Profile::Off => Decision::Stay,

@@ -1,0 +1,395 @@
+//! Cuts the time lost into shares, each with its cause. The largest share is the primary cause.
+
+use std::collections::BTreeMap;
+
+use super::Cause;
+use crate::snapshot::{Breach, Culprit, Evidence};
+
+/// Effective kernel priorities from here on are fair.
+const FAIR: i32 = 100;
+
+/// Sets cause, culprit, shares and sentence of a breach by its evidence. The shares add up to its latency.
+pub fn explain(breach: &mut Breach) {
+    let shares = shares(breach);
+    // Of equal shares the one that is more than a guess.
+    let primary = shares.iter().max_by_key(|(cause, ns)| (**ns, **cause != Cause::Unknown));
+    let (cause, lost_ns) = primary.map_or((Cause::Unknown, 0), |(cause, ns)| (*cause, *ns));
+    breach.culprit = culprit(cause, &breach.evidence);
+    breach.cause = cause.name().to_owned();
+    breach.sentence = sentence(breach, cause, lost_ns);
+    breach.shares = shares.into_iter().map(|(cause, ns)| (cause.name().to_owned(), ns)).collect();
+}
+
+/// Time per cause, ns.
+fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
+    let evidence = &breach.evidence;
+    let mut left = breach.latency_ns;
+    let mut shares = BTreeMap::new();
+    let mut give = |cause: Cause, ns: u64| {
+        let ns = ns.min(left);
+        left -= ns;
+        if ns > 0 {
+            *shares.entry(cause).or_insert(0) += ns;
+        }
+    };
+    // From the end backwards: the wait for the CPU, of which the interrupts in it are known.
+    let waited = evidence.wait_ns;
+    let hardirq = evidence.hardirq_ns.min(waited);
+    let softirq = evidence.softirq_ns.min(waited - hardirq);
+    give(Cause::Irq, hardirq);
+    give(Cause::Softirq, softirq);
+    let throttled = evidence.throttled_ns.min(waited - hardirq - softirq);
+    give(Cause::PolicyFallback, throttled);
+    give(occupant(evidence), waited - hardirq - softirq - throttled);
+    // Before it, a sleep or the way from the expiry to the timer's interrupt.
+    match breach.kind.as_str() {
+        "blocked" => {
+            let blocked = evidence.blocked_ns.unwrap_or(0);
+            let throttled = evidence.waker_throttled_ns.min(blocked);
+            give(throttled_holder(evidence, &breach.cgroup), throttled);
+            give(sleep(evidence), blocked - throttled);
+        }
+        "timer" => give(late_interrupt(evidence), u64::MAX),
+        _ => {}
+    }
+    give(Cause::Unknown, u64::MAX);
+    shares
+}
+
+fn has(evidence: &Evidence, flag: &str) -> bool {
+    evidence.flags.iter().any(|own| own == flag)
+}
+
+/// Who had the CPU while the thread waited for it.
+fn occupant(evidence: &Evidence) -> Cause {
+    if has(evidence, "fair_server") {
+        Cause::FairServer
+    } else if has(evidence, "rt_stolen") {
+        Cause::RtThrottling
+    } else if evidence.prev_tid == 0 {
+        Cause::CpuIdleExit
+    } else if evidence.prio >= FAIR {
+        Cause::PolicyFallback
+    } else if evidence.prev_comm.starts_with("irq/") {
+        Cause::Irq
+    } else if ["ksoftirqd/", "ktimers/"].iter().any(|name| evidence.prev_comm.starts_with(name)) {
+        Cause::Softirq
+    } else if evidence.prev_prio <= evidence.prio {
+        Cause::HigherPriority
+    } else {
+        Cause::LowerPriorityBlocking
+    }
+}
+
+/// Why the timer's interrupt came late.
+fn late_interrupt(evidence: &Evidence) -> Cause {
+    if has(evidence, "soft_timer") {
+        Cause::SoftTimer
+    } else if has(evidence, "remote_timer") {
+        Cause::RemoteTimer
+    } else if evidence.waker == 0 {
+        // The interrupt found its CPU idle.
+        Cause::CpuIdleExit
+    } else {
+        Cause::Unknown
+    }
+}
+
+/// Whether it slept for a lock: one that the kernel knows, or a futex.
+fn for_lock(evidence: &Evidence) -> bool {
+    has(evidence, "lock") || evidence.blocked_in.as_deref() == Some("futex")
+}
+
+/// What kept the thread from being woken while its waker was throttled.
+fn throttled_holder(evidence: &Evidence, cgroup: &str) -> Cause {
+    if for_lock(evidence) || evidence.waker_cgroup.as_deref() != Some(cgroup) {
+        Cause::ThrottledLockHolder
+    } else {
+        Cause::CoThreadThrottled
+    }
+}
+
+/// Why it slept as long as its waker was not throttled.
+fn sleep(evidence: &Evidence) -> Cause {
+    if has(evidence, "lock") {
+        Cause::LockContention
+    } else if evidence.blocked_in.as_deref() == Some("futex") && evidence.woken_by.as_deref() == Some("task") {
+        Cause::NonPiLock
+    } else {
+        Cause::Unknown
+    }
+}
+
+/// Who did it, where somebody did.
+fn culprit(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
+    let prev = || Culprit {
+        tid: evidence.prev_tid,
+        comm: evidence.prev_comm.clone(),
+        cgroup: evidence.prev_cgroup.clone(),
+        prio: Some(evidence.prev_prio),
+    };
+    let waker = || Culprit {
+        tid: evidence.waker,
+        comm: evidence.waker_comm.clone(),
+        cgroup: evidence.waker_cgroup.clone(),
+        prio: Some(evidence.waker_prio),
+    };
+    match cause {
+        Cause::HigherPriority | Cause::LowerPriorityBlocking | Cause::RtThrottling | Cause::FairServer => Some(prev()),
+        Cause::PolicyFallback if evidence.throttled_ns == 0 => Some(prev()),
+        Cause::Irq | Cause::Softirq if matches!(occupant(evidence), Cause::Irq | Cause::Softirq) => Some(prev()),
+        Cause::LockContention if evidence.lock_owner != 0 && evidence.lock_owner != evidence.waker => Some(Culprit {
+            tid: evidence.lock_owner,
+            comm: evidence.lock_owner_comm.clone().unwrap_or_default(),
+            cgroup: evidence.lock_owner_cgroup.clone(),
+            prio: None,
+        }),
+        Cause::ThrottledLockHolder | Cause::CoThreadThrottled => Some(waker()),
+        Cause::LockContention | Cause::NonPiLock if evidence.woken_by.as_deref() == Some("task") => Some(waker()),
+        _ => None,
+    }
+}
+
+fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
+    let evidence = &breach.evidence;
+    let late = match breach.kind.as_str() {
+        "timer" => format!("came on its CPU {} after its timer expired", time(breach.latency_ns)),
+        "blocked" => format!("was kept from its work for {}", time(breach.latency_ns)),
+        _ => format!("came on its CPU {} after it became runnable", time(breach.latency_ns)),
+    };
+    let who = breach.culprit.as_ref().map_or_else(String::new, |culprit| named(culprit, &breach.cgroup));
+    let lost = time(lost_ns);
+    let lock = evidence.lock_kind.as_deref().unwrap_or("lock");
+    let why = match cause {
+        Cause::ThrottledLockHolder => {
+            format!("for {lost} the holder of the lock it waited for, {who}, could not run because of a CPU quota")
+        }
+        Cause::LockContention if who.is_empty() => format!("it waited {lost} for a {lock}"),
+        Cause::LockContention => format!("it waited {lost} for a {lock} held by {who}"),
+        Cause::NonPiLock => {
+            format!("it waited {lost} for a futex without priority inheritance until {who} woke it")
+        }
+        Cause::CoThreadThrottled => {
+            format!("for {lost} {who}, for which it waited, could not run because of a CPU quota")
+        }
+        Cause::HigherPriority => format!("{who} had the CPU for {lost}"),
+        Cause::LowerPriorityBlocking => format!("{who}, of lower priority, kept the CPU for {lost}"),
+        Cause::Irq if who.is_empty() => format!("hard interrupts took {lost}"),
+        Cause::Irq => format!("the interrupt thread {who} had the CPU for {lost}"),
+        Cause::Softirq if who.is_empty() => format!("soft interrupts took {lost}"),
+        Cause::Softirq => format!("soft interrupts in {who} had the CPU for {lost}"),
+        Cause::RtThrottling => format!("RT throttling gave the CPU to {who} for {lost}"),
+        Cause::FairServer => format!("the fair server gave the CPU to {who} for {lost}"),
+        Cause::PolicyFallback if evidence.throttled_ns > 0 => {
+            format!("it runs under a fair policy and its CPU quota stopped it for {lost}")
+        }
+        Cause::PolicyFallback => format!("it runs under a fair policy, and {who} had the CPU for {lost}"),
+        Cause::RemoteTimer => {
+            format!("its timer expired on CPU {} and the interrupt there came {lost} late", evidence.waker_cpu)
+        }
+        Cause::SoftTimer => format!("its timer runs in a soft interrupt, which came {lost} late"),
+        Cause::CpuIdleExit => format!("CPU {} needed {lost} to wake from idle", evidence.cpu),
+        Cause::Unknown => match (breach.kind.as_str(), evidence.blocked_in.as_deref()) {
+            ("blocked", Some(call)) => format!("it slept in {call} for {lost}; what for cannot be told"),
+            ("timer", _) if evidence.irq_delay_ns.is_some_and(|delay| delay * 2 > breach.latency_ns) => {
+                "the timer's interrupt itself came late: interrupts were off, or another machine had the CPU".to_owned()
+            }
+            _ => "the cause is unknown".to_owned(),
+        },
+    };
+    format!("{} (tid {}) {late}: {why}", breach.comm, breach.tid)
+}
+
+/// "mqtt (SCHED_OTHER, tid 12, in /kubepods/pod1)".
+fn named(culprit: &Culprit, own_cgroup: &str) -> String {
+    let mut about = Vec::new();
+    match culprit.prio {
+        Some(-1) => about.push("SCHED_DEADLINE".to_owned()),
+        Some(prio @ 0..FAIR) => about.push(format!("real-time priority {}", 99 - prio)),
+        Some(_) => about.push("fair".to_owned()),
+        None => {}
+    }
+    about.push(format!("tid {}", culprit.tid));
+    match culprit.cgroup.as_deref() {
+        Some(path) if path == own_cgroup => about.push("same cgroup".to_owned()),
+        Some(path) => about.push(format!("in {path}")),
+        None => {}
+    }
+    let comm = if culprit.comm.is_empty() { "a thread" } else { &culprit.comm };
+    format!("{comm} ({})", about.join(", "))
+}
+
+fn time(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{} us", ns / 1_000),
+        _ => format!("{}.{} ms", ns / 1_000_000, ns / 100_000 % 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn breach(kind: &str, latency_ns: u64, evidence: Evidence) -> Breach {
+        let mut breach = Breach {
+            at: "2026-11-24T03:12:07Z".into(),
+            tid: 7,
+            comm: "cycle".into(),
+            cgroup: "/plc".into(),
+            kind: kind.into(),
+            latency_ns,
+            cause: String::new(),
+            culprit: None,
+            shares: BTreeMap::new(),
+            sentence: String::new(),
+            evidence,
+        };
+        explain(&mut breach);
+        breach
+    }
+
+    /// A FIFO 80 thread that waited 2 ms for the CPU behind `comm`.
+    fn behind(comm: &str, prio: i32) -> Evidence {
+        Evidence {
+            prio: 19,
+            wait_ns: 2_000_000,
+            prev_tid: 9,
+            prev_comm: comm.into(),
+            prev_prio: prio,
+            prev_cgroup: Some("/other".into()),
+            irq_delay_ns: Some(0),
+            waker: 9,
+            ..Evidence::default()
+        }
+    }
+
+    /// A FIFO 80 thread that slept 80 ms in a futex until mqtt woke it.
+    fn asleep(flags: &[&str], throttled_ns: u64) -> Evidence {
+        Evidence {
+            prio: 19,
+            wait_ns: 10_000,
+            prev_tid: 12,
+            prev_prio: 120,
+            prev_comm: "mqtt".into(),
+            blocked_ns: Some(80_000_000),
+            blocked_in: Some("futex".into()),
+            woken_by: Some("task".into()),
+            waker: 12,
+            waker_comm: "mqtt".into(),
+            waker_prio: 120,
+            waker_cgroup: Some("/plc".into()),
+            waker_throttled_ns: throttled_ns,
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            ..Evidence::default()
+        }
+    }
+
+    #[test]
+    fn who_had_the_cpu_is_the_cause() {
+        let flagged = |flags: &[&str]| Evidence {
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            ..behind("burner", 120)
+        };
+        for (evidence, cause) in [
+            (behind("rival", 9), "higher_priority"),
+            (behind("rival", 19), "higher_priority"),
+            (behind("burner", 120), "lower_priority_blocking"),
+            (behind("irq/24-eth0", 49), "irq"),
+            (behind("ksoftirqd/1", 120), "softirq"),
+            (behind("ktimers/1", 98), "softirq"),
+            (Evidence { prev_tid: 0, ..behind("swapper/1", 120) }, "cpu_idle_exit"),
+            (Evidence { prio: 120, ..behind("burner", 120) }, "policy_fallback"),
+            (Evidence { prio: 120, throttled_ns: 1_900_000, ..behind("burner", 120) }, "policy_fallback"),
+            (Evidence { hardirq_ns: 1_500_000, ..behind("rival", 9) }, "irq"),
+            (Evidence { softirq_ns: 1_500_000, ..behind("rival", 9) }, "softirq"),
+            (flagged(&["rt_stolen"]), "rt_throttling"),
+            (flagged(&["rt_stolen", "fair_server"]), "fair_server"),
+        ] {
+            let breach = breach("wakeup", 2_000_000, evidence.clone());
+            assert_eq!(breach.cause, cause, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_late_interrupt_is_told_from_a_busy_cpu() {
+        let late = |waker: u32, flags: &[&str]| Evidence {
+            irq_delay_ns: Some(5_000_000),
+            waker,
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            ..behind("burner", 120)
+        };
+        for (evidence, cause) in [
+            (late(9, &["soft_timer"]), "soft_timer"),
+            (late(9, &["remote_timer"]), "remote_timer"),
+            (late(0, &[]), "cpu_idle_exit"),
+            (late(9, &[]), "unknown"),
+        ] {
+            let breach = breach("timer", 7_000_000, evidence);
+            assert_eq!(breach.cause, cause, "{}", breach.sentence);
+            assert_eq!(breach.shares["lower_priority_blocking"], 2_000_000);
+        }
+    }
+
+    #[test]
+    fn a_throttled_holder_is_told_from_a_slow_one() {
+        for (evidence, cause) in [
+            (asleep(&[], 75_000_000), "throttled_lock_holder"),
+            (asleep(&["lock"], 75_000_000), "throttled_lock_holder"),
+            (asleep(&[], 0), "non_pi_lock"),
+            (asleep(&["lock"], 0), "lock_contention"),
+            (Evidence { blocked_in: Some("read".into()), ..asleep(&[], 75_000_000) }, "co_thread_throttled"),
+            (Evidence { blocked_in: Some("read".into()), ..asleep(&[], 0) }, "unknown"),
+            (Evidence { woken_by: Some("hardirq".into()), ..asleep(&[], 0) }, "unknown"),
+        ] {
+            let breach = breach("blocked", 80_010_000, evidence);
+            assert_eq!(breach.cause, cause, "{}", breach.sentence);
+        }
+        assert_eq!(
+            breach("blocked", 80_010_000, asleep(&[], 75_000_000)).sentence,
+            "cycle (tid 7) was kept from its work for 80.0 ms: for 75.0 ms the holder of the lock it waited for, mqtt \
+             (fair, tid 12, same cgroup), could not run because of a CPU quota"
+        );
+    }
+
+    #[test]
+    fn an_owner_that_is_not_the_waker_is_named() {
+        let evidence = Evidence {
+            lock_owner: 31,
+            lock_owner_comm: Some("logger".into()),
+            lock_kind: Some("PI futex".into()),
+            ..asleep(&["lock"], 0)
+        };
+        let breach = breach("blocked", 80_010_000, evidence);
+        assert_eq!(breach.culprit.as_ref().map(|culprit| culprit.tid), Some(31));
+        assert!(breach.sentence.contains("a PI futex held by logger (tid 31)"), "{}", breach.sentence);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_add_up_to_the_latency(
+            kind in prop::sample::select(vec!["timer", "wakeup", "blocked", "?"]),
+            latency in 0..u64::MAX,
+            [wait, hard, soft, throttled, asleep_ns, holder] in any::<[u64; 6]>(),
+            prio in -1..140_i32,
+            flags in prop::sample::subsequence(vec!["lock", "rt_stolen", "fair_server", "soft_timer"], 0..4),
+        ) {
+            let evidence = Evidence {
+                prio,
+                wait_ns: wait,
+                hardirq_ns: hard,
+                softirq_ns: soft,
+                throttled_ns: throttled,
+                waker_throttled_ns: holder,
+                blocked_ns: Some(asleep_ns),
+                ..asleep(&flags, holder)
+            };
+            let breach = breach(kind, latency, evidence);
+            let sum: u128 = breach.shares.values().map(|ns| u128::from(*ns)).sum();
+            prop_assert_eq!(sum, u128::from(latency));
+            prop_assert!(Cause::from_name(&breach.cause).is_some());
+            prop_assert!(!breach.sentence.is_empty());
+        }
+    }
+}
