@@ -17,9 +17,10 @@ use super::{
     pace::{Bucket, Pace},
     restore::{self, Report, RestoreError, other_half},
     store::{self, Journal, Lock},
+    systemd::{self, Systemd},
     trouble::Trouble,
     value::{self, File, Value},
-    write::{Job, Ran, Stop, run, unjournaled},
+    write::{Job, Ran, Stop, run, tell_owner, unjournaled},
 };
 use crate::snapshot::{Knob, Setting};
 
@@ -85,6 +86,7 @@ struct Rest {
 pub struct Executor {
     hierarchy: Hierarchy,
     journal: Journal,
+    systemd: Systemd,
     options: ExecutorOptions,
     held: BTreeMap<Place, Held>,
     rests: BTreeMap<Place, Rest>,
@@ -116,9 +118,10 @@ impl Executor {
         let lock = Lock::take(state_dir)?;
         let (mut recovered, book) = restore::look(state_dir, &boot)?;
         let mut journal = Journal::open(state_dir, boot, book, lock)?;
-        recovered.files = restore::put_back(&hierarchy, &mut journal);
+        let systemd = Systemd::connect(&options.root);
+        recovered.files = restore::put_back(&hierarchy, &mut journal, &systemd);
         let (held, rests, buckets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { hierarchy, journal, options, held, rests, buckets, recovered })
+        Ok(Self { hierarchy, journal, systemd, options, held, rests, buckets, recovered })
     }
 
     /// What an earlier guard had left, and what came of putting it back. What could not be put back stays in the
@@ -151,10 +154,9 @@ impl Executor {
                 continue;
             }
             let jobs = open_jobs(&self.hierarchy, path, *id, *knob, 0).unwrap_or_default();
+            let unknown = jobs.iter().filter(|job| !self.journal.book().contains_key(&job.key));
             new.extend(
-                jobs.iter()
-                    .filter(|job| !self.journal.book().contains_key(&job.key))
-                    .map(|job| (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() })),
+                unknown.map(|job| (job.key.clone(), new_entry(&self.systemd, job, *knob, self.hierarchy.version()))),
             );
         }
         if new.is_empty() { Ok(()) } else { self.journal.hold(new, true) }
@@ -188,6 +190,10 @@ impl Executor {
         let ran = run(&self.hierarchy, &mut self.journal, &mut jobs, batch.len());
         for (asker, (planned, ran)) in batch.iter_mut().zip(ran).enumerate() {
             if planned.result.is_none() {
+                if ran.stop.is_none() {
+                    let jobs: Vec<&Job> = jobs.iter().filter(|job| job.asker == asker).collect();
+                    self.tell_owner(&planned.change.what, &jobs);
+                }
                 let keys = keys.iter().filter(|(of, _)| *of == asker).map(|(_, key)| key.clone()).collect();
                 planned.result = Some(self.settle(planned, ran, keys));
             }
@@ -213,7 +219,7 @@ impl Executor {
     pub fn restore_all(&mut self) -> Vec<Outcome> {
         self.held.clear();
         self.rests.clear();
-        restore::put_back(&self.hierarchy, &mut self.journal).into_iter().map(Outcome::from).collect()
+        restore::put_back(&self.hierarchy, &mut self.journal, &self.systemd).into_iter().map(Outcome::from).collect()
     }
 
     /// Fills in what a change means for which files; an error is the change's result.
@@ -326,9 +332,11 @@ impl Executor {
         let found = format!("{} was set to \"{}\" by somebody else", first.key.file, first.now);
         let lifts = held.lift && matches!(planned.change.what, Lift(_));
         if lifts && held.reassert.take(self.options.reassert, Instant::now()) {
+            let unit = |job: &Job| self.journal.book().get(&job.key).and_then(|entry| entry.unit.clone());
             let entries =
-                drifted.iter().map(|job| (job.key.clone(), Entry { original: job.now.clone(), ours: Vec::new() }));
-            return self.journal.hold(entries.collect(), true).map_err(|error| WriteResult::from(&unjournaled(&error)));
+                drifted.iter().map(|job| (job.key.clone(), Entry { unit: unit(job), ..Entry::new(&job.now) }));
+            let entries: Vec<_> = entries.collect();
+            return self.journal.hold(entries, true).map_err(|error| WriteResult::from(&unjournaled(&error)));
         }
         let why =
             if lifts { format!("{found}, again and again; guard gives way") } else { format!("{found}; it stays") };
@@ -364,7 +372,8 @@ impl Executor {
     /// Puts the originals of all files that are written for the first time into the journal, with one wait for the disk.
     fn record_originals(&mut self, batch: &mut [Planned]) {
         let version = self.hierarchy.version();
-        let book = self.journal.book();
+        let (book, systemd) = (self.journal.book(), &self.systemd);
+        let entry = |job: &Job, knob| new_entry(systemd, job, knob, version);
         let mut new = Vec::new();
         for planned in batch.iter_mut().filter(|each| each.result.is_none()) {
             for job in &planned.jobs {
@@ -377,12 +386,12 @@ impl Executor {
                     None if matches!(job.key.file, File::Shares | File::Weight)
                         && known.is_none_or(|entry| entry.ours.is_empty()) =>
                     {
-                        value::weights_of_idle(version).map(str::to_owned).into()
+                        value::weights_of_idle(version).iter().map(|&text| text.to_owned()).collect()
                     }
                     _ => continue,
                 };
                 planned.recorded.push(job.key.clone());
-                new.push((job.key.clone(), Entry { original: job.now.clone(), ours }));
+                new.push((job.key.clone(), Entry { ours, ..entry(job, planned.change.what.knob()) }));
             }
         }
         if new.is_empty() {
@@ -392,6 +401,16 @@ impl Executor {
             let result = WriteResult::from(&unjournaled(&error));
             batch.iter_mut().filter(|each| each.result.is_none()).for_each(|each| each.result = Some(result.clone()));
         }
+    }
+
+    fn tell_owner(&self, what: &What, jobs: &[&Job]) {
+        let properties = match what {
+            Set(setting) | Lift(setting) => {
+                Some(systemd::properties(setting, self.hierarchy.version(), self.options.weight))
+            }
+            Release(_) => None,
+        };
+        tell_owner(&self.systemd, &self.journal, jobs, properties.as_deref());
     }
 
     /// Takes note of what came of a change that was tried.
@@ -584,6 +603,13 @@ impl Planned {
         let result = self.result.unwrap_or(WriteResult::Unchanged);
         Outcome { path, id, knob: what.knob(), old: self.old, new: self.new, result }
     }
+}
+
+/// What has to be known of a file before guard's first write; of a unit's own cgroup also what systemd knows.
+fn new_entry(systemd: &Systemd, job: &Job, knob: Knob, version: Version) -> Entry {
+    let is_first = value::files(knob, version).first() == Some(&job.key.file);
+    let unit = if is_first { systemd.unit(&job.key.path, knob, version) } else { None };
+    Entry { unit, ..Entry::new(&job.now) }
 }
 
 /// Opens the files of a knob of the cgroup with this id, and reads them.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::File;
+use super::{systemd::Unit, value::File};
 
 /// Version of the format.
 const FORMAT: u32 = 1;
@@ -29,9 +29,17 @@ pub(super) struct Entry {
     pub(super) original: String,
     /// Texts that may be there by guard: what it wrote last, and what it was about to write. Empty before the first.
     pub(super) ours: Vec<String>,
+    /// The systemd unit whose own cgroup it is, with its original properties.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unit: Option<Unit>,
 }
 
 impl Entry {
+    /// Of a file that guard has not written yet.
+    pub(super) fn new(original: &str) -> Self {
+        Self { original: original.to_owned(), ours: Vec::new(), unit: None }
+    }
+
     /// Whether `text` is guard's.
     pub(super) fn is_ours(&self, file: File, text: &str) -> bool {
         self.ours.iter().any(|own| file.same(own, text))
@@ -148,7 +156,8 @@ mod tests {
     }
 
     fn held(number: u64, original: &str, ours: &[&str]) -> Record {
-        let entry = Entry { original: original.to_owned(), ours: ours.iter().map(|&text| text.to_owned()).collect() };
+        let ours = ours.iter().map(|&text| text.to_owned()).collect();
+        let entry = Entry { ours, ..Entry::new(original) };
         Record::Held { boot: "b".to_owned(), key: key(number), entry }
     }
 

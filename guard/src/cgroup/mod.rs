@@ -19,6 +19,7 @@ mod pace;
 mod read;
 mod restore;
 mod store;
+mod systemd;
 mod target;
 mod tree;
 mod trouble;

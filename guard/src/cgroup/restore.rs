@@ -10,9 +10,10 @@ use super::{
     journal::{Book, Entry, Key},
     outcome::{Restored, WriteResult},
     store::{self, Journal, Lock, StateError},
+    systemd::Systemd,
     trouble::Trouble,
     value::File,
-    write::{Job, Stop, run},
+    write::{Job, Stop, run, tell_owner},
 };
 
 /// How often what was refused or busy is tried again while others still change.
@@ -113,7 +114,7 @@ pub fn restore(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, R
     }
     let hierarchy = Hierarchy::detect(root)?;
     let mut journal = Journal::open(state_dir, boot, book, lock)?;
-    report.files = put_back(&hierarchy, &mut journal);
+    report.files = put_back(&hierarchy, &mut journal, &Systemd::connect(root));
     Ok(report)
 }
 
@@ -133,13 +134,13 @@ pub(super) fn look(state_dir: &Path, boot: &str) -> Result<(Report, Book), State
 }
 
 /// Puts back every file of the journal. What is done or is not guard's any more leaves the journal; what failed stays.
-pub(super) fn put_back(hierarchy: &Hierarchy, journal: &mut Journal) -> Vec<Restored> {
+pub(super) fn put_back(hierarchy: &Hierarchy, journal: &mut Journal, systemd: &Systemd) -> Vec<Restored> {
     let book = journal.book().clone();
     let mut done: Vec<Restored> = Vec::with_capacity(book.len());
     let mut left: Vec<(Key, Entry)> = book.into_iter().collect();
     for round in 1..=ROUNDS {
         let before = left.len();
-        let results = one_round(hierarchy, journal, &left);
+        let results = one_round(hierarchy, journal, systemd, &left);
         let (again, settled): (Vec<_>, Vec<_>) =
             results.into_iter().partition(|each| matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_)));
         let busy = again.iter().any(|each| matches!(each.result, WriteResult::Busy(_)));
@@ -162,7 +163,7 @@ fn is_of(restored: &Restored, key: &Key) -> bool {
     restored.path == key.path && restored.id == key.id && restored.file == key.file
 }
 
-fn one_round(hierarchy: &Hierarchy, journal: &mut Journal, files: &[(Key, Entry)]) -> Vec<Restored> {
+fn one_round(hierarchy: &Hierarchy, journal: &mut Journal, systemd: &Systemd, files: &[(Key, Entry)]) -> Vec<Restored> {
     let mut out = Vec::new();
     let mut jobs = Vec::new();
     for (key, entry) in files {
@@ -177,6 +178,9 @@ fn one_round(hierarchy: &Hierarchy, journal: &mut Journal, files: &[(Key, Entry)
     jobs.extend(neighbours);
     let ran = run(hierarchy, journal, &mut jobs, askers);
     for ((job, found), ran) in jobs.iter().zip(found).zip(ran) {
+        if ran.stop.is_none() {
+            tell_owner(systemd, journal, &[job], None);
+        }
         let result = match ran.stop {
             None if ran.wrote => WriteResult::Written,
             // The kernel did it on the way: a weight that idle gave up.

@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn entry(ours: &str) -> Entry {
-        Entry { original: "max 100000".to_owned(), ours: vec![ours.to_owned()] }
+        Entry { ours: vec![ours.to_owned()], ..Entry::new("max 100000") }
     }
 
     fn open(dir: &Path) -> Journal {

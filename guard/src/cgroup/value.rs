@@ -191,12 +191,12 @@ fn weight_file(version: Version) -> &'static [File] {
     }
 }
 
-/// What the weight's file shows while cpu.idle is set, and after it was cleared (kernel/sched/sched.h:
-/// WEIGHT_IDLEPRIO, kernel/sched/core.c: NICE_0_LOAD).
-pub(super) fn weights_of_idle(version: Version) -> [&'static str; 2] {
+/// What the weight's file shows while cpu.idle is set (WEIGHT_IDLEPRIO of kernel/sched/sched.h; v2 rounds it to 0, and
+/// newer kernels then raise it to 1), and after it was cleared (NICE_0_LOAD).
+pub(super) fn weights_of_idle(version: Version) -> &'static [&'static str] {
     match version {
-        Version::V1 => ["3", "1024"],
-        Version::V2 => ["0", "100"],
+        Version::V1 => &["3", "1024"],
+        Version::V2 => &["0", "1", "100"],
     }
 }
 

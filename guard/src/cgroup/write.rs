@@ -5,6 +5,7 @@ use super::{
     journal::{Entry, Key},
     order::{self, Move},
     store::Journal,
+    systemd::{Property, Systemd},
     target::Target,
     trouble::Trouble,
     value::{File, Value},
@@ -83,7 +84,7 @@ impl Job {
             // Nothing of guard's was there yet: what somebody else has just written is what has to be kept.
             match entry.filter(|entry| entry.ours.len() == 1 && file.same(&entry.original, &self.now)) {
                 Some(entry) => {
-                    let entry = Entry { original: found.clone(), ours: entry.ours.clone() };
+                    let entry = Entry { original: found.clone(), ..entry.clone() };
                     journal.hold(vec![(self.key.clone(), entry)], true).map_err(|error| unjournaled(&error))?;
                     self.now = found;
                 }
@@ -104,7 +105,7 @@ impl Job {
         }
         let mut ours: Vec<String> = entry.ours.iter().filter(|own| file.same(own, &self.now)).cloned().collect();
         ours.push(text.trim_end().to_owned());
-        let entry = Entry { original: entry.original.clone(), ours };
+        let entry = Entry { ours, ..entry.clone() };
         journal.hold(vec![(self.key.clone(), entry)], false).map_err(|error| unjournaled(&error))
     }
 
@@ -129,6 +130,30 @@ impl Job {
 /// What a failed append to the journal means for a write.
 pub(super) fn unjournaled(error: &std::io::Error) -> Trouble {
     Trouble::Journal(format!("cannot write the undo journal, so nothing is changed: {error}"))
+}
+
+/// Tells systemd what its unit's files hold now: `properties`, or those of before guard. Where systemd makes something
+/// else of it (its quota is per second, a period may be left over), the files get their values once more.
+pub(super) fn tell_owner(
+    systemd: &Systemd,
+    journal: &Journal,
+    jobs: &[&Job],
+    properties: Option<&[(String, Property)]>,
+) {
+    let unit = |job: &&Job| journal.book().get(&job.key).and_then(|entry| entry.unit.clone());
+    let Some(unit) = jobs.iter().find_map(unit) else { return };
+    systemd.set(&unit.name, properties.unwrap_or(&unit.properties));
+    for job in jobs {
+        let (file, Some(to)) = (job.key.file, &job.to) else { continue };
+        let text = file.text(to);
+        let kept = job
+            .target
+            .read(file)
+            .and_then(|found| if file.same(&found, &text) { Ok(()) } else { job.target.write(file, &text) });
+        if let Err(trouble) = kept {
+            tracing::warn!("after systemd had been told of {file} of {}: {trouble}", job.key.path);
+        }
+    }
 }
 
 /// What came of a batch, by asker.

@@ -107,7 +107,7 @@ impl Facts {
                 tracing::warn!("{error}");
                 self.slow.take().map(|(_, slow)| slow.topology).unwrap_or_default()
             });
-            self.slow = Some((now, Slow { topology, hands_off: inventory::other_agent(root) }));
+            self.slow = Some((now, Slow { topology, hands_off: inventory::other_agents(root) }));
         }
         node.reserved_cpus = self.reserved_cpus.clone();
         node.hands_off = self.slow.as_ref().and_then(|(_, slow)| slow.hands_off.clone());

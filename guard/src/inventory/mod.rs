@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use agents::other_agent;
+pub use agents::other_agents;
 pub use class::{Facts, classify};
 pub use filter::{CgroupFilter, GlobError};
 pub use threads::{Policy, ThreadDetail, ThreadInfo, ThreadScan};

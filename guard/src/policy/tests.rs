@@ -216,7 +216,12 @@ fn best_effort_work_that_holds_a_plcs_lock_is_left_alone() {
         kind: "wakeup".into(),
         latency_ns: 1_000_000,
         cause: "unknown".into(),
-        culprit: culprit.map(|path| Culprit { tid: 7, comm: "x".into(), cgroup: Some(path.into()), ..Culprit::default() }),
+        culprit: culprit.map(|path| Culprit {
+            tid: 7,
+            comm: "x".into(),
+            cgroup: Some(path.into()),
+            ..Culprit::default()
+        }),
         shares: std::collections::BTreeMap::new(),
         sentence: String::new(),
         evidence: Evidence {
