@@ -1,10 +1,12 @@
-//! Benches: how well guard agrees with programs that time themselves, and what it costs beside its peers. Each prints
+//! Benches: how well guard agrees with programs that time themselves, what it costs beside its peers, and how
+//! fast it acts. Each prints
 //! its figures as it goes and can write them as JSON. How to read them: docs/benchmarks.md.
 
 mod agreement;
 mod attached;
 mod footprint;
 mod overhead;
+mod reaction;
 mod restore;
 mod sys;
 mod table;
@@ -34,6 +36,8 @@ enum Bench {
     Overhead(overhead::Args),
     /// CPU, memory and kernel maps of guard observing 200 cgroups once a second
     Footprint(footprint::Args),
+    /// From a throttled PLC to its lifted quota, and from a late PLC to the smaller quota of best-effort work
+    Reaction(reaction::Args),
     /// Whether every cgroup file is as it should be after guard was killed at a random instant and restored
     Restore(restore::Args),
 }
@@ -55,6 +59,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Agreement(args) => result(agreement::run(args)?)?,
         Bench::Overhead(args) => result(overhead::run(args)?)?,
         Bench::Footprint(args) => result(footprint::run(args)?)?,
+        Bench::Reaction(args) => result(reaction::run(args)?)?,
         Bench::Restore(args) => result(restore::run(args)?)?,
     };
     if let Some(path) = &args.json {

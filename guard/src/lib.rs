@@ -9,6 +9,7 @@ pub mod control;
 pub mod explain;
 pub mod inventory;
 pub mod kernel;
+pub mod lab;
 pub mod policy;
 pub mod snapshot;
 pub mod view;

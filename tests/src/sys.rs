@@ -1,5 +1,5 @@
-//! The system calls that the workloads need and rustix does not wrap: scheduling policies, POSIX timers, waiting for
-//! blocked signals, being told of writes. All unsafe code of this crate is here.
+//! The system calls that the workloads need and rustix does not wrap: POSIX timers, waiting for blocked signals, being
+//! told of writes. All unsafe code of this crate is here.
 
 use std::{
     ffi::CStr,
@@ -10,30 +10,6 @@ use std::{
 };
 
 fn check(returned: libc::c_int) -> io::Result<()> {
-    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Gives the calling thread SCHED_FIFO at `priority` (1..=99).
-pub(crate) fn set_fifo(priority: i32) -> io::Result<()> {
-    let param = libc::sched_param { sched_priority: priority };
-    // SAFETY: pid 0 names the calling thread and `param` outlives the call, which only reads it.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) })
-}
-
-/// Gives the calling thread SCHED_DEADLINE with deadline = period, both in ns.
-pub(crate) fn set_deadline(runtime_ns: u64, period_ns: u64) -> io::Result<()> {
-    let attr = libc::sched_attr {
-        size: mem::size_of::<libc::sched_attr>() as u32,
-        sched_policy: libc::SCHED_DEADLINE as u32,
-        sched_flags: 0,
-        sched_nice: 0,
-        sched_priority: 0,
-        sched_runtime: runtime_ns,
-        sched_deadline: period_ns,
-        sched_period: period_ns,
-    };
-    // SAFETY: pid 0 names the calling thread; the kernel reads `attr.size` bytes of `attr`, which outlives the call.
-    let returned = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
     if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -67,6 +67,11 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     within(text, Duration::from_millis(100), Duration::from_secs(3_600))
 }
 
+/// Length of a cycle of the lab: 100 us, below which the cycle itself is a load, to 1 s.
+pub(super) fn cycle(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_micros(100), Duration::from_secs(1))
+}
+
 /// When a wake-up is late: 1 us, the resolution of the histograms, to 10 s.
 fn threshold(text: &str) -> Result<Duration, String> {
     within(text, Duration::from_micros(1), Duration::from_secs(10))

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use crate::cgroup::RestoreError;
 use crate::config::ConfigError;
 use crate::control::{Blame, ControlError};
+use crate::lab::LabError;
+use crate::lab::workload::WorkloadError;
 
 /// How guard ends. The numbers are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,12 @@ pub(super) enum Failure {
     #[error("cannot start the event loop: {0}")]
     Runtime(io::Error),
     #[error(transparent)]
+    Lab(#[from] LabError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    #[error("guard did not keep what it promises in: {0}")]
+    Broken(String),
+    #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{}:{line}: {problem}", path.display())]
     Recording { path: PathBuf, line: usize, problem: String },
@@ -69,6 +77,9 @@ impl Failure {
             Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
             Self::NotRestored(_) => Exit::Found,
             Self::Json(_) => Exit::Defect,
+            Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
+            Self::Lab(error) if error.is_defect() => Exit::Defect,
+            Self::Lab(_) | Self::Workload(_) => Exit::Node,
         }
     }
 

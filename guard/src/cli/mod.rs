@@ -4,6 +4,7 @@
 mod arguments;
 mod exit;
 mod explain;
+mod lab;
 mod logging;
 mod output;
 mod plan;
@@ -35,6 +36,9 @@ enum Command {
     Explain(explain::Arguments),
     Restore(restore::Arguments),
     Run(run::Arguments),
+    Lab(lab::Arguments),
+    #[command(hide = true, name = crate::lab::SUBCOMMAND)]
+    LabWorkload(lab::WorkloadArguments),
 }
 
 const AFTER_HELP: &str = "\
@@ -74,6 +78,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Lab(arguments) => lab::run(&arguments),
+        Command::LabWorkload(arguments) => lab::workload(&arguments),
     };
     match outcome {
         Ok(()) => Exit::Done,
@@ -112,6 +118,9 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "lab --list",
+            "lab quota-lock --duration 10s --interval 20ms --format json",
+            "lab all",
             "explain --duration 1s --tid 7 --threshold 10us --format json --output f",
             "restore",
             "restore --state-dir /tmp/guard --dry-run --format json",
@@ -142,6 +151,9 @@ mod tests {
             ("report --format xml", "--format"),
             ("run --interval 1ms", "--interval"),
             ("run --interval 2h", "--interval"),
+            ("lab quota", "SCENARIO"),
+            ("lab", "SCENARIO"),
+            ("lab all --interval 10us", "--interval"),
             ("run --state-dir /tmp", "--enforce"),
             ("run --audit /tmp/a", "--enforce"),
             ("plan --check", "--config"),
@@ -173,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_subcommand_explains_itself() {
-        for command in Arguments::command().get_subcommands_mut() {
+        for command in Arguments::command().get_subcommands_mut().filter(|command| !command.is_hide_set()) {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "{}: {help}", command.get_name());
             assert!(command.get_about().is_some(), "{}", command.get_name());

@@ -5,6 +5,7 @@ pub mod cyclictest;
 pub mod explain;
 mod figures;
 pub mod json;
+pub mod lab;
 pub mod line;
 pub mod plan;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A real container, run by podman with a root file system that holds one of our workloads and its libraries.
+//! A real container, run by podman with a root file system that holds one of our workloads and its libraries. What else
+//! needs containers uses [`Podman`].
 
 use std::{
     fs,
@@ -17,36 +18,66 @@ use crate::{
 
 const NAME: &str = "plc-1";
 
-pub(super) fn podman() -> Result<Verdict> {
-    for program in ["podman", "crun", "conmon"] {
-        if binary(program).is_err() {
-            return Ok(Verdict::Skipped(format!("{program} is not installed")));
-        }
+/// podman with its storage in a directory of ours, and a root file system that holds one program.
+pub(super) struct Podman {
+    scratch: tempfile::TempDir,
+}
+
+impl Podman {
+    /// Why containers cannot be run here; none when they can.
+    pub(super) fn obstacle() -> Option<String> {
+        let missing = ["podman", "crun", "conmon"].into_iter().find(|program| binary(program).is_err());
+        missing.map(|program| format!("{program} is not installed"))
     }
-    let limit = Duration::from_secs(30) * patience();
-    // podman's storage cannot lie on an overlay, which /tmp of a guest is.
-    let scratch = tempfile::Builder::new().prefix("guard-test-").tempdir_in("/run").context("a directory in /run")?;
-    let rootfs = scratch.path().join("rootfs");
-    install(&binary("guard-workload")?, &rootfs, limit)?;
-    let guard = GuardRun::report().measure()?;
-    let storage = |command: &mut Command| {
+
+    /// Puts `program` and its libraries into a root file system, as /bin/workload.
+    pub(super) fn with(program: &Path) -> Result<Self> {
+        // podman's storage cannot lie on an overlay, which /tmp of a guest is.
+        let scratch =
+            tempfile::Builder::new().prefix("guard-test-").tempdir_in("/run").context("a directory in /run")?;
+        let this = Self { scratch };
+        install(program, &this.rootfs(), limit())?;
+        Ok(this)
+    }
+
+    fn rootfs(&self) -> PathBuf {
+        self.scratch.path().join("rootfs")
+    }
+
+    /// The command that runs `arguments` of the program in a container that may use SCHED_FIFO.
+    pub(super) fn run(&self, name: &str, options: &[&str], arguments: &[&str]) -> Command {
+        let mut command = Command::new("podman");
         command
             .arg("--root")
-            .arg(scratch.path().join("root"))
+            .arg(self.scratch.path().join("root"))
             .arg("--runroot")
-            .arg(scratch.path().join("runroot"))
-            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
-    };
-    let mut command = Command::new("podman");
-    storage(&mut command);
-    command
-        .args(["run", "--rm", "--name", NAME, "--network", "none", "--cpus", "0.5"])
-        .args(["--cap-add", "SYS_NICE", "--ulimit", "rtprio=99"])
-        .args(["--security-opt", "seccomp=unconfined", "--security-opt", "label=disable"])
-        .args(["--security-opt", "apparmor=unconfined", "--rootfs"])
-        .arg(&rootfs)
-        .args(["/bin/workload", "cycle", "clock-nanosleep-abs", "--policy", "fifo:80"])
-        .args(["--interval-us", "20000", "--cycles", "600"]);
+            .arg(self.scratch.path().join("runroot"))
+            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"])
+            .args(["run", "--rm", "--name", name, "--network", "none"])
+            .args(options)
+            .args(["--cap-add", "SYS_NICE", "--ulimit", "rtprio=99"])
+            .args(["--security-opt", "seccomp=unconfined", "--security-opt", "label=disable"])
+            .args(["--security-opt", "apparmor=unconfined", "--rootfs"])
+            .arg(self.rootfs())
+            .arg("/bin/workload")
+            .args(arguments);
+        command
+    }
+}
+
+fn limit() -> Duration {
+    Duration::from_secs(30) * patience()
+}
+
+pub(super) fn podman() -> Result<Verdict> {
+    if let Some(reason) = Podman::obstacle() {
+        return Ok(Verdict::Skipped(reason));
+    }
+    let limit = limit();
+    let podman = Podman::with(&binary("guard-workload")?)?;
+    let guard = GuardRun::report().measure()?;
+    let cycle = ["cycle", "clock-nanosleep-abs", "--policy", "fifo:80", "--interval-us", "20000", "--cycles", "600"];
+    let mut command = podman.run(NAME, &["--cpus", "0.5"], &cycle);
     let mut container = Tool::start(&mut command)?;
     until("the loop in the container", limit, || {
         if let Some(status) = container.ended()? {

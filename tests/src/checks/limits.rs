@@ -36,18 +36,20 @@ pub(super) fn no_such_thread() -> Result<Verdict> {
     Ok(Verdict::Passed(finished.stderr.trim_end().to_owned()))
 }
 
+/// The same command without root and without any capability.
+pub(super) fn as_nobody(inner: Command) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return inner;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set", "-all"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command
+}
+
 /// Runs guard as nobody; a report of a recording would need no root, a measurement does.
 pub(super) fn not_root() -> Result<Verdict> {
-    let inner = short_report().command()?;
-    let mut command = if rustix::process::geteuid().is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set", "-all"]);
-        command.arg(inner.get_program()).args(inner.get_args());
-        command
-    } else {
-        inner
-    };
-    let finished = finish(&mut command, limit())?;
+    let finished = finish(&mut as_nobody(short_report().command()?), limit())?;
     if finished.status.code() == Some(127) || finished.stderr.contains("setpriv: failed to execute") {
         return Ok(Verdict::Skipped(format!("nobody may not execute guard here: {}", finished.stderr.trim_end())));
     }

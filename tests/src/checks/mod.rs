@@ -3,6 +3,7 @@
 mod act;
 mod container;
 mod events;
+mod lab;
 mod limits;
 mod lock;
 mod quota;
@@ -47,6 +48,16 @@ const EVERYWHERE: &[Scenario] = &[
     loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back),
     loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back),
     refuses("without root guard says what it needs", limits::not_root),
+    loads("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock),
+    loads("guard lab quota-none: without a quota guard changes nothing", lab::quota_none),
+    loads("guard lab quota-pi: priority inheritance keeps the harm away", lab::quota_pi),
+    loads("guard lab quota-fallback: a loop that was refused FIFO is protected by configuration", lab::quota_fallback),
+    loads("guard lab quota-co-thread: the thread that makes the loop's data is protected", lab::quota_co_thread),
+    loads("guard lab noisy-be: best-effort work gives way", lab::noisy_be),
+    loads("guard lab rt-throttle: what is taken from a FIFO hog is told", lab::rt_throttle),
+    refuses("guard lab leaves nothing behind when it is interrupted", lab::interrupted),
+    refuses("what a killed lab left behind goes with the next one", lab::killed),
+    refuses("guard lab says that it needs root", lab::not_root),
 ];
 
 /// Checks for this machine.
@@ -65,5 +76,6 @@ pub fn in_guest() -> Vec<Scenario> {
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
+    all.push(loads("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container));
     all
 }

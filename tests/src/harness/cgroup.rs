@@ -173,6 +173,19 @@ impl Cgroup {
         }
     }
 
+    /// Its CFS quota as its file has it: "-1" and "max …" are none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn quota_text(&self) -> Result<String> {
+        let path = self.dir().join(match self.hierarchy.version {
+            Version::V1 => "cpu.cfs_quota_us",
+            Version::V2 => "cpu.max",
+        });
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(text.trim_end().to_owned())
+    }
+
     /// Allows SCHED_FIFO in it for `us` of every second, where the kernel rations that per cgroup
     /// (CONFIG_RT_GROUP_SCHED).
     ///

@@ -25,7 +25,10 @@ impl MachineState {
     pub fn look() -> Result<Self> {
         let mount = Hierarchy::find()?.mount;
         Ok(Self {
-            cgroups: names(&mount)?.into_iter().filter(|name| name.starts_with(Cgroup::PREFIX)).collect(),
+            cgroups: names(&mount)?
+                .into_iter()
+                .filter(|name| name.starts_with(Cgroup::PREFIX) || name.starts_with(guard::lab::PREFIX))
+                .collect(),
             children: children()?,
             pinned: if Path::new("/sys/fs/bpf").is_dir() { names(Path::new("/sys/fs/bpf"))? } else { BTreeSet::new() },
             settings: SETTINGS.map(|path| (path, fs::read_to_string(path).ok())).into(),

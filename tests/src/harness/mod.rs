@@ -2,6 +2,7 @@
 //! nothing is left behind. Everything that is waited for is waited for with a deadline.
 
 mod cgroup;
+mod enforcing;
 mod guard_run;
 mod leftovers;
 mod process;
@@ -17,6 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub use cgroup::{Cgroup, CpuStat, Hierarchy, Version};
+pub use enforcing::Enforcing;
 pub use guard_run::{Find, Finished, GuardRun, Measuring, WaitsIn, attached, finish};
 pub use leftovers::MachineState;
 pub use process::{Tool, Workload, binary};

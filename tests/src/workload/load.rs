@@ -122,17 +122,18 @@ pub(super) fn spin(args: &Spin) -> Result<Outcome> {
                 pin(cpu)?;
                 policy.apply(0)?;
                 burn_until(now_ns() + length_ns);
-                Ok(())
+                Ok(now_ns())
             })
         })
         .collect::<Result<Vec<_>>>()?;
     let tids: Vec<u32> = from_threads.iter().take(args.threads).collect();
     args.start.ready(&tids)?;
     go.wait();
+    let mut ended_ns = 0;
     for thread in threads {
-        join(thread)?;
+        ended_ns = ended_ns.max(join(thread)?);
     }
-    Ok(Outcome::default())
+    Ok(Outcome::default().with("ended_ns", ended_ns))
 }
 
 /// The SCHED_FIFO thread reads the clock without pause; where the clock jumps, somebody else had the CPU.

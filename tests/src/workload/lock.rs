@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Barrier,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread::{JoinHandle, spawn},
@@ -16,10 +16,9 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     pipe::{fcntl_setpipe_size, pipe},
-    thread::futex,
 };
 
-use super::{Outcome, Policy, Start, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
+use super::{Outcome, PiLock, Policy, Start, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
 
 #[derive(Debug, clap::Args)]
 pub struct PiMutex {
@@ -58,36 +57,6 @@ pub struct PipeMutex {
     priority: i32,
     #[command(flatten)]
     start: Start,
-}
-
-/// A lock with priority inheritance, as PTHREAD_PRIO_INHERIT mutexes are made: the word holds the owner's tid, and
-/// only a contended lock enters the kernel.
-struct PiLock(AtomicU32);
-
-impl PiLock {
-    fn new() -> Self {
-        Self(AtomicU32::new(0))
-    }
-
-    fn try_lock(&self) -> bool {
-        self.0.compare_exchange(0, tid(), Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
-
-    /// Takes the lock; true when it had to wait for it.
-    fn lock(&self) -> Result<bool> {
-        if self.try_lock() {
-            return Ok(false);
-        }
-        futex::lock_pi(&self.0, futex::Flags::PRIVATE, None).context("futex(FUTEX_LOCK_PI)")?;
-        Ok(true)
-    }
-
-    fn unlock(&self) -> Result<()> {
-        if self.0.compare_exchange(tid(), 0, Ordering::Release, Ordering::Relaxed).is_err() {
-            futex::unlock_pi(&self.0, futex::Flags::PRIVATE).context("futex(FUTEX_UNLOCK_PI)")?;
-        }
-        Ok(())
-    }
 }
 
 /// What the threads of one workload share before they begin.

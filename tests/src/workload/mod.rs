@@ -1,6 +1,6 @@
 //! Real programs that wait as real-time programs do, and say themselves what they saw. A workload prints two lines
-//! of JSON: [`Ready`] when its threads exist, [`Outcome`] at its end. It knows nothing of guard, but for `enforce`, which
-//! is guard's own executor at work.
+//! of JSON: [`Ready`] when its threads exist, [`Outcome`] at its end. It knows nothing of what guard measures. Policies,
+//! clocks and locks it shares with the workloads of guard's own lab; `enforce` is guard's own executor at work.
 
 mod cgroups;
 mod cycle;
@@ -9,23 +9,20 @@ mod load;
 mod lock;
 mod pingpong;
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write as _},
-    str::FromStr,
-};
+use std::{collections::BTreeMap, io};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use rustix::{
-    process::Signal,
-    thread::{ClockId, CpuSet},
-    time::Timespec,
-};
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::sys;
-
 pub use cycle::Wait;
+pub use guard::lab::workload::Ready;
+
+use guard::lab::workload::{
+    lock::PiLock,
+    print_line,
+    thread::{Policy, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid, timespec},
+};
 
 /// The workloads.
 #[derive(Debug, clap::Subcommand)]
@@ -54,15 +51,6 @@ pub enum Command {
     /// One thread that sleeps and wakes until it is killed
     #[command(hide = true)]
     Nap(load::Nap),
-}
-
-/// First line of a workload's output.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ready {
-    /// Process id.
-    pub pid: u32,
-    /// Thread ids, the measured one first.
-    pub tids: Vec<u32>,
 }
 
 /// Last line of a workload's output.
@@ -142,12 +130,6 @@ impl Start {
     }
 }
 
-fn print_line<T: Serialize>(value: &T) -> Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    io::stdout().lock().write_all(&line).context("stdout")
-}
-
 /// Runs a workload to its end.
 ///
 /// # Errors
@@ -166,100 +148,5 @@ pub fn run(command: Command) -> Result<()> {
         Command::Enforce(args) => return enforce::run(&args),
         Command::Nap(args) => return load::nap(&args),
     };
-    print_line(&outcome)
-}
-
-/// Scheduling policy of a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// SCHED_OTHER.
-    Other,
-    /// SCHED_FIFO with this priority.
-    Fifo(i32),
-    /// SCHED_DEADLINE with this runtime in us; deadline and period are the cycle's interval.
-    Deadline(u64),
-}
-
-impl FromStr for Policy {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let number = |text: &str| text.parse::<u32>().with_context(|| format!("\"{text}\" is not a number"));
-        match text.split_once(':') {
-            None if text == "other" => Ok(Self::Other),
-            Some(("fifo", priority)) => {
-                let priority = number(priority)?;
-                ensure!((1..=99).contains(&priority), "priority {priority} is not in 1..=99");
-                Ok(Self::Fifo(priority.cast_signed()))
-            }
-            Some(("deadline", runtime)) => Ok(Self::Deadline(number(runtime)?.into())),
-            _ => bail!("\"{text}\" is none of other, fifo:PRIORITY, deadline:RUNTIME_US"),
-        }
-    }
-}
-
-impl Policy {
-    /// Gives the calling thread this policy; `interval_us` is the period for SCHED_DEADLINE.
-    fn apply(self, interval_us: u64) -> Result<()> {
-        match self {
-            Self::Other => Ok(()),
-            Self::Fifo(priority) => {
-                sys::set_fifo(priority).with_context(|| format!("sched_setscheduler(SCHED_FIFO, {priority})"))
-            }
-            Self::Deadline(runtime_us) => sys::set_deadline(runtime_us * 1000, interval_us * 1000)
-                .with_context(|| format!("sched_setattr(SCHED_DEADLINE, {runtime_us} us of {interval_us} us)")),
-        }
-    }
-}
-
-/// Pins the calling thread to `cpu`.
-fn pin(cpu: Option<usize>) -> Result<()> {
-    let Some(cpu) = cpu else { return Ok(()) };
-    let mut set = CpuSet::new();
-    ensure!(cpu < CpuSet::MAX_CPU, "CPU {cpu} is beyond {}", CpuSet::MAX_CPU);
-    set.set(cpu);
-    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("sched_setaffinity(CPU {cpu})"))
-}
-
-fn tid() -> u32 {
-    rustix::thread::gettid().as_raw_pid().cast_unsigned()
-}
-
-fn now_ns() -> u64 {
-    clock_ns(ClockId::Monotonic)
-}
-
-fn clock_ns(clock: ClockId) -> u64 {
-    let now = rustix::time::clock_gettime(clock);
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
-}
-
-fn timespec(ns: u64) -> Timespec {
-    Timespec { tv_sec: (ns / 1_000_000_000).cast_signed(), tv_nsec: (ns % 1_000_000_000).cast_signed() }
-}
-
-/// Sleeps until `ns` of CLOCK_MONOTONIC, through signals.
-fn sleep_until(ns: u64) -> Result<()> {
-    loop {
-        match rustix::thread::clock_nanosleep_absolute(ClockId::Monotonic, &timespec(ns)) {
-            Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("clock_nanosleep"),
-        }
-    }
-}
-
-/// Burns CPU until `ns` of CLOCK_MONOTONIC.
-fn burn_until(ns: u64) {
-    while now_ns() < ns {
-        std::hint::spin_loop();
-    }
-}
-
-/// Burns `ns` of the calling thread's own CPU time, however often it is preempted.
-fn burn_cpu_ns(ns: u64) {
-    let end = clock_ns(ClockId::ThreadCPUTime) + ns;
-    while clock_ns(ClockId::ThreadCPUTime) < end {
-        std::hint::spin_loop();
-    }
+    Ok(print_line(&outcome)?)
 }

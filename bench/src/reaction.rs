@@ -1,0 +1,224 @@
+//! How fast guard acts: from the first throttle of a PLC cgroup to its lifted quota, and from a late wake-up of a PLC to the
+//! smaller quota of best-effort work. Neither is asked of guard: throttles are timed by the kernel (cpu.stat), late wake-ups
+//! by the thread that caused them, quotas are read from their files.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use guard::lab::workload::thread::now_ns;
+use guard::snapshot::Class;
+use guard_tests::harness::{self, Cgroup, Enforcing, Workload, load_cpu};
+use serde::Serialize;
+
+use crate::table;
+
+const QUOTA_US: u64 = 20_000;
+const PERIOD_US: u64 = 100_000;
+/// From the first throttle to the lifted quota, p99.
+const GOAL_THROTTLE_US: u64 = PERIOD_US;
+/// From a late wake-up to the smaller quota, p99.
+const GOAL_BREACH_US: u64 = 20_000;
+/// What a round may take at most before it counts as not answered.
+const UNANSWERED: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Throttled PLC cgroups
+    #[arg(long, default_value_t = 100)]
+    throttles: usize,
+    /// Late wake-ups
+    #[arg(long, default_value_t = 25)]
+    breaches: usize,
+}
+
+/// All figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    /// First throttle of a PLC cgroup until its quota is lifted.
+    throttle: Distribution,
+    /// Late wake-up of a PLC until the quota of best-effort work is smaller.
+    breach: Distribution,
+}
+
+/// A reaction time.
+#[derive(Debug, Serialize)]
+struct Distribution {
+    p50_us: u64,
+    p90_us: u64,
+    p99_us: u64,
+    max_us: u64,
+    goal_p99_us: u64,
+    /// Each round, ascending, us.
+    rounds_us: Vec<u64>,
+}
+
+impl Distribution {
+    fn of(mut rounds_us: Vec<u64>, goal_p99_us: u64) -> Result<Self> {
+        rounds_us.sort_unstable();
+        let last = rounds_us.len().checked_sub(1).context("no rounds")?;
+        // Nearest rank, so that the p99 of fewer than a hundred rounds is the largest.
+        let rank = |percent: usize| rounds_us[(rounds_us.len() * percent).div_ceil(100).clamp(1, last + 1) - 1];
+        let (p50_us, p90_us, p99_us, max_us) = (rank(50), rank(90), rank(99), rounds_us[last]);
+        Ok(Self { p50_us, p90_us, p99_us, max_us, goal_p99_us, rounds_us })
+    }
+
+    fn reached(&self) -> bool {
+        self.p99_us <= self.goal_p99_us
+    }
+
+    fn row(&self, name: &str) -> Vec<String> {
+        let figures = [self.p50_us, self.p90_us, self.p99_us, self.max_us, self.goal_p99_us];
+        let verdict = if self.reached() { "reached" } else { "MISSED" };
+        let cells = figures.map(|us| format!("{us} us"));
+        [name.to_owned(), self.rounds_us.len().to_string()]
+            .into_iter()
+            .chain(cells)
+            .chain([verdict.to_owned()])
+            .collect()
+    }
+}
+
+/// Figures, and whether the goals are reached.
+pub(crate) fn run(args: &Args) -> Result<(Figures, bool)> {
+    let throttle = Distribution::of(throttles(args.throttles)?, GOAL_THROTTLE_US)?;
+    let breach = Distribution::of(breaches(args.breaches)?, GOAL_BREACH_US)?;
+    table::print(
+        &["reaction", "rounds", "p50", "p90", "p99", "max", "goal p99", ""],
+        &[throttle.row("throttled PLC to lifted quota"), breach.row("late PLC to smaller BE quota")],
+    );
+    let reached = throttle.reached() && breach.reached();
+    Ok((Figures { throttle, breach }, reached))
+}
+
+/// A PLC cgroup with a quota that nothing has used up so far.
+struct Plc {
+    // The workload goes before the cgroup.
+    _cycle: Workload,
+    cgroup: Cgroup,
+}
+
+impl Plc {
+    fn new(name: &str, cpu: &str) -> Result<Self> {
+        let cgroup = Cgroup::create(name)?;
+        // Where the kernel rations SCHED_FIFO per cgroup: so little that many fit into the root's share.
+        cgroup.allow_rt(4_000)?;
+        cgroup.set_quota(QUOTA_US, PERIOD_US)?;
+        let cycle = ["cycle", "clock-nanosleep-abs", "--policy", "fifo:80", "--interval-us", "100000"];
+        let mut cycle = Workload::hold(&[&cycle[..], &["--cycles", "1000000", "--cpu", cpu]].concat())?;
+        cgroup.add(cycle.pid())?;
+        cycle.go()?;
+        Ok(Self { _cycle: cycle, cgroup })
+    }
+}
+
+/// guard lifts a quota at first sight unless it is told to wait for the first throttle.
+fn throttles(rounds: usize) -> Result<Vec<u64>> {
+    let mut guard = Enforcing::start(Some("[protect]\nwhen = \"throttled\"\n"))?;
+    let cpu = load_cpu().to_string();
+    let mut plcs = Vec::new();
+    for round in 0..rounds {
+        plcs.push(Plc::new(&format!("plc{round}"), &cpu)?);
+    }
+    harness::until("all are known as PLC", UNANSWERED * 4, || {
+        let last = guard.snapshots()?.pop();
+        let known = |plc: &Plc| {
+            last.iter().flat_map(|s| &s.cgroups).any(|c| c.path == plc.cgroup.path() && c.class == Class::Plc)
+        };
+        Ok(plcs.iter().all(known).then_some(()))
+    })?;
+    let mut reactions_us = Vec::with_capacity(rounds);
+    for plc in &plcs {
+        let before = plc.cgroup.cpu_stat()?;
+        let mut spinner = Workload::hold(&["spin", "--seconds", "60", "--cpu", &cpu])?;
+        plc.cgroup.add(spinner.pid())?;
+        spinner.go()?;
+        until_changed(&plc.cgroup, "lifted").with_context(|| format!("round {}", reactions_us.len()))?;
+        let throttled_us = plc.cgroup.cpu_stat()?.since(before).throttled_ns / 1000;
+        // One spinner on one CPU: after a throttle that the period ended it ran for another quota.
+        let throttles = throttled_us.div_ceil(PERIOD_US - QUOTA_US).max(1);
+        reactions_us.push(throttled_us + (throttles - 1) * QUOTA_US);
+    }
+    guard.stop()?;
+    Ok(reactions_us)
+}
+
+/// Waits until a quota is another one, looking often enough for the time of the change. Returns that time.
+fn until_changed(cgroup: &Cgroup, what: &str) -> Result<u64> {
+    let before = cgroup.quota_text()?;
+    let end = Instant::now() + UNANSWERED;
+    while Instant::now() < end {
+        if cgroup.quota_text()? != before {
+            return Ok(now_ns());
+        }
+        sleep(Duration::from_micros(100));
+    }
+    bail!("the quota \"{before}\" of {} was not {what} within {UNANSWERED:?}", cgroup.path())
+}
+
+/// A hog with a higher priority makes the PLC late. What remains of the best-effort allowance shrinks by a tenth each time,
+/// so that there are many rounds before its floor.
+fn breaches(rounds: usize) -> Result<Vec<u64>> {
+    const LATE: &str = "2ms";
+    const HOG_SECONDS: &str = "0.01";
+    let cpu = load_cpu().to_string();
+    let (plc, be, others) = (Cgroup::create("late")?, Cgroup::create("be")?, Cgroup::create("hog")?);
+    plc.allow_rt(50_000)?;
+    others.allow_rt(400_000)?;
+    let configuration = format!(
+        "[[workload]]\nmatch.cgroup = \"{}\"\nclass = \"BE\"\n\n[[workload]]\nmatch.cgroup = \"{}\"\nclass = \"PLC\"\n\
+         wakeup.max = \"{LATE}\"\n\n[[workload]]\nmatch.cgroup = \"*\"\nmanaged = false\n\n[suppress.latency]\n\
+         cut_percent = 90\n",
+        be.path(),
+        plc.path()
+    );
+    let mut cycle = Workload::hold(&[
+        "cycle",
+        "clock-nanosleep-abs",
+        "--policy",
+        "fifo:80",
+        "--interval-us",
+        "1000",
+        "--cycles",
+        "1000000",
+        "--cpu",
+        &cpu,
+    ])?;
+    plc.add(cycle.pid())?;
+    let mut load = Workload::hold(&["spin", "--threads", "2", "--seconds", "3600"])?;
+    be.add(load.pid())?;
+    cycle.go()?;
+    load.go()?;
+    let mut guard = Enforcing::start(Some(&configuration))?;
+    let mut reactions_us = Vec::with_capacity(rounds);
+    for round in 0..rounds {
+        // guard acts at most once between two Snapshots on its fast way.
+        guard.passed(2)?;
+        let mut hog = Workload::hold(&["spin", "--policy", "fifo:90", "--seconds", HOG_SECONDS, "--cpu", &cpu])?;
+        others.add(hog.pid())?;
+        hog.go()?;
+        let changed_ns = until_changed(&be, "cut").with_context(|| format!("round {round}"))?;
+        let late_ns = hog.outcome(UNANSWERED)?.counter("ended_ns")?;
+        reactions_us.push(changed_ns.saturating_sub(late_ns) / 1000);
+    }
+    guard.stop()?;
+    Ok(reactions_us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_ranks_and_the_last_of_few_rounds_is_the_worst() {
+        let many = Distribution::of((1..=200).rev().collect(), 198).unwrap();
+        assert_eq!((many.p50_us, many.p90_us, many.p99_us, many.max_us), (100, 180, 198, 200));
+        assert!(many.reached());
+        let few = Distribution::of(vec![5, 1, 9], 8).unwrap();
+        assert_eq!((few.p50_us, few.p99_us), (5, 9));
+        assert!(!few.reached());
+        assert!(Distribution::of(Vec::new(), 1).is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! The processes that the lab puts on its stage. Each is guard itself under the hidden subcommand `lab-workload`, so that a
+//! node needs nothing else. Their threads time themselves; nothing here knows what guard measures. The parts they are
+//! made of (policies, clocks, locks) are shared with the tests' own workloads.
+
+pub mod lock;
+pub mod thread;
+
+mod roles;
+
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread::spawn;
+
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::Latency;
+use roles::{Character, Run};
+use thread::{CallError, now_ns, pin, tid};
+
+/// What one process does: the argument of `guard lab-workload`, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Which threads it has.
+    pub role: Role,
+    /// Length of a cycle, us.
+    pub interval_us: u64,
+    /// For how long, ms.
+    pub duration_ms: u64,
+    /// The CPU that its threads share; absent where they may run anywhere or choose themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<usize>,
+    /// Wait for a line on stdin before starting threads and for another one before beginning, and end with the process
+    /// that started this one.
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// The threads of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// A cyclic SCHED_FIFO thread takes a lock in every cycle that a fair thread holds most of the time, for a tenth of a
+    /// cycle each time.
+    Lock {
+        /// Whether the lock has priority inheritance.
+        inherit: bool,
+    },
+    /// A cyclic thread that asks for SCHED_FIFO, is refused, and goes on; it works for four tenths of its cycle.
+    Fallback,
+    /// A cyclic SCHED_FIFO thread that needs a new value in every cycle from a fair thread, which works for four tenths of
+    /// a cycle on each.
+    CoThread,
+    /// One fair cyclic thread on each CPU that works for six tenths of its cycle.
+    Fair,
+    /// Busy threads that walk through memory, two for each CPU.
+    Load,
+    /// A SCHED_FIFO thread that never sleeps, and a fair one that wants the same CPU.
+    Hog,
+}
+
+/// First line of a workload's output: its threads exist and have their policies.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// Process id.
+    pub pid: u32,
+    /// Thread ids, the measured one first.
+    pub tids: Vec<u32>,
+}
+
+/// Last line of a workload's output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Policy that the cyclic thread had.
+    pub policy: String,
+    /// Cycles that were due.
+    pub cycles: u64,
+    /// Those of them that were not done before the next one was due, were skipped for that reason, or had nothing new to
+    /// work with.
+    pub lost: u64,
+    /// From when a cycle was due to when its work was done. Skipped cycles have none.
+    pub response: Latency,
+    /// From when a cycle was due to when the thread was awake: what cyclictest measures.
+    pub wakeup: Latency,
+}
+
+impl Outcome {
+    fn add(&mut self, other: &Self) {
+        if self.policy.is_empty() {
+            self.policy.clone_from(&other.policy);
+        }
+        self.cycles += other.cycles;
+        self.lost += other.lost;
+        self.response.merge(&other.response);
+        self.wakeup.merge(&other.wakeup);
+    }
+}
+
+/// Why a workload could not play its part.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkloadError {
+    /// The argument is no [`Part`].
+    #[error("\"{text}\" is no part of the lab: {source}")]
+    Part {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The kernel refused a call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Whoever started the workload does not listen any more, or said nothing.
+    #[error("cannot {what}: {source}")]
+    Pipe {
+        /// What was tried.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A thread panicked.
+    #[error("a thread of the workload panicked")]
+    Panicked,
+}
+
+/// Plays the part that `text` describes and prints [`Ready`] and [`Outcome`], one line each. Meant as the whole of a
+/// process: after an error its threads may still run.
+///
+/// # Errors
+/// See [`WorkloadError`].
+pub fn run(text: &str) -> Result<(), WorkloadError> {
+    let part: Part =
+        serde_json::from_str(text).map_err(|source| WorkloadError::Part { text: text.to_owned(), source })?;
+    if part.held {
+        // Whoever started this process puts it into a cgroup first: threads are born where it is then.
+        await_line()?;
+    }
+    print_line(&play(&part)?)
+}
+
+fn play(part: &Part) -> Result<Outcome, WorkloadError> {
+    if part.role == Role::Fallback {
+        thread::forgo_realtime()?;
+    }
+    let characters = roles::characters(part);
+    let go = Arc::new(Barrier::new(characters.len() + 1));
+    let (begin_ns, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (entries, entered) = mpsc::channel();
+    let mut threads = Vec::new();
+    for (number, character) in characters.into_iter().enumerate() {
+        let (go, begin_ns, done, entries) =
+            (Arc::clone(&go), Arc::clone(&begin_ns), Arc::clone(&done), entries.clone());
+        let (interval_ns, length_ns) = (part.interval_us * 1000, part.duration_ms * 1_000_000);
+        threads.push(spawn(move || -> Result<Option<Outcome>, CallError> {
+            let Character { policy, may_be_refused, cpu, play } = character;
+            let dressed = pin(cpu).and_then(|()| match policy.apply(0) {
+                Err(error) if may_be_refused && error.is_refusal() => Ok(()),
+                result => result,
+            });
+            // The receiver lives as long as anybody is expected.
+            let _ = entries.send(dressed.map(|()| (number, tid())));
+            go.wait();
+            let begin_ns = begin_ns.load(Ordering::Acquire);
+            let outcome = play(&Run { begin_ns, end_ns: begin_ns + length_ns, interval_ns, done: &done });
+            // Whoever fails or ends first ends the play.
+            done.store(true, Ordering::Relaxed);
+            outcome
+        }));
+    }
+    let mut tids = Vec::new();
+    for _ in 0..threads.len() {
+        tids.push(entered.recv().map_err(|_| WorkloadError::Panicked)??);
+    }
+    tids.sort_unstable();
+    print_line(&Ready { pid: std::process::id(), tids: tids.into_iter().map(|(_, tid)| tid).collect() })?;
+    if part.held {
+        await_line()?;
+    }
+    // A little ahead, so that no thread begins late.
+    begin_ns.store(now_ns() + 2 * part.interval_us * 1000, Ordering::Release);
+    go.wait();
+    let mut outcome = Outcome::default();
+    for thread in threads {
+        if let Some(own) = thread.join().map_err(|_| WorkloadError::Panicked)?? {
+            outcome.add(&own);
+        }
+    }
+    Ok(outcome)
+}
+
+fn await_line() -> Result<(), WorkloadError> {
+    let mut line = String::new();
+    let failed = |source| WorkloadError::Pipe { what: "wait for a line on stdin", source };
+    match io::stdin().read_line(&mut line).map_err(failed)? {
+        0 => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+        _ => Ok(()),
+    }
+}
+
+/// Prints one line of JSON at once.
+///
+/// # Errors
+/// When stdout is closed.
+pub fn print_line<T: Serialize>(value: &T) -> Result<(), WorkloadError> {
+    let failed = |source| WorkloadError::Pipe { what: "write to stdout", source };
+    let mut line = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line).and_then(|()| out.flush()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(role: Role) -> Part {
+        Part { role, interval_us: 2_000, duration_ms: 100, cpu: None, held: false }
+    }
+
+    #[test]
+    fn a_part_survives_its_way_over_the_command_line() {
+        let part = Part { cpu: Some(3), held: true, ..part(Role::Lock { inherit: true }) };
+        let text = serde_json::to_string(&part).unwrap();
+        assert_eq!(serde_json::from_str::<Part>(&text).unwrap(), part);
+    }
+
+    #[test]
+    fn what_is_no_part_is_refused_with_what_was_given() {
+        let error = run("{\"role\":\"hamlet\"}").unwrap_err().to_string();
+        assert!(error.contains("hamlet"), "{error}");
+    }
+
+    #[test]
+    fn a_fair_thread_counts_every_cycle_that_was_due() {
+        let outcome = play(&part(Role::Fair)).unwrap();
+        let cpus = std::thread::available_parallelism().unwrap().get() as u64;
+        assert_eq!(outcome.policy, "SCHED_OTHER");
+        // 100 ms of 2 ms; a cycle that runs beyond the end is due all the same.
+        assert!(outcome.cycles >= 49 * cpus, "{outcome:?}");
+        assert!(outcome.lost <= outcome.cycles);
+        assert!(outcome.response.min_ns() >= 1_200_000, "six tenths of 2 ms: {outcome:?}");
+    }
+
+    #[test]
+    fn a_load_ends_by_itself() {
+        assert_eq!(play(&part(Role::Load)).unwrap(), Outcome::default());
+    }
+}

@@ -1,0 +1,285 @@
+//! `guard lab`: the acceptance tests of acting. Each scenario shows its hazard and what is left of it with guard, counted
+//! by the threads themselves, and leaves nothing behind, by whatever way it ends.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use guard::lab::{PREFIX, Played, Report, Row, SUBCOMMAND, Scenario, Step, workload};
+use rustix::process::Signal;
+
+use super::container::Podman;
+use crate::{
+    harness::{Enforcing, GuardRun, Hierarchy, Tool, binary, emulated, finish, patience, until},
+    scenario::Verdict,
+};
+
+/// As the lab sets it, and `podman run --cpus 0.2`.
+const PERIOD_US: u64 = 100_000;
+
+fn limit() -> Duration {
+    Duration::from_secs(120) * patience().min(5)
+}
+
+/// Length of a step: some hundred cycles.
+fn step() -> &'static str {
+    if emulated() { "10s" } else { "4s" }
+}
+
+/// What a lab could leave behind: its cgroups, its processes, and what the root hands down.
+#[derive(Debug, PartialEq, Eq)]
+struct Traces {
+    cgroups: BTreeSet<PathBuf>,
+    processes: BTreeSet<u32>,
+    handed_down: Option<String>,
+}
+
+impl Traces {
+    fn look() -> Result<Self> {
+        let mount = Hierarchy::find()?.mount;
+        let mut cgroups = BTreeSet::new();
+        for entry in fs::read_dir(&mount).with_context(|| format!("read {}", mount.display()))? {
+            let path = entry.with_context(|| format!("read {}", mount.display()))?.path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) {
+                cgroups.insert(path);
+            }
+        }
+        Ok(Self {
+            cgroups,
+            processes: processes()?,
+            handed_down: fs::read_to_string(mount.join("cgroup.subtree_control")).ok(),
+        })
+    }
+
+    fn expect_unchanged(&self) -> Result<()> {
+        let as_before =
+            until("no trace of the lab", Duration::from_secs(10), || Ok((Self::look()? == *self).then_some(())));
+        as_before.with_context(|| format!("before {self:?}, now {:?}", Self::look()))
+    }
+}
+
+/// Processes of any lab: its workloads, and guard beside them.
+fn processes() -> Result<BTreeSet<u32>> {
+    let entries = fs::read_dir("/proc").context("read /proc")?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let of_lab = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split('\0').any(|word| word == SUBCOMMAND || word.contains(PREFIX)))
+    };
+    Ok(pids.filter(of_lab).collect())
+}
+
+fn lab(arguments: &[&str]) -> GuardRun {
+    GuardRun::default().with(&["lab", "--format", "json"]).with(arguments)
+}
+
+/// Runs one scenario and checks that guard keeps its promise and that no trace is left.
+fn played(scenario: Scenario) -> Result<Played> {
+    let before = Traces::look()?;
+    let finished = lab(&[scenario.name(), "--duration", step()]).finish(limit())?;
+    before.expect_unchanged()?;
+    // The verdict stands in the report; without one, the message says why.
+    let report: Report = serde_json::from_str(&finished.stdout)
+        .with_context(|| format!("guard lab {}: {}", scenario.name(), finished.stderr.trim_end()))?;
+    let played = report.scenarios.into_iter().next().context("a report without a scenario")?;
+    let figures = figures(&played);
+    ensure!(played.kept, "{}; {figures}", played.verdict);
+    finished.expect_code(0)?;
+    for row in played.rows.iter().filter(|row| row.step == Step::With) {
+        ensure!(row.guard.as_ref().is_some_and(|acted| acted.restored), "guard put not everything back: {figures}");
+    }
+    Ok(played)
+}
+
+fn figures(played: &Played) -> String {
+    let row = |row: &Row| {
+        format!(
+            "{}: {} of {} lost, max {} us, throttled in {} periods",
+            row.name,
+            row.lost,
+            row.cycles,
+            row.response.max_ns() / 1000,
+            row.nr_throttled
+        )
+    };
+    played.rows.iter().map(row).collect::<Vec<_>>().join("; ")
+}
+
+fn row(played: &Played, step: Step) -> Result<&Row> {
+    played.rows.iter().find(|row| row.step == step).with_context(|| format!("no row {step:?}"))
+}
+
+/// Runs a scenario that has nothing more to show than its own verdict.
+fn kept(scenario: Scenario) -> Result<Verdict> {
+    let played = played(scenario)?;
+    Ok(Verdict::Passed(format!("{}; {}", played.verdict, figures(&played))))
+}
+
+/// The cycles that may be lost beyond those of the reference: those due in one quota period, which is what guard may take
+/// until it has lifted the quota, and a twentieth of all, for the tenth of the harm that chance moves between two rows.
+fn margin(cycles: u64, interval_us: u64) -> u64 {
+    PERIOD_US.div_ceil(interval_us) + cycles / 20
+}
+
+/// The seed's hazard.
+pub(super) fn quota_lock() -> Result<Verdict> {
+    let played = played(Scenario::QuotaLock)?;
+    let (reference, before, with) =
+        (row(&played, Step::Reference)?, row(&played, Step::Before)?, row(&played, Step::With)?);
+    let figures = figures(&played);
+    ensure!(before.policy.starts_with("SCHED_FIFO"), "the loop ran under {}", before.policy);
+    ensure!(4 * before.lost > before.cycles, "less than a quarter lost to the quota: {figures}");
+    ensure!(
+        with.lost <= reference.lost + margin(with.cycles, played.interval_us),
+        "more lost with guard than without a quota: {figures}"
+    );
+    ensure!(with.nr_throttled * 4 < before.nr_throttled, "guard has not lifted the quota: {figures}");
+    let lifted = with.guard.as_ref().is_some_and(|acted| acted.changes.iter().any(|change| change.contains("quota")));
+    ensure!(lifted, "guard's report names no change of a quota: {:?}", with.guard);
+    Ok(Verdict::Passed(figures))
+}
+
+/// Without a quota guard has nothing to do.
+pub(super) fn quota_none() -> Result<Verdict> {
+    let played = played(Scenario::QuotaNone)?;
+    let acted = row(&played, Step::With)?.guard.as_ref().context("no guard")?;
+    ensure!(acted.changes.is_empty(), "guard changed something: {:?}", acted.changes);
+    Ok(Verdict::Passed(figures(&played)))
+}
+
+pub(super) fn quota_pi() -> Result<Verdict> {
+    kept(Scenario::QuotaPi)
+}
+
+pub(super) fn quota_fallback() -> Result<Verdict> {
+    let played = played(Scenario::QuotaFallback)?;
+    ensure!(played.rows.iter().all(|row| row.policy == "SCHED_OTHER"), "the loop was not refused SCHED_FIFO");
+    Ok(Verdict::Passed(figures(&played)))
+}
+
+/// The thread itself wakes in time all along: what is late is its data.
+pub(super) fn quota_co_thread() -> Result<Verdict> {
+    let played = played(Scenario::QuotaCoThread)?;
+    let (reference, before) = (row(&played, Step::Reference)?, row(&played, Step::Before)?);
+    let late = |row: &Row| row.wakeup.quantile_ns(0.5);
+    ensure!(
+        late(before) < late(reference) + played.interval_us * 1000,
+        "the loop itself woke late: {} ns at the median",
+        late(before)
+    );
+    Ok(Verdict::Passed(figures(&played)))
+}
+
+pub(super) fn noisy_be() -> Result<Verdict> {
+    kept(Scenario::NoisyBe)
+}
+
+pub(super) fn rt_throttle() -> Result<Verdict> {
+    kept(Scenario::RtThrottle)
+}
+
+/// Starts a lab that would run for long, and waits until its workload is on stage.
+fn long_lab() -> Result<(Tool, PathBuf)> {
+    let run = GuardRun::default().with(&["lab", "quota-lock", "--no-guard", "--duration", "10m"]);
+    let mut tool = Tool::start(&mut run.command()?)?;
+    let stage = Hierarchy::find()?.mount.join(format!("{PREFIX}{}", tool.pid()));
+    let threads = stage.join("plc/cgroup.procs");
+    until("the lab's workload", limit(), || {
+        if let Some(status) = tool.ended()? {
+            anyhow::bail!("guard lab ended with {status}: {}", tool.stderr()?.trim_end());
+        }
+        Ok(fs::read_to_string(&threads).is_ok_and(|text| !text.trim().is_empty()).then_some(()))
+    })?;
+    Ok((tool, stage))
+}
+
+pub(super) fn interrupted() -> Result<Verdict> {
+    if let Some(reason) = no_root() {
+        return Ok(Verdict::Skipped(reason));
+    }
+    let before = Traces::look()?;
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let (mut tool, stage) = long_lab()?;
+        tool.signal(signal)?;
+        let status = tool.wait(limit())?;
+        ensure!(status.code() == Some(1), "after {signal:?} guard lab ended with {status}: {}", tool.stderr()?);
+        ensure!(tool.stderr()?.contains("interrupted"), "{signal:?}: {}", tool.stderr()?);
+        ensure!(!stage.exists(), "{} is left after {signal:?}", stage.display());
+        before.expect_unchanged()?;
+    }
+    Ok(Verdict::Passed("SIGINT, SIGTERM and SIGHUP end it with nothing left".to_owned()))
+}
+
+/// SIGKILL leaves no time to clear up: the processes end with the lab, the cgroups go with the next one.
+pub(super) fn killed() -> Result<Verdict> {
+    if let Some(reason) = no_root() {
+        return Ok(Verdict::Skipped(reason));
+    }
+    let before = Traces::look()?;
+    let (mut tool, stage) = long_lab()?;
+    tool.signal(Signal::KILL)?;
+    tool.wait(limit())?;
+    until("the workload's end", limit(), || Ok((processes()? == before.processes).then_some(())))?;
+    ensure!(stage.exists(), "{} went by itself, so nothing is tried here", stage.display());
+    let next = lab(&["quota-none", "--no-guard", "--duration", "200ms"]).finish(limit())?;
+    next.expect_code(0)?;
+    ensure!(!stage.exists(), "{} is left", stage.display());
+    // On v2 the root goes on handing the controller down: the killed lab alone knew that it had not.
+    let now = Traces::look()?;
+    ensure!(now.cgroups == before.cgroups && now.processes == before.processes, "before {before:?}, now {now:?}");
+    Ok(Verdict::Passed("the next lab removed what was left".to_owned()))
+}
+
+pub(super) fn not_root() -> Result<Verdict> {
+    let finished = finish(&mut super::limits::as_nobody(lab(&["quota-none"]).command()?), limit())?;
+    if finished.status.code() == Some(127) || finished.stderr.contains("setpriv: failed to execute") {
+        return Ok(Verdict::Skipped(format!("nobody may not execute guard here: {}", finished.stderr.trim_end())));
+    }
+    finished.expect_code(3)?;
+    finished.expect_message("needs root")?;
+    Ok(Verdict::Passed(finished.stderr.trim_end().to_owned()))
+}
+
+fn no_root() -> Option<String> {
+    (!rustix::process::geteuid().is_root()).then(|| "needs root".to_owned())
+}
+
+/// The seed's hazard in a container that nobody told guard about: without a quota, with `--cpus 0.2`, and with guard.
+pub(super) fn container() -> Result<Verdict> {
+    if let Some(reason) = Podman::obstacle() {
+        return Ok(Verdict::Skipped(reason));
+    }
+    let podman = Podman::with(&binary("guard")?)?;
+    let interval_us = if emulated() { 20_000 } else { 1_000 };
+    let part = workload::Part {
+        role: workload::Role::Lock { inherit: false },
+        interval_us,
+        duration_ms: if emulated() { 10_000 } else { 4_000 },
+        cpu: Some(usize::try_from(crate::harness::load_cpu())?),
+        held: false,
+    };
+    let part = serde_json::to_string(&part)?;
+    let contained = |name: &str, options: &[&str]| -> Result<workload::Outcome> {
+        let mut command = podman.run(name, options, &[SUBCOMMAND, &part]);
+        let stdout = Tool::start(&mut command)?.success(limit())?;
+        let line = stdout.lines().last().context("the workload said nothing")?;
+        serde_json::from_str(line).with_context(|| format!("output of the workload: {line}"))
+    };
+    let fifth = ["--cpus", "0.2"];
+    let reference = contained("plc-reference", &[])?;
+    let before = contained("plc-before", &fifth)?;
+    let guard = Enforcing::start(None)?;
+    let with = contained("plc-with", &fifth);
+    let said = guard.stop()?;
+    let with = with?;
+    let figures = format!(
+        "lost without quota {} of {}, with --cpus 0.2 {} of {}, with guard {} of {}",
+        reference.lost, reference.cycles, before.lost, before.cycles, with.lost, with.cycles
+    );
+    ensure!(before.policy.starts_with("SCHED_FIFO"), "the loop ran under {}", before.policy);
+    ensure!(4 * before.lost > before.cycles, "less than a quarter lost to the quota: {figures}");
+    ensure!(
+        with.lost <= reference.lost + margin(with.cycles, interval_us),
+        "more lost with guard than without a quota: {figures}; guard said: {said}"
+    );
+    Ok(Verdict::Passed(figures))
+}

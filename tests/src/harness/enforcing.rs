@@ -1,0 +1,77 @@
+//! `guard run --enforce` beside a check or a bench.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use guard::snapshot::Snapshot;
+use rustix::process::Signal;
+
+use super::{GuardRun, Tool, patience, scratch_dir, until};
+
+/// guard at work, with a journal and a log of its own.
+#[derive(Debug)]
+pub struct Enforcing {
+    tool: Tool,
+    scratch: tempfile::TempDir,
+}
+
+const SNAPSHOTS: &str = "snapshots.jsonl";
+
+fn limit() -> Duration {
+    Duration::from_secs(60) * patience().min(5)
+}
+
+impl Enforcing {
+    /// Starts it with this configuration, or with none; returns when the first interval is over.
+    ///
+    /// # Errors
+    /// When it ends before; the message has its stderr.
+    pub fn start(configuration: Option<&str>) -> Result<Self> {
+        let scratch = scratch_dir()?;
+        let mut command = GuardRun::default().with(&["run", "--enforce"]).command()?;
+        command.arg("--state-dir").arg(scratch.path().join("state"));
+        command.arg("--audit").arg(scratch.path().join("audit.jsonl"));
+        command.arg("--output").arg(scratch.path().join(SNAPSHOTS));
+        if let Some(text) = configuration {
+            let path = scratch.path().join("guard.toml");
+            fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+            command.arg("--config").arg(path);
+        }
+        let mut this = Self { tool: Tool::start(&mut command)?, scratch };
+        this.passed(1)?;
+        Ok(this)
+    }
+
+    /// The Snapshots so far.
+    ///
+    /// # Errors
+    /// When guard has ended, or a line is no Snapshot.
+    pub fn snapshots(&mut self) -> Result<Vec<Snapshot>> {
+        if let Some(status) = self.tool.ended()? {
+            bail!("guard ended with {status}: {}", self.tool.stderr()?.trim_end());
+        }
+        let text = fs::read_to_string(self.scratch.path().join(SNAPSHOTS)).unwrap_or_default();
+        // Each line is written at once.
+        text.lines().map(|line| serde_json::from_str(line).context("a line of guard's output")).collect()
+    }
+
+    /// Waits until `intervals` more are over.
+    ///
+    /// # Errors
+    /// When guard ends, or takes too long.
+    pub fn passed(&mut self, intervals: usize) -> Result<()> {
+        let before = self.snapshots()?.len();
+        until("guard's next interval", limit(), || Ok((self.snapshots()?.len() >= before + intervals).then_some(())))
+    }
+
+    /// Stops it (SIGTERM) and returns what it said.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn stop(mut self) -> Result<String> {
+        self.tool.signal(Signal::TERM)?;
+        let status = self.tool.wait(limit())?;
+        ensure!(status.success(), "guard ended with {status}: {}", self.tool.stderr()?);
+        Ok(self.tool.stdout()? + &self.tool.stderr()?)
+    }
+}
