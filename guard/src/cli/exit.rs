@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::control::{Blame, ControlError};
+use crate::gate::GateError;
 
 /// How guard ends. The numbers are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,10 +12,14 @@ use crate::control::{Blame, ControlError};
 pub enum Exit {
     /// Done.
     Done = 0,
+    /// Done, and found something that the user must act on; of the gate: a regression, or over budget.
+    Found = 1,
     /// Wrong usage.
     Usage = 2,
-    /// This node cannot do it.
+    /// This node cannot do it; of the gate: the runs are not comparable.
     Node = 3,
+    /// Of the gate: too little data.
+    TooLittleData = 4,
     /// A defect of guard.
     Defect = 70,
 }
@@ -30,6 +35,10 @@ impl From<Exit> for std::process::ExitCode {
 pub(super) enum Failure {
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error("{0}")]
+    Usage(String),
     #[error("--output {}: cannot create it: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error("cannot write {what}: {source}")]
@@ -50,7 +59,7 @@ impl Failure {
                 Blame::Node => Exit::Node,
                 Blame::Defect => Exit::Defect,
             },
-            Self::Create { .. } => Exit::Usage,
+            Self::Create { .. } | Self::Gate(_) | Self::Usage(_) => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) => Exit::Node,
             Self::Json(_) => Exit::Defect,
         }
