@@ -4,6 +4,7 @@
 mod agreement;
 mod attached;
 mod footprint;
+mod gate;
 mod overhead;
 mod sys;
 mod table;
@@ -33,6 +34,8 @@ enum Bench {
     Overhead(overhead::Args),
     /// CPU, memory and kernel maps of guard observing 200 cgroups once a second
     Footprint(footprint::Args),
+    /// guard gate's false alarms, misses and speed, on runs that are known
+    Gate(gate::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Agreement(args) => result(agreement::run(args)?)?,
         Bench::Overhead(args) => result(overhead::run(args)?)?,
         Bench::Footprint(args) => result(footprint::run(args)?)?,
+        Bench::Gate(args) => result(gate::run(args)?)?,
     };
     if let Some(path) = &args.json {
         fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")

@@ -60,7 +60,14 @@ impl Distribution {
         if count == 0 {
             return None;
         }
-        let quantile = |q| (self.uncounted == 0).then(|| self.quantile_ns(q, counted, (min_ns, max_ns)));
+        // Intervals may overlap, those beyond the ends of two histograms; then a higher percentile is not less than a lower.
+        let mut lower = min_ns;
+        let mut quantile = |q| {
+            (self.uncounted == 0).then(|| {
+                lower = self.quantile_ns(q, counted, (min_ns, max_ns)).max(lower);
+                lower
+            })
+        };
         Some(Figures {
             count,
             min_ns,

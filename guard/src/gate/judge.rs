@@ -439,7 +439,7 @@ fn conclude(comparison: Comparison, budgets: Vec<Budgeted>, metrics: Vec<Judged>
     } else if let Some(first) = first {
         first
     } else if judged == 0 {
-        (Outcome::TooLittleData, "there is no figure that could be judged".to_owned())
+        (Outcome::TooLittleData, "there is no figure that could be judged; --each judges single threads too, --metric fewer figures".to_owned())
     } else {
         let budgets = if budgets.is_empty() { String::new() } else { format!("{} budgets kept", budgets.len()) };
         let tested = metrics.iter().filter(|m| m.status == Status::Pass).count();

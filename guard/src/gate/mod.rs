@@ -30,7 +30,7 @@ pub use power::{Explanation, Needed, explain};
 pub use read::{MAX_BYTES, parse, read};
 pub use run::{Entry, Run, Series};
 use serde::{Deserialize, Serialize};
-pub use stats::{Rng, Shift, holm, median, probability, relative_spread, shift, smallest_probability};
+pub use stats::{Random, Shift, holm, median, probability, relative_spread, shift, smallest_probability};
 pub use verdict::{Budgeted, Comparison, Judged, Outcome, Status, Verdict};
 
 /// A file that cannot be used.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::stats::{self, Rng};
+use super::stats::{self, Random};
 use super::{MIN_RUNS, Metric, Run, Series, Settings, judge, relative_spread, smallest_probability};
 
 /// Runs a side that are tried.
@@ -48,6 +48,7 @@ pub struct Explanation {
 
 /// Estimates, from the runs of a baseline, how many are needed a side to find each of `shifts` (0.1 is 10 %).
 #[must_use]
+#[allow(clippy::cast_precision_loss, reason = "counts of tests are small")]
 pub fn explain(baseline: &[Run], shifts: &[f64], settings: &Settings) -> Explanation {
     let all = baseline.iter().flat_map(|run| &run.series);
     let series: std::collections::BTreeSet<&Series> =
@@ -60,6 +61,11 @@ pub fn explain(baseline: &[Run], shifts: &[f64], settings: &Settings) -> Explana
         .collect();
     let tests = if figures.is_empty() { settings.metrics().len() } else { figures.len() };
     let least_runs = least(tests, settings.level);
+    let sizes: Vec<(usize, f64)> = SIZES
+        .into_iter()
+        .filter(|runs| *runs >= least_runs)
+        .map(|runs| (runs, stats::critical_wins(runs, settings.level / tests as f64)))
+        .collect();
     let figures = figures
         .into_iter()
         .map(|(series, metric, values)| Needed {
@@ -72,8 +78,8 @@ pub fn explain(baseline: &[Run], shifts: &[f64], settings: &Settings) -> Explana
             needed: shifts
                 .iter()
                 .map(|shift| {
-                    let found = |runs: usize| power(&values, *shift, runs, metric, tests, settings) >= FOUND;
-                    (*shift, SIZES.into_iter().filter(|n| *n >= least_runs).find(|n| found(*n)))
+                    let found = |size: &&(usize, f64)| power(&values, *shift, **size, metric, settings) >= FOUND;
+                    (*shift, sizes.iter().find(found).map(|(runs, _)| *runs))
                 })
                 .collect(),
         })
@@ -86,22 +92,19 @@ fn least(tests: usize, level: f64) -> usize {
     (MIN_RUNS..1_000).find(|n| smallest_probability(*n, *n) <= level / tests as f64).unwrap_or(1_000)
 }
 
-/// Share of simulated comparisons in which a shift is found with so many `runs` a side.
+/// Share of simulated comparisons in which a shift is found with so many runs a side, of whose pairs the candidate must win
+/// `critical`.
 ///
 /// Each side is drawn from `values` with replacement; a little noise, narrowing with their number, keeps two draws of one
 /// run from being ties (a smoothed bootstrap: Silverman and Young, 1987).
-#[must_use]
 #[allow(clippy::cast_precision_loss, reason = "counts of runs and cases are small")]
-pub(super) fn power(
-    values: &[f64], shift: f64, runs: usize, metric: Metric, tests: usize, settings: &Settings,
-) -> f64 {
-    let mut rng = Rng::new(settings.seed);
-    let width = 0.9 * relative_spread(values) * (values.len() as f64).powf(-0.2) * 0.5;
+fn power(values: &[f64], shift: f64, (runs, critical): (usize, f64), metric: Metric, settings: &Settings) -> f64 {
+    let mut random = Random::new(settings.seed);
+    let width = 0.45 * relative_spread(values) * (values.len() as f64).powf(-0.2);
     let smallest = settings.smallest(metric);
     let middle = stats::median(&mut values.to_vec());
-    let critical = critical(runs, settings.level / tests as f64);
     let mut side = |factor: f64| -> Vec<f64> {
-        let one = |_| (values[rng.below(values.len())] * (width * rng.normal()).exp() * factor).max(1.0);
+        let one = |_| (values[random.below(values.len())] * (width * random.normal()).exp() * factor).max(1.0);
         (0..runs).map(one).collect()
     };
     let mut found = 0;
@@ -115,28 +118,23 @@ pub(super) fn power(
     found as f64 / CASES as f64
 }
 
-/// The number of pairs in which the candidate must be the slower one for its probability to be at most `level`, by the
-/// normal approximation of the rank sum's distribution with its correction for continuity.
-#[allow(clippy::cast_precision_loss, reason = "counts of runs are small")]
-fn critical(runs: usize, level: f64) -> f64 {
-    let n = runs as f64;
-    n * n / 2.0 + 0.5 + stats::normal_quantile(1.0 - level) * (n * n * (2.0 * n + 1.0) / 12.0).sqrt()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gate::probability;
 
     fn values(spread: f64) -> Vec<f64> {
-        let mut rng = Rng::new(5);
-        (0..40).map(|_| 50_000.0 * (spread * rng.normal()).exp()).collect()
+        let mut random = Random::new(5);
+        (0..40).map(|_| 50_000.0 * (spread * random.normal()).exp()).collect()
     }
 
     #[test]
     fn a_larger_shift_more_runs_and_less_noise_are_easier_to_see() {
         let settings = Settings::default();
-        let power = |spread, shift, runs| power(&values(spread), shift, runs, Metric::P99, 3, &settings);
+        let power = |spread, shift, runs| {
+            let size = (runs, stats::critical_wins(runs, 0.01 / 3.0));
+            power(&values(spread), shift, size, Metric::P99, &settings)
+        };
         assert!(power(0.05, 0.10, 20) > 0.95);
         assert!(power(0.05, 0.20, 20) >= power(0.05, 0.10, 20));
         assert!(power(0.20, 0.10, 20) < power(0.05, 0.10, 20));
@@ -147,14 +145,16 @@ mod tests {
 
     #[test]
     fn the_short_cut_decides_as_the_test_does() {
-        let mut rng = Rng::new(11);
+        let mut random = Random::new(11);
         let level = 0.01 / 3.0;
-        let mut apart = 0;
-        for _ in 0..500 {
-            let a: Vec<f64> = (0..20).map(|_| rng.normal()).collect();
-            let b: Vec<f64> = (0..20).map(|_| rng.normal() + 0.9).collect();
-            apart += usize::from((stats::wins(&a, &b) >= critical(20, level)) != (probability(&a, &b, 0, 1) <= level));
+        let critical = stats::critical_wins(20, level);
+        let mut found = 0;
+        for _ in 0..200 {
+            let a: Vec<f64> = (0..20).map(|_| random.normal()).collect();
+            let b: Vec<f64> = (0..20).map(|_| random.normal() + 0.9).collect();
+            assert_eq!(stats::wins(&a, &b) >= critical, probability(&a, &b, 0, 1) <= level, "{a:?} {b:?}");
+            found += u32::from(stats::wins(&a, &b) >= critical);
         }
-        assert!(apart <= 5, "{apart} of 500 decided otherwise");
+        assert!((50..150).contains(&found), "{found}: both answers come up");
     }
 }

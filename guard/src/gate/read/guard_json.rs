@@ -54,9 +54,10 @@ fn collect(snapshot: &Snapshot) -> Collected {
     let mut names = HashMap::new();
     for cgroup in &snapshot.cgroups {
         let name = name(cgroup);
-        let detail = cgroup.class == Class::System;
         let timer = cgroup.timer.last_stage().map(|(_, latency)| &latency.0);
         for (signal, histogram) in [("timer", timer), ("wakeup", Some(&cgroup.wakeup.rt.0))] {
+            // The kernel's own threads wake up there all the time; their timers are not watched.
+            let detail = cgroup.class == Class::System && signal == "wakeup";
             if let Some(histogram) = histogram {
                 collected.add(&name, signal, detail, &distribution(histogram));
             }

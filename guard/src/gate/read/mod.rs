@@ -226,7 +226,7 @@ mod tests {
             ("{}", "neither a report of guard"),
             ("{\"a\": 1}", "neither a report of guard"),
             ("{\"schema\": 2, \"window\": {}}", "schema 2"),
-            ("{\"schema\": \"x\", \"window\": {}}", "schema"),
+            ("{\"schema\": \"x\", \"window\": {}}", "line 1, column 14: invalid type"),
             ("{\"file_version\": 7}", "version 7"),
             ("{\"guard_gate\": 9}", "version 9"),
             ("hello\n", "neither JSON"),

@@ -192,7 +192,7 @@ mod tests {
     fn osnoise_is_read() {
         let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-osnoise.txt")).unwrap();
         assert_eq!(figures(&run, "osnoise", "noise").max_ns, 57_301_000);
-        assert_eq!(figures(&run, "osnoise:1", "noise").p50_ns, Some(1_612_000));
+        assert_eq!(figures(&run, "osnoise:1", "noise").p50_ns, Some(1_612));
     }
 
     #[test]
