@@ -11,9 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use guard::gate::{
-    self, Entry, Fact, Facts, Figures, Metric, Outcome, Random, Run, Series, Settings, Status, Verdict,
-};
+use guard::gate::{self, Entry, Fact, Facts, Figures, Metric, Outcome, Random, Run, Series, Settings, Status, Verdict};
 use guard_tests::harness::{binary, finish};
 use serde::Serialize;
 
@@ -244,9 +242,8 @@ fn different_nodes(args: &Args, runs: &[Run]) -> Line {
         candidate.iter_mut().for_each(|run| run.facts.set(fact, "another"));
         (baseline, candidate)
     };
-    let judged = share(args.cases, sides, |verdict| {
-        verdict.outcome != Outcome::NotComparable || !verdict.metrics.is_empty()
-    });
+    let judged =
+        share(args.cases, sides, |verdict| verdict.outcome != Outcome::NotComparable || !verdict.metrics.is_empty());
     Line::at_most("runs of different nodes: judged", judged, 0.0)
 }
 
@@ -259,7 +256,11 @@ fn speed() -> Result<Line> {
         fs::create_dir(&dir)?;
         for n in 0..500 {
             // Another start, so that no two are the same run.
-            let text = recorded[n % recorded.len()].replacen("\"file_version\":1,", &format!("\"file_version\":1,\"{side}\":{n},"), 1);
+            let text = recorded[n % recorded.len()].replacen(
+                "\"file_version\":1,",
+                &format!("\"file_version\":1,\"{side}\":{n},"),
+                1,
+            );
             fs::write(dir.join(format!("{n}.json")), text)?;
         }
     }

@@ -169,7 +169,10 @@ fn a_history_grows_by_good_runs_only_and_is_a_baseline() {
     assert_eq!(lines(), 20);
     // The same again adds nothing, and a run is not compared with itself.
     let (out, err) = expect(0, guard(&[&"--baseline", &history, &"--update-baseline", &history, &good]));
-    assert!(out.contains("10 of the baseline's runs are the candidate's own") && err.contains("0 runs added"), "{out}{err}");
+    assert!(
+        out.contains("10 of the baseline's runs are the candidate's own") && err.contains("0 runs added"),
+        "{out}{err}"
+    );
     let bad = scene.runs("bad", 10, 200, 90, "6.12");
     expect(1, guard(&[&"--baseline", &history, &"--update-baseline", &history, &bad]));
     assert_eq!(lines(), 20);

@@ -92,8 +92,11 @@ impl Budgets {
     /// # Errors
     /// It cannot be read, or something in it is wrong; the message names the line.
     pub fn read(path: &Path) -> Result<Self, GateError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| GateError::Io { op: "read", path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| GateError::Io {
+            op: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(path, &text)
     }
 
@@ -114,7 +117,8 @@ impl Budgets {
         if file.budget.is_empty() {
             return Err(format((0, "no [[budget]] in it".to_owned())));
         }
-        let budgets = file.budget.into_iter().map(|item| budget(item, line)).collect::<Result<_, _>>().map_err(format)?;
+        let budgets =
+            file.budget.into_iter().map(|item| budget(item, line)).collect::<Result<_, _>>().map_err(format)?;
         Ok(Self { node: node(file.node).map_err(format)?, budgets })
     }
 

@@ -104,7 +104,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
     }
     let mut runs = Vec::new();
     let mut seen = HashSet::new();
-    for (n, line) in text.lines().enumerate().map(|(n, line)| (n + 1, line)).filter(|(_, line)| !line.trim().is_empty()) {
+    for (n, line) in text.lines().enumerate().map(|(n, line)| (n + 1, line)).filter(|(_, line)| !line.trim().is_empty())
+    {
         if ["<<<<<<<", "=======", ">>>>>>>"].iter().any(|mark| line.starts_with(mark)) {
             return Err(Wrong::line(n, "an unresolved merge; keep the lines of both sides"));
         }

@@ -92,7 +92,12 @@ impl Settings {
 
 /// Judges the candidate's runs.
 #[must_use]
-pub fn judge(baseline: Option<Vec<Run>>, candidate: Vec<Run>, budgets: Option<&Budgets>, settings: &Settings) -> Verdict {
+pub fn judge(
+    baseline: Option<Vec<Run>>,
+    candidate: Vec<Run>,
+    budgets: Option<&Budgets>,
+    settings: &Settings,
+) -> Verdict {
     let mut notes = Vec::new();
     let candidate = distinct(candidate, &mut notes, "candidate");
     for run in &candidate {
@@ -192,7 +197,8 @@ fn keeps(budget: &Budget, candidate: &[Run]) -> Vec<Budgeted> {
     let whole = meant.iter().any(|(_, entry)| !entry.detail);
     let meant: BTreeSet<&Series> = meant.into_iter().filter(|(_, e)| !(whole && e.detail)).map(|(s, _)| s).collect();
     if meant.is_empty() {
-        let sentence = format!("{budget}: no run has such a workload, so nothing shows that it keeps {}", limit(budget));
+        let sentence =
+            format!("{budget}: no run has such a workload, so nothing shows that it keeps {}", limit(budget));
         return vec![budgeted(budget, &budget.workload, Status::TooLittleData, None, sentence)];
     }
     meant.into_iter().map(|series| keeps_one(budget, series, candidate)).collect()
@@ -206,13 +212,26 @@ fn keeps_one(budget: &Budget, series: &Series, candidate: &[Run]) -> Budgeted {
     let over = values.iter().filter(|value| **value > budget.limit_ns as f64).count();
     let (status, sentence) = match (worst, lacking) {
         (Some(worst), _) if over > budget.runs_over => {
-            let said = format!("{name} is over its budget of {} in {over} of {} runs; the worst has {}", limit(budget), candidate.len(), time(worst));
+            let said = format!(
+                "{name} is over its budget of {} in {over} of {} runs; the worst has {}",
+                limit(budget),
+                candidate.len(),
+                time(worst)
+            );
             (Status::OverBudget, said)
         }
-        (_, Some(lacking)) => (Status::TooLittleData, format!("{name}: {lacking}, so nothing shows that it keeps {}", limit(budget))),
-        (Some(worst), None) => {
-            (Status::Pass, format!("{name} keeps its budget of {}; the worst of {} runs has {}", limit(budget), candidate.len(), time(worst)))
+        (_, Some(lacking)) => {
+            (Status::TooLittleData, format!("{name}: {lacking}, so nothing shows that it keeps {}", limit(budget)))
         }
+        (Some(worst), None) => (
+            Status::Pass,
+            format!(
+                "{name} keeps its budget of {}; the worst of {} runs has {}",
+                limit(budget),
+                candidate.len(),
+                time(worst)
+            ),
+        ),
         (None, None) => (Status::TooLittleData, format!("{name}: there is no run")),
     };
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was a whole number of ns")]
@@ -292,7 +311,10 @@ fn compare(baseline: &[Run], candidate: &[Run], settings: &Settings) -> Vec<Judg
     let mut judged: Vec<Judged> = pairs
         .into_iter()
         .map(|pair| match pair.obstacle {
-            None => tested.next().map_or_else(|| unjudged(&pair, Status::TooLittleData, ""), |(p, c)| test(&pair, p, c, tests, settings)),
+            None => tested.next().map_or_else(
+                || unjudged(&pair, Status::TooLittleData, ""),
+                |(p, c)| test(&pair, p, c, tests, settings),
+            ),
             Some((status, ref why)) => unjudged(&pair, status, why),
         })
         .collect();
@@ -318,7 +340,8 @@ fn pair(series: &Series, metric: Metric, baseline: &[Run], candidate: &[Run], se
     } else if candidate.len() >= MIN_RUNS && after.len() < MIN_RUNS {
         Some((Status::TooLittleData, lacks_after.unwrap_or_default()))
     } else if baseline.len() < MIN_RUNS || candidate.len() < MIN_RUNS {
-        let why = format!("{} runs against {} of the baseline; it takes at least {MIN_RUNS} each", after.len(), before.len());
+        let why =
+            format!("{} runs against {} of the baseline; it takes at least {MIN_RUNS} each", after.len(), before.len());
         Some((Status::TooLittleData, why))
     } else if metric == Metric::Max && !settings.allowed.contains(&Fact::Latencies) {
         unlike(series, baseline, candidate).map(|why| (Status::NotComparable, why))
@@ -439,11 +462,16 @@ fn conclude(comparison: Comparison, budgets: Vec<Budgeted>, metrics: Vec<Judged>
     } else if let Some(first) = first {
         first
     } else if judged == 0 {
-        (Outcome::TooLittleData, "there is no figure that could be judged; --each judges single threads too, --metric fewer figures".to_owned())
+        (
+            Outcome::TooLittleData,
+            "there is no figure that could be judged; --each judges single threads too, --metric fewer figures"
+                .to_owned(),
+        )
     } else {
         let budgets = if budgets.is_empty() { String::new() } else { format!("{} budgets kept", budgets.len()) };
         let tested = metrics.iter().filter(|m| m.status == Status::Pass).count();
-        let metrics = if metrics.is_empty() { String::new() } else { format!("{tested} figures no slower than the baseline") };
+        let metrics =
+            if metrics.is_empty() { String::new() } else { format!("{tested} figures no slower than the baseline") };
         let both: Vec<String> = [budgets, metrics].into_iter().filter(|said| !said.is_empty()).collect();
         (Outcome::Pass, both.join(", "))
     };

@@ -68,7 +68,8 @@ impl Collected {
 
     /// The figures of all that counted something.
     pub(super) fn figures(self) -> BTreeMap<Series, Entry> {
-        let entry = |(distribution, detail): (Distribution, bool)| Some(Entry { figures: distribution.figures()?, detail });
+        let entry =
+            |(distribution, detail): (Distribution, bool)| Some(Entry { figures: distribution.figures()?, detail });
         self.0.into_iter().filter_map(|(series, collected)| Some((series, entry(collected)?))).collect()
     }
 }

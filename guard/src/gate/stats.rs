@@ -182,7 +182,17 @@ pub(super) fn factor(a: &[f64], b: &[f64]) -> f64 {
 /// Pairs in which the value of `b` is the larger one; equal ones count half (Mann and Whitney's U).
 #[must_use]
 pub(super) fn wins(a: &[f64], b: &[f64]) -> f64 {
-    pairwise(a, b, |a, b| if b > a { 1.0 } else if b < a { 0.0 } else { 0.5 }).iter().sum()
+    pairwise(a, b, |a, b| {
+        if b > a {
+            1.0
+        } else if b < a {
+            0.0
+        } else {
+            0.5
+        }
+    })
+    .iter()
+    .sum()
 }
 
 /// The number of pairs, of `runs` runs a side without ties, from which on the probability is at most `level`. Exact where
@@ -214,8 +224,9 @@ pub(super) fn critical_wins(runs: usize, level: f64) -> f64 {
 pub(super) fn normal_quantile(p: f64) -> f64 {
     let tail = p.min(1.0 - p);
     let t = (-2.0 * tail.ln()).sqrt();
-    let z = t - (0.010_328 * t + 0.802_853).mul_add(t, 2.515_517)
-        / ((0.001_308 * t + 0.189_269).mul_add(t, 1.432_788)).mul_add(t, 1.0);
+    let z = t
+        - (0.010_328 * t + 0.802_853).mul_add(t, 2.515_517)
+            / ((0.001_308 * t + 0.189_269).mul_add(t, 1.432_788)).mul_add(t, 1.0);
     if p < 0.5 { -z } else { z }
 }
 

@@ -17,7 +17,8 @@ pub(super) fn budgets_and_baselines() -> Result<Verdict> {
         record(&file(name))?;
     }
     let budget = |name: &str, limit: &str| -> Result<_> {
-        let text = format!("[[budget]]\nworkload = \"*:guard-workload\"\nmetric = \"timer.max\"\nlimit = \"{limit}\"\n");
+        let text =
+            format!("[[budget]]\nworkload = \"*:guard-workload\"\nmetric = \"timer.max\"\nlimit = \"{limit}\"\n");
         fs::write(file(name), text).with_context(|| format!("write {name}"))?;
         Ok(file(name))
     };
@@ -37,7 +38,8 @@ pub(super) fn budgets_and_baselines() -> Result<Verdict> {
 
 fn record(output: &Path) -> Result<()> {
     let (interval, cycles) = if emulated() { ("20000", "100") } else { ("1000", "1000") };
-    let arguments = ["cycle", "clock-nanosleep-abs", "--policy", "fifo:80", "--interval-us", interval, "--cycles", cycles];
+    let arguments =
+        ["cycle", "clock-nanosleep-abs", "--policy", "fifo:80", "--interval-us", interval, "--cycles", cycles];
     let mut workload = Workload::hold(&arguments)?;
     let guard = GuardRun::report().with(&["--label", "one cyclic thread"]).tid(workload.tid()?).measure()?;
     workload.go()?;

@@ -53,13 +53,16 @@ pub(super) fn json(path: &Path, text: &str) -> Result<Run, Wrong> {
     }
     let Version { file_version } = serde_json::from_str(text).map_err(|error| Wrong::json(&error, 1))?;
     if file_version != FILE_VERSION {
-        return Err(Wrong::whole(format!("has version {file_version} of cyclictest's JSON; only {FILE_VERSION} is known")));
+        return Err(Wrong::whole(format!(
+            "has version {file_version} of cyclictest's JSON; only {FILE_VERSION} is known"
+        )));
     }
     let json: Json = serde_json::from_str(text).map_err(|error| Wrong::json(&error, 1))?;
     let unit_ns = if json.resolution_in_ns == 0 { 1000 } else { 1 };
     let mut threads = Vec::new();
     for (name, thread) in &json.thread {
-        let distribution = thread.distribution(unit_ns).map_err(|what| Wrong::whole(format!("thread {name:?}: {what}")))?;
+        let distribution =
+            thread.distribution(unit_ns).map_err(|what| Wrong::whole(format!("thread {name:?}: {what}")))?;
         threads.push((name.clone(), distribution));
     }
     let mut facts = Facts::default();
@@ -166,7 +169,8 @@ impl Table {
             }
             let cells = numbers(line)?;
             let [us, counts @ ..] = cells.as_slice() else { return Ok(()) };
-            let (before, columns) = self.rows.last().map_or((None, counts.len()), |(_, us, row)| (Some(*us), row.len()));
+            let (before, columns) =
+                self.rows.last().map_or((None, counts.len()), |(_, us, row)| (Some(*us), row.len()));
             if counts.is_empty() || counts.len() != columns {
                 return Err(Wrong::line(n, format!("{} counts, where the lines above have {columns}", counts.len())));
             }
@@ -212,7 +216,9 @@ impl Table {
             }
             if counted != totals[thread] {
                 let total = totals[thread];
-                return Err(Wrong::whole(format!("the rows of thread {thread} add up to {counted}, its total says {total}")));
+                return Err(Wrong::whole(format!(
+                    "the rows of thread {thread} add up to {counted}, its total says {total}"
+                )));
             }
             let max_ns = maxes[thread].saturating_mul(1000);
             distribution.add(top.saturating_mul(1000), max_ns, overflows[thread]);
@@ -229,7 +235,11 @@ impl Table {
 }
 
 fn run(
-    path: &Path, text: &str, at: Option<String>, facts: Facts, threads: &[(String, Distribution)],
+    path: &Path,
+    text: &str,
+    at: Option<String>,
+    facts: Facts,
+    threads: &[(String, Distribution)],
 ) -> Result<Run, Wrong> {
     let mut collected = Collected::default();
     for (name, distribution) in threads {

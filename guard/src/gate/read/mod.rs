@@ -157,9 +157,9 @@ fn table(path: &Path, text: &str) -> Result<Run, Wrong> {
 
 /// Hash of a run's text (FNV-1a; Fowler, Noll and Vo, 1991), as hexadecimal digits.
 pub(super) fn id(text: &str) -> String {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 }
 

@@ -134,7 +134,9 @@ impl<'a> Table<'a> {
     fn distribution(&self, column: usize, width: u64, end: u64) -> Result<Distribution, Wrong> {
         let cell = |name: &'static str| {
             let cells = self.summary.get(name);
-            cells.ok_or_else(|| Wrong::whole(format!("has no line \"{name}:\": it is cut off"))).map(|cells| cells[column])
+            cells
+                .ok_or_else(|| Wrong::whole(format!("has no line \"{name}:\": it is cut off")))
+                .map(|cells| cells[column])
         };
         let (over, count) = (number(self.summary_line, cell("over")?)?, number(self.summary_line, cell("count")?)?);
         let (min, max) = (cell("min")?, cell("max")?);

@@ -13,7 +13,8 @@ struct Case {
 
 pub(super) fn render(verdict: &Verdict) -> String {
     let cases = cases(verdict);
-    let count = |element: &str| cases.iter().filter(|case| case.fault.as_ref().is_some_and(|(e, ..)| *e == element)).count();
+    let count =
+        |element: &str| cases.iter().filter(|case| case.fault.as_ref().is_some_and(|(e, ..)| *e == element)).count();
     let counts = format!(
         "tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\"",
         cases.len(),

@@ -57,9 +57,9 @@ impl FromStr for Format {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|(name, _)| *name == text);
-        found.map(|(_, format)| format).ok_or_else(|| {
-            format!("{text:?} is no form; want {}", Self::ALL.map(|(name, _)| name).join(", "))
-        })
+        found
+            .map(|(_, format)| format)
+            .ok_or_else(|| format!("{text:?} is no form; want {}", Self::ALL.map(|(name, _)| name).join(", ")))
     }
 }
 
