@@ -1,5 +1,7 @@
 //! `guard gate` as a pipeline runs it: files in, an exit code and reports out.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail like tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

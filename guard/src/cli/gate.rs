@@ -51,7 +51,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FACT,…", value_delimiter = ',')]
     allow_different: Vec<Fact>,
     /// Chance of a false alarm, over all figures together.
-    #[arg(long, value_name = "FRACTION", default_value = "0.01", value_parser = level)]
+    #[arg(long, value_name = "FRACTION", default_value = "0.005", value_parser = level)]
     level: f64,
     /// The smallest slow-down of a figure that matters: "p99=5%" or "p99=5%,2us". May be repeated.
     #[arg(long, value_name = "METRIC=PERCENT[,TIME]", value_parser = smallest)]

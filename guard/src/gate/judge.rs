@@ -59,7 +59,7 @@ impl Default for Settings {
             workloads: None,
             each: false,
             allowed: BTreeSet::new(),
-            level: 0.01,
+            level: 0.005,
             smallest: Metric::ALL.map(smallest).into(),
             seed: 1,
         }

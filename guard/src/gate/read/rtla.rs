@@ -187,7 +187,7 @@ mod tests {
         let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-timerlat-nano.txt")).unwrap();
         let irq = figures(&run, "timerlat:0", "irq");
         assert_eq!((irq.count, irq.min_ns, irq.max_ns), (297, 136_247, 17_124_114));
-        assert!(irq.p50_ns.unwrap() % 20_000 != 0, "spread within its bucket: {irq:?}");
+        assert!(!irq.p50_ns.unwrap().is_multiple_of(20_000), "spread within its bucket: {irq:?}");
     }
 
     #[test]
