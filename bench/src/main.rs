@@ -5,6 +5,7 @@
 mod agreement;
 mod attached;
 mod footprint;
+mod gate;
 mod overhead;
 mod reaction;
 mod restore;
@@ -40,6 +41,8 @@ enum Bench {
     Reaction(reaction::Args),
     /// Whether every cgroup file is as it should be after guard was killed at a random instant and restored
     Restore(restore::Args),
+    /// guard gate's false alarms, misses and speed, on runs that are known
+    Gate(gate::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Footprint(args) => result(footprint::run(args)?)?,
         Bench::Reaction(args) => result(reaction::run(args)?)?,
         Bench::Restore(args) => result(restore::run(args)?)?,
+        Bench::Gate(args) => result(gate::run(args)?)?,
     };
     if let Some(path) = &args.json {
         fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")

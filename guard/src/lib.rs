@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod explain;
+pub mod gate;
 pub mod inventory;
 pub mod kernel;
 pub mod lab;

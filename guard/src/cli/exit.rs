@@ -8,6 +8,7 @@ use crate::config::ConfigError;
 use crate::control::{Blame, ControlError};
 use crate::lab::LabError;
 use crate::lab::workload::WorkloadError;
+use crate::gate::GateError;
 
 /// How guard ends. The numbers are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +16,14 @@ use crate::lab::workload::WorkloadError;
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// Found something that the user must act on.
+    /// Done, and found something that the user must act on; of the gate: a regression, or over budget.
     Found = 1,
     /// Wrong usage.
     Usage = 2,
-    /// This node cannot do it.
+    /// This node cannot do it; of the gate: the runs are not comparable.
     Node = 3,
+    /// Of the gate: too little data.
+    TooLittleData = 4,
     /// A defect of guard.
     Defect = 70,
 }
@@ -36,6 +39,10 @@ impl From<Exit> for std::process::ExitCode {
 pub(super) enum Failure {
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error("{0}")]
+    Usage(String),
     #[error("--output {}: cannot create it: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error("cannot write {what}: {source}")]
@@ -76,6 +83,7 @@ impl Failure {
             Self::Create { .. } | Self::Config(_) | Self::Recording { .. } | Self::Read { .. } => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
             Self::NotRestored(_) => Exit::Found,
+            Self::Gate(_) | Self::Usage(_) => Exit::Usage,
             Self::Json(_) => Exit::Defect,
             Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
             Self::Lab(error) if error.is_defect() => Exit::Defect,

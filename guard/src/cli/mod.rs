@@ -5,6 +5,7 @@ mod arguments;
 mod exit;
 mod explain;
 mod lab;
+mod gate;
 mod logging;
 mod output;
 mod plan;
@@ -32,6 +33,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Plan(plan::Arguments),
+    Gate(gate::Arguments),
     Report(report::Arguments),
     Explain(explain::Arguments),
     Restore(restore::Arguments),
@@ -50,15 +52,18 @@ Examples:
   guard plan                                   what guard would change here, and why
   guard run --enforce                          change it, and put it back at the end
   guard restore                                put back what a killed guard left
+  guard gate --baseline old/ new/              whether the runs in new/ are slower than those in old/
 
-Needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE) for loading its programs into the kernel, and a kernel with BTF
+Measuring needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE) for loading its programs into the kernel, and a kernel with BTF
 (/sys/kernel/btf/vmlinux). Nothing but `guard run --enforce` changes anything on the node.
 
 Exit codes:
   0   done
-  1   found something that you must act on
+  1   found something that you must act on; of guard gate: a regression, or over budget
   2   wrong usage: an option, a pattern that matches nothing, a thread that does not exist
-  3   this node cannot do it: the message names the missing capability, kernel option or mount
+  3   this node cannot do it: the message names the missing capability, kernel option or mount;
+      of guard gate: the runs are not comparable
+  4   of guard gate: too little data
   70  a defect of guard";
 
 /// Runs guard with the given arguments, the program's name first, and returns its exit code. Messages are on stderr.
@@ -74,6 +79,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     logging::start(arguments.verbose);
     let outcome = match arguments.command {
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Gate(arguments) => return gate::run(&arguments).unwrap_or_else(|failure| failure.told()),
         Command::Report(arguments) => report::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
@@ -130,6 +136,12 @@ mod tests {
             "plan --config f --format json --duration 5s",
             "plan --replay f --config f",
             "plan --config f --check",
+            "report --label idle",
+            "gate --budget b.toml candidate.json",
+            "gate --baseline old --baseline older.jsonl a.json b.json --format junit --output markdown=s.md",
+            "gate --baseline h --metric p99,max --level 0.05 --smallest p99=3%,500ns --allow-different kernel,cmdline c",
+            "gate --explain --baseline h",
+            "gate --update-baseline h c",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -149,6 +161,17 @@ mod tests {
             ("report --tid x", "--tid"),
             ("report --cgroup a[", "--cgroup"),
             ("report --format xml", "--format"),
+            ("gate c --format xml", "--format"),
+            ("gate c --output out.md", "--output"),
+            ("gate c --output xml=out", "--output"),
+            ("gate c --metric p98", "--metric"),
+            ("gate c --level 0", "--level"),
+            ("gate c --level nan", "--level"),
+            ("gate c --smallest p99", "--smallest"),
+            ("gate c --smallest p99=-3%", "--smallest"),
+            ("gate c --allow-different colour", "--allow-different"),
+            ("gate c --workload a[", "--workload"),
+            ("gate c --shift 0%", "--shift"),
             ("run --interval 1ms", "--interval"),
             ("run --interval 2h", "--interval"),
             ("lab quota", "SCENARIO"),

@@ -29,6 +29,10 @@ pub(super) struct Arguments {
     /// Write to this file instead of stdout. It appears, or is replaced, only when the report is complete.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// What the node was doing, in your words ("idle", "stress-ng --cpu 2"); `guard gate` compares only reports with the
+    /// same label.
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
     #[command(flatten)]
     watch: WatchArguments,
     /// Print the JSON schema of --format json and of `guard run --output`, and measure nothing.
@@ -67,11 +71,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let target = Target::open(arguments.output.as_deref())?;
     // Also for whoever starts what is to be measured only when all of it will be seen.
     let begun = || eprintln!("Measuring for {:?}. Ctrl-C ends it early with a report.", arguments.duration);
-    let snapshot = control::runtime().map_err(Failure::Runtime)?.block_on(control::measure(
+    let mut snapshot = control::runtime().map_err(Failure::Runtime)?.block_on(control::measure(
         &arguments.watch.watch(),
         arguments.duration,
         begun,
     ))?;
+    snapshot.node.label.clone_from(&arguments.label);
     target.write(&rendered(&snapshot, arguments.format)?)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -117,8 +118,32 @@ pub fn node(root: &Path, layout: CgroupLayout) -> Result<Node, InventoryError> {
         cpus: line(&online)?,
         cmdline: line(&root.join("proc/cmdline"))?,
         cgroup: layout,
+        cpu_model: cpu_model(&root.join("proc/cpuinfo")),
+        governor: governor(&root.join("sys/devices/system/cpu/cpufreq")),
         ..Node::default()
     })
+}
+
+/// Model of the first CPU; Arm tells only numbers. Read in one piece of at most a page: the kernel formats this file CPU by
+/// CPU, and older kernels interrupt each one to ask for its frequency.
+fn cpu_model(path: &Path) -> Option<String> {
+    let mut page = [0; 4096];
+    let length = fs::File::open(path).and_then(|mut file| io::Read::read(&mut file, &mut page)).ok()?;
+    let text = String::from_utf8_lossy(&page[..length]).into_owned();
+    let field = |name: &str| {
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
+    };
+    let arm = || Some(format!("implementer {} part {}", field("CPU implementer")?, field("CPU part")?));
+    field("model name").or_else(arm)
+}
+
+/// Governors of all frequency domains, each once; None without frequency scaling.
+fn governor(cpufreq: &Path) -> Option<String> {
+    let domains = fs::read_dir(cpufreq).ok()?.filter_map(Result::ok);
+    let files = domains.map(|domain| domain.path().join("scaling_governor"));
+    let governors: BTreeSet<String> = files.filter_map(|file| line(&file).ok()).collect();
+    (!governors.is_empty()).then(|| governors.into_iter().collect::<Vec<_>>().join(","))
 }
 
 /// Whether the kernel is PREEMPT_RT: by /sys/kernel/realtime of the RT patches, else by `uname -v`.
@@ -214,6 +239,31 @@ mod tests {
         let broken = sysfs(&[("sys/devices/system/cpu/online", "all\n")]);
         let broken = Topology::read(broken.path()).unwrap_err().to_string();
         assert!(broken.contains("cpu/online") && broken.contains("\"all\\n\""), "{broken}");
+    }
+
+    #[test]
+    fn the_cpu_model_is_that_of_the_first_cpu_by_name_or_by_number() {
+        let root = sysfs(&[
+            ("x86", "processor\t: 0\nmodel\t\t: 17\nmodel name\t: Cell 7\nprocessor\t: 1\nmodel name\t: Cell 8\n"),
+            ("arm", "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n"),
+            ("other", "vendor_id : IBM\n"),
+        ]);
+        let model = |file: &str| cpu_model(&root.path().join(file));
+        assert_eq!(model("x86").as_deref(), Some("Cell 7"));
+        assert_eq!(model("arm").as_deref(), Some("implementer 0x41 part 0xd08"));
+        assert_eq!((model("other"), model("none")), (None, None));
+    }
+
+    #[test]
+    fn different_governors_are_all_named() {
+        let root = sysfs(&[
+            ("f/policy0/scaling_governor", "powersave\n"),
+            ("f/policy1/scaling_governor", "performance\n"),
+            ("f/policy2/scaling_governor", "performance\n"),
+            ("empty/x", ""),
+        ]);
+        assert_eq!(governor(&root.path().join("f")).as_deref(), Some("performance,powersave"));
+        assert_eq!((governor(&root.path().join("empty")), governor(&root.path().join("none"))), (None, None));
     }
 
     #[test]

@@ -43,7 +43,9 @@ impl Histogram {
     /// Adds `n` latencies of bucket `index`; sum and extremes come by [`Self::add_sum`] and [`Self::widen`].
     pub fn add_count(&mut self, index: usize, n: u64) {
         if n > 0 {
-            self.counts_mut()[index] += n;
+            // Saturating: a damaged report must not be able to end the program that reads it.
+            let count = &mut self.counts_mut()[index];
+            *count = count.saturating_add(n);
         }
     }
 
@@ -72,7 +74,7 @@ impl Histogram {
     /// Latencies counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.as_ref().map_or(0, |c| c.iter().sum())
+        self.counts.as_ref().map_or(0, |c| c.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)))
     }
 
     /// Whether nothing was counted.

@@ -73,6 +73,15 @@ pub struct Node {
     /// Pressure stall information for cpu of the whole node in the interval, where the kernel has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_pressure: Option<Pressure>,
+    /// CPU model, where the kernel tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_model: Option<String>,
+    /// CPU frequency governor; several, separated by commas, where CPUs differ; absent without frequency scaling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governor: Option<String>,
+    /// What the user called the load on the node (`guard report --label`), for comparing reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Why guard must not write on this node, where it must not: another agent manages the same files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hands_off: Option<String>,

@@ -4,6 +4,7 @@ mod act;
 mod container;
 mod events;
 mod lab;
+mod gate;
 mod limits;
 mod lock;
 mod quota;
@@ -40,6 +41,7 @@ const EVERYWHERE: &[Scenario] = &[
     loads("a thread may end while it is watched", limits::thread_ends),
     loads("tids that are used again bring no absurd latencies", limits::churn),
     loads("the report follows its published schema", limits::schema),
+    loads("the gate judges reports of this machine by their budgets", gate::budgets_and_baselines),
     loads("guard killed at work leaves nothing in the kernel", limits::killed),
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),

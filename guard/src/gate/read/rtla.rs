@@ -1,0 +1,230 @@
+//! The tables of `rtla timerlat hist` and `rtla osnoise hist`, as rtla 6.1 writes them; later ones add columns and a
+//! summary over all CPUs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Wrong, id, number};
+use crate::gate::distribution::Distribution;
+use crate::gate::run::Collected;
+use crate::gate::{Fact, Facts, Run};
+
+/// A column: stage ("IRQ", "Thr", "Usr", "CPU") and CPU.
+type Column = (String, String);
+
+/// The lines below the histogram that are needed.
+const SUMMARY: [&str; 4] = ["over", "count", "min", "max"];
+
+struct Table<'a> {
+    tool: &'a str,
+    unit_ns: u64,
+    columns: Vec<Column>,
+    /// Latency and counts.
+    rows: Vec<(u64, Vec<u64>)>,
+    /// Cells of the lines in [`SUMMARY`].
+    summary: BTreeMap<&'static str, Vec<&'a str>>,
+    summary_line: usize,
+}
+
+/// The run in one of rtla's tables.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Run, Wrong> {
+    let table = read(text)?;
+    // The table does not say how wide its buckets are; all begin at a multiple of the width.
+    let width = table.rows.iter().fold(0, |width, (value, _)| gcd(width, *value)).max(1);
+    let end = table.rows.last().map_or(0, |(value, _)| value.saturating_add(width));
+    let last_stage = if table.columns.iter().any(|(stage, _)| stage == "Usr") { "Usr" } else { "Thr" };
+    let mut collected = Collected::default();
+    for (n, (stage, cpu)) in table.columns.iter().enumerate() {
+        let signal = match stage.as_str() {
+            "IRQ" => "irq",
+            "CPU" => "noise",
+            stage if stage == last_stage => "timer",
+            "Thr" => continue,
+            other => return Err(Wrong::line(table.summary_line, format!("{other:?} is no stage that is known"))),
+        };
+        let distribution = table.distribution(n, width, end)?;
+        collected.add(table.tool, signal, false, &distribution);
+        collected.add(&format!("{}:{cpu}", table.tool), signal, true, &distribution);
+    }
+    let series = collected.figures();
+    if series.is_empty() {
+        return Err(Wrong::whole("no CPU has counted anything"));
+    }
+    let mut facts = Facts::default();
+    facts.set(Fact::Instrument, &format!("rtla {}", table.tool));
+    if table.tool == "timerlat" {
+        facts.set(Fact::Options, if last_stage == "Usr" { "until user" } else { "until thread" });
+    }
+    Ok(Run { source: path.display().to_string(), id: id(text), at: None, facts, series, notes: Vec::new() })
+}
+
+fn read(text: &str) -> Result<Table<'_>, Wrong> {
+    let mut lines = text.lines().enumerate().map(|(n, line)| (n + 1, line));
+    let (first, title) = lines.find(|(_, line)| line.starts_with("# RTLA ")).unwrap_or((1, ""));
+    let tool = match title.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["#", "RTLA", tool @ ("timerlat" | "osnoise"), "histogram"] => *tool,
+        _ => return Err(Wrong::line(first, "want \"# RTLA timerlat histogram\" or \"# RTLA osnoise histogram\"")),
+    };
+    let mut unit_ns = None;
+    let mut columns = None;
+    for (n, line) in lines.by_ref() {
+        if let Some(unit) = line.strip_prefix("# Time unit is ") {
+            unit_ns = Some(match unit.trim() {
+                "microseconds (us)" => 1000,
+                "nanoseconds (ns)" => 1,
+                other => return Err(Wrong::line(n, format!("{other:?} is no unit; want us or ns"))),
+            });
+        }
+        if let Some(names) = line.strip_prefix("Index") {
+            columns = Some(names.split_whitespace().map(|name| column(n, name)).collect::<Result<Vec<_>, _>>()?);
+            break;
+        }
+    }
+    let columns = columns.ok_or_else(|| Wrong::whole("has no line that begins with \"Index\": it is cut off"))?;
+    let unit_ns = unit_ns.ok_or_else(|| Wrong::whole("has no line \"# Time unit is …\""))?;
+    let mut table = Table { tool, unit_ns, columns, rows: Vec::new(), summary: BTreeMap::new(), summary_line: first };
+    for (n, line) in lines {
+        if !table.line(n, line)? {
+            break;
+        }
+    }
+    Ok(table)
+}
+
+fn column(line: usize, name: &str) -> Result<Column, Wrong> {
+    let (stage, cpu) = name.split_once('-').ok_or_else(|| Wrong::line(line, format!("{name:?} is no column")))?;
+    Ok((stage.to_owned(), number(line, cpu)?.to_string()))
+}
+
+impl<'a> Table<'a> {
+    /// Takes in a line below the head; false when what follows is of no use.
+    fn line(&mut self, n: usize, line: &'a str) -> Result<bool, Wrong> {
+        let mut cells = line.split_whitespace();
+        let Some(first) = cells.next() else { return Ok(true) };
+        let cells: Vec<&str> = cells.collect();
+        if let Some(name) = first.strip_suffix(':') {
+            // Newer versions repeat the summary over all CPUs below.
+            if name == "ALL" {
+                return Ok(false);
+            }
+            if let Some(name) = SUMMARY.into_iter().find(|known| *known == name)
+                && !self.summary.contains_key(name)
+            {
+                self.expect_columns(n, cells.len())?;
+                self.summary.insert(name, cells);
+                self.summary_line = n;
+            }
+            return Ok(true);
+        }
+        let value = number(n, first)?;
+        if self.rows.last().is_some_and(|(before, _)| value <= *before) {
+            return Err(Wrong::line(n, format!("{value} is not more than the line above has")));
+        }
+        self.expect_columns(n, cells.len())?;
+        let counts = cells.iter().map(|cell| number(n, cell)).collect::<Result<Vec<_>, _>>()?;
+        self.rows.push((value, counts));
+        Ok(true)
+    }
+
+    fn expect_columns(&self, n: usize, found: usize) -> Result<(), Wrong> {
+        let columns = self.columns.len();
+        if found == columns { Ok(()) } else { Err(Wrong::line(n, format!("{found} columns, the head has {columns}"))) }
+    }
+
+    fn distribution(&self, column: usize, width: u64, end: u64) -> Result<Distribution, Wrong> {
+        let cell = |name: &'static str| {
+            let cells = self.summary.get(name);
+            cells
+                .ok_or_else(|| Wrong::whole(format!("has no line \"{name}:\": it is cut off")))
+                .map(|cells| cells[column])
+        };
+        let (over, count) = (number(self.summary_line, cell("over")?)?, number(self.summary_line, cell("count")?)?);
+        let (min, max) = (cell("min")?, cell("max")?);
+        let mut distribution = Distribution::default();
+        if count == 0 {
+            return Ok(distribution);
+        }
+        let (min, max) = (number(self.summary_line, min)?, number(self.summary_line, max)?);
+        if min > max {
+            return Err(Wrong::line(self.summary_line, format!("the minimum {min} is larger than the maximum {max}")));
+        }
+        let ns = |value: u64| value.saturating_mul(self.unit_ns);
+        for (value, counts) in &self.rows {
+            distribution.add(ns(*value), ns(value.saturating_add(width)), counts[column]);
+        }
+        distribution.add(ns(end), ns(max), over);
+        distribution.widen(ns(min), ns(max));
+        Ok(distribution)
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Figures;
+
+    fn figures(run: &Run, workload: &str, signal: &str) -> Figures {
+        let found = run.series.iter().find(|(s, _)| s.workload == workload && s.signal == signal);
+        found.unwrap_or_else(|| panic!("{workload} {signal} in {:?}", run.series.keys())).1.figures.clone()
+    }
+
+    #[test]
+    fn timerlat_of_a_guest_is_read() {
+        let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-timerlat.txt")).unwrap();
+        let irq = figures(&run, "timerlat:0", "irq");
+        assert_eq!((irq.count, irq.min_ns, irq.max_ns), (1130, 6_000, 24_130_000));
+        let all = figures(&run, "timerlat", "timer");
+        assert_eq!((all.count, all.min_ns, all.max_ns), (2250, 56_000, 28_982_000));
+        assert_eq!(run.facts.get(Fact::Options), Some("until thread"));
+    }
+
+    #[test]
+    fn nanoseconds_and_wide_buckets_are_read() {
+        let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-timerlat-nano.txt")).unwrap();
+        let irq = figures(&run, "timerlat:0", "irq");
+        assert_eq!((irq.count, irq.min_ns, irq.max_ns), (297, 136_247, 17_124_114));
+        assert!(!irq.p50_ns.unwrap().is_multiple_of(20_000), "spread within its bucket: {irq:?}");
+    }
+
+    #[test]
+    fn osnoise_is_read() {
+        let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-osnoise.txt")).unwrap();
+        assert_eq!(figures(&run, "osnoise", "noise").max_ns, 57_301_000);
+        assert_eq!(figures(&run, "osnoise:1", "noise").p50_ns, Some(1_612));
+    }
+
+    #[test]
+    fn a_later_version_with_user_threads_and_totals_is_read() {
+        let text = "# RTLA timerlat histogram\n# Time unit is microseconds (us)\n# Duration:   0 00:00:08\n\
+                    Index   IRQ-000   Thr-000   Usr-000\n40  1  0  0\n50  3  2  4\nover: 0 2 0\ncount: 4 4 4\nmin: 40 50 50\n\
+                    avg: 45 60 55\nmax: 51 90 59\nALL: IRQ Thr Usr\ncount: 4 4 4\n";
+        let run = parse(Path::new("f"), text).unwrap();
+        assert_eq!(figures(&run, "timerlat", "timer").max_ns, 59_000);
+        assert_eq!(run.facts.get(Fact::Options), Some("until user"));
+    }
+
+    #[test]
+    fn damage_is_refused_at_its_line() {
+        let good = "# RTLA timerlat histogram\n# Time unit is microseconds (us)\nIndex IRQ-000\n40 1\n50 3\nover: 0\ncount: 4\n\
+                    min: 40\nmax: 51\n";
+        assert!(parse(Path::new("f"), good).is_ok());
+        for (from, to, said) in [
+            ("microseconds (us)", "fortnights", "line 2"),
+            ("timerlat histogram", "timerlat top", "line 1"),
+            ("IRQ-000", "IRQ", "line 3"),
+            ("50 3", "50 3 4", "line 5: 2 columns"),
+            ("50 3", "5 3", "line 5: 5 is not more"),
+            ("50 3", "50 x", "line 5: \"x\""),
+            ("max: 51\n", "", "no line \"max:\""),
+            ("max: 51", "max: 4", "larger than the maximum"),
+        ] {
+            let wrong = parse(Path::new("f"), &good.replace(from, to)).unwrap_err();
+            let text = format!("{}: {}", wrong.place.unwrap_or_default(), wrong.what);
+            assert!(text.contains(said), "{said}: {text}");
+        }
+    }
+}
