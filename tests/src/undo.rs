@@ -91,7 +91,7 @@ fn one(seed: u64, figures: &mut Figures) -> Result<()> {
     let scene = set_scene(&parent, &child)?;
     let state = scratch_dir()?;
     let state_dir = state.path().to_string_lossy().into_owned();
-    let (seed, paths) = (random.next().to_string(), [parent.path().to_owned(), child.path().to_owned()]);
+    let (seed, paths) = (random.number().to_string(), [parent.path().to_owned(), child.path().to_owned()]);
     let guard = Workload::start(&[
         "enforce",
         "--cgroup",
@@ -103,7 +103,7 @@ fn one(seed: u64, figures: &mut Figures) -> Result<()> {
         "--seed",
         &seed,
     ])?;
-    let other = Other::start(scene.clone(), random.next());
+    let other = Other::start(scene.clone(), random.number());
     // The instant of the kill is what is random here; nothing waits for anything to have happened by then.
     sleep(Duration::from_micros(random.below(60_000)) * patience());
     // Dropping kills with SIGKILL and waits for the end.

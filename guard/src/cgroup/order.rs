@@ -277,12 +277,12 @@ mod tests {
                 while let Some(at) = above.filter(|at| states[*at].quota < 0) {
                     above = TREE[at].1;
                 }
-                if let Some(parent) = above.map(|at| states[at].clone()) {
-                    if state.quota > 0 && state.quota * parent.period > parent.quota * state.period {
-                        state.quota = parent.quota * state.period / parent.period;
-                        if state.quota < 1000 {
-                            state.quota = -1;
-                        }
+                if let Some(parent) = above.map(|at| states[at].clone())
+                    && state.quota * parent.period > parent.quota * state.period
+                {
+                    state.quota = parent.quota * state.period / parent.period;
+                    if state.quota < 1000 {
+                        state.quota = -1;
                     }
                 }
                 if state.quota > 0 {
