@@ -78,8 +78,8 @@ impl Node {
         self.state().join("journal")
     }
 
-    fn open(&self, options: &ExecutorOptions) -> Executor {
-        let options = ExecutorOptions { root: self.root.path().to_owned(), ..options.clone() };
+    fn open(&self, mut options: ExecutorOptions) -> Executor {
+        options.root = self.root.path().to_owned();
         Executor::open(Hierarchy::detect(self.root.path()).unwrap(), &self.state(), options).unwrap()
     }
 

@@ -278,7 +278,6 @@ mod tests {
                     above = TREE[at].1;
                 }
                 if let Some(parent) = above.map(|at| states[at].clone())
-                    && state.quota > 0
                     && state.quota * parent.period > parent.quota * state.period
                 {
                     state.quota = parent.quota * state.period / parent.period;
