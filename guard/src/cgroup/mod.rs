@@ -2,6 +2,7 @@
 //! are, and what their cpu files say. It only reads. It knows no container, no class and no policy: a cgroup is a path
 //! and an id here.
 
+mod delegation;
 mod files;
 mod hierarchy;
 mod mountinfo;

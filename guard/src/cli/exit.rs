@@ -11,6 +11,8 @@ use crate::control::{Blame, ControlError};
 pub enum Exit {
     /// Done.
     Done = 0,
+    /// Something was found that the user must act on.
+    Found = 1,
     /// Wrong usage.
     Usage = 2,
     /// This node cannot do it.
@@ -32,6 +34,8 @@ pub(super) enum Failure {
     Control(#[from] ControlError),
     #[error("--output {}: cannot create it: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
+    #[error("{}: {message}", path.display())]
+    Input { path: PathBuf, message: String },
     #[error("cannot write {what}: {source}")]
     Write { what: String, source: io::Error },
     #[error("cannot turn the report into JSON: {0}")]
@@ -50,7 +54,7 @@ impl Failure {
                 Blame::Node => Exit::Node,
                 Blame::Defect => Exit::Defect,
             },
-            Self::Create { .. } => Exit::Usage,
+            Self::Create { .. } | Self::Input { .. } => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) => Exit::Node,
             Self::Json(_) => Exit::Defect,
         }

@@ -2,6 +2,7 @@
 //! No logic here.
 
 mod arguments;
+mod doctor;
 mod exit;
 mod logging;
 mod output;
@@ -26,6 +27,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(doctor::Arguments),
     Report(report::Arguments),
     Run(run::Arguments),
 }
@@ -36,12 +38,14 @@ Examples:
   guard report --format json --output r.json   the same for a script
   guard run --cgroup '/kubepods*'              one line per second for all pods
   guard report --tid 1234 --duration 1m        one thread for a minute
+  guard doctor                                 what is wrong with this node, and how to mend it
 
 Needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE) for loading its programs into the kernel, and a kernel with BTF
-(/sys/kernel/btf/vmlinux). It changes nothing on the node.
+(/sys/kernel/btf/vmlinux); guard doctor needs neither. It changes nothing on the node.
 
 Exit codes:
   0   done
+  1   guard doctor found something to act on
   2   wrong usage: an option, a pattern that matches nothing, a thread that does not exist
   3   this node cannot do it: the message names the missing capability, kernel option or mount
   70  a defect of guard";
@@ -58,6 +62,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     logging::start(arguments.verbose);
     let outcome = match arguments.command {
+        Command::Doctor(arguments) => match doctor::run(&arguments) {
+            Ok(true) => return Exit::Found,
+            other => other.map(|_| ()),
+        },
         Command::Report(arguments) => report::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
     };
@@ -98,6 +106,9 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "doctor --format json --root /host",
+            "doctor --fix-plan --from f",
+            "doctor --facts",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -117,6 +128,8 @@ mod tests {
             ("report --tid x", "--tid"),
             ("report --cgroup a[", "--cgroup"),
             ("report --format xml", "--format"),
+            ("doctor --format xml", "--format"),
+            ("doctor --facts --fix-plan", "--fix-plan"),
             ("run --interval 1ms", "--interval"),
             ("run --interval 2h", "--interval"),
         ] {

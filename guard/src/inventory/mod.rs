@@ -5,6 +5,7 @@
 mod class;
 mod filter;
 mod identify;
+mod process;
 mod runtime;
 mod sys;
 mod threads;
@@ -19,6 +20,7 @@ use std::{
 
 pub use class::{Facts, classify};
 pub use filter::{CgroupFilter, GlobError};
+pub use process::{ProcessDetail, Timers};
 pub use threads::{Policy, ThreadDetail, ThreadInfo, ThreadScan};
 pub use topology::{Topology, node};
 
