@@ -306,7 +306,7 @@ fn look_at_tasks(root: &Path, hierarchy: Hierarchy, facts: &mut Facts) {
         match hierarchy.dir(path) {
             Ok(dir) if dir.is_dir() => {
                 let container = inventory.cgroup_by_path(path).and_then(|cgroup| cgroup.container.clone());
-                let dir = reader.without_root(&dir.display().to_string());
+                let dir = reader.without_root(dir.display().to_string().trim_end_matches('/'));
                 facts.cgroups.insert(path.to_owned(), cgroup(&hierarchy, path, dir, container));
             }
             Ok(_) => {}

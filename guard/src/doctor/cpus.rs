@@ -145,8 +145,9 @@ fn isolation_agrees(facts: &Facts) -> Vec<Found> {
     let nocbs = boot_list(facts, "rcu_nocbs").unwrap_or_default();
     let callbacks: CpuList = apart.iter().filter(|cpu| !nocbs.contains(*cpu) && !nohz.contains(*cpu)).collect();
     if !callbacks.is_empty() {
+        let offered = facts.kernel.options.get("RCU_NOCB_CPU").is_none_or(|value| value == "y");
         found.push(
-            Found::warning(format!("RCU callbacks still run on CPUs {callbacks}"))
+            Found::warning_if(offered, format!("RCU callbacks still run on CPUs {callbacks}"))
                 .seen("/proc/cmdline", facts.boot_option("rcu_nocbs").map_or("no rcu_nocbs=".to_owned(), |list| format!("rcu_nocbs={list}")))
                 .boot_option(&format!("rcu_nocbs={apart}")),
         );

@@ -77,7 +77,9 @@ fn affinity(facts: &Facts) -> Vec<Found> {
             Some(cpus) => (effective, cpus),
             None => (asked.clone(), facts.cpus(&asked).unwrap_or_default()),
         };
-        if cpus.iter().any(|cpu| rt.contains(cpu)) {
+        // The kernel carries a new affinity out at the next interrupt; until then the effective one is the old one.
+        let wanted = facts.cpus(&asked).unwrap_or_default();
+        if cpus.iter().any(|cpu| rt.contains(cpu)) && wanted.iter().any(|cpu| rt.contains(cpu)) {
             there.push((number, name, file, cpus, asked, old.to_owned()));
         }
     }

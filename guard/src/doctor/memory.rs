@@ -116,7 +116,7 @@ fn swap(facts: &Facts) -> Vec<Found> {
         // The kernel writes blanks in names as \040.
         let file = area.replace("\\040", " ");
         let file = super::finding::quoted(&file);
-        found = found.seen(path, area).command(format!("swapoff {file}"), format!("swapon {file}"));
+        found = found.seen(path, area).command(format!("if grep -qF {} /proc/swaps; then swapoff {file}; fi", super::finding::quoted(area)), format!("swapon {file}"));
     }
     vec![found.by_hand("for every boot: take it out of /etc/fstab", "put it back")]
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Check, Facts,
-    facts::{Process, Thread},
+    facts::{KernelThread, Process, Thread},
     finding::Found,
     runtimes,
 };
@@ -191,33 +191,20 @@ fn soft_timers(facts: &Facts) -> Vec<Found> {
         return vec![Found::ok("without PREEMPT_RT these timers expire in the interrupt")];
     }
     let uses = |process: &Process| process.timerfds.unwrap_or(0) + process.posix_timers.unwrap_or(0) > 0;
-    let mut found = Vec::new();
+    let mut below: BTreeMap<u32, (&Process, u32, Vec<&KernelThread>)> = BTreeMap::new();
     let mut ktimers = 0;
     for kernel in &facts.kernel_threads {
         let Some(cpu) = cpu_of(&kernel.comm, "ktimers") else { continue };
         ktimers += 1;
         let Some((process, thread)) = highest_on(facts, cpu, uses) else { continue };
-        if thread.priority <= kernel.priority {
-            continue;
+        if thread.priority > kernel.priority {
+            let entry = below.entry(process.pid).or_insert((process, 0, Vec::new()));
+            entry.1 = entry.1.max(thread.priority);
+            entry.2.push(kernel);
         }
-        let title = format!(
-            "{}: its timerfds or POSIX timers on CPU {cpu} depend on {}, whose priority {} is below its own {}",
-            process.label(),
-            kernel.comm,
-            kernel.priority,
-            thread.priority
-        );
-        found.push(
-            Found::warning(title)
-                .seen(format!("/proc/{}/fd", process.pid), format!("{} timerfds", process.timerfds.unwrap_or(0)))
-                .seen(format!("/proc/{}/timers", process.pid), format!("{} POSIX timers", process.posix_timers.unwrap_or(0)))
-                .seen(format!("/proc/{}/stat", kernel.tid), format!("{} priority {}", kernel.policy, kernel.priority))
-                .command(
-                    format!("chrt -f -p {} {}", thread.priority, kernel.tid),
-                    format!("chrt -f -p {} {}", kernel.priority, kernel.tid),
-                ),
-        );
     }
+    let mut found: Vec<Found> =
+        below.into_values().map(|(process, priority, kernels)| below_its_timers(process, priority, &kernels)).collect();
     let hidden: Vec<String> =
         facts.workload().filter(|process| process.timerfds.is_none()).map(Process::label).collect();
     if !hidden.is_empty() {
@@ -227,6 +214,27 @@ fn soft_timers(facts: &Facts) -> Vec<Found> {
         found.push(Found::unknown("no ktimers/N is seen: this kernel runs soft timers elsewhere, or guard cannot see kernel threads"));
     }
     found
+}
+
+fn below_its_timers(process: &Process, priority: u32, kernels: &[&KernelThread]) -> Found {
+    let pid = process.pid;
+    let names: Vec<String> = kernels.iter().map(|kernel| format!("{} ({})", kernel.comm, kernel.priority)).collect();
+    let title = format!(
+        "{}: its timerfds or POSIX timers depend on threads below its own priority {priority}: {}",
+        process.label(),
+        names.join(", ")
+    );
+    let mut found = Found::warning(title)
+        .seen(format!("/proc/{pid}/fd"), format!("{} timerfds", process.timerfds.unwrap_or(0)))
+        .seen(format!("/proc/{pid}/timers"), format!("{} POSIX timers", process.posix_timers.unwrap_or(0)));
+    // task.priority lowers what is above.
+    let target = priority.min(BELOW_THE_KERNEL);
+    for kernel in kernels.iter().filter(|kernel| kernel.priority < target) {
+        found = found
+            .seen(format!("/proc/{}/stat", kernel.tid), format!("{} {} priority {}", kernel.comm, kernel.policy, kernel.priority))
+            .command(format!("chrt -f -p {target} {}", kernel.tid), format!("chrt -f -p {} {}", kernel.priority, kernel.tid));
+    }
+    found.by_hand("or let the program wait with clock_nanosleep(), whose timers do not depend on ktimers", "none needed")
 }
 
 fn timer_slack(facts: &Facts) -> Vec<Found> {

@@ -1,6 +1,7 @@
 //! The checks: what a user of guard can rely on, each tried with a workload that knows the truth itself.
 
 mod container;
+mod doctor;
 mod events;
 mod limits;
 mod lock;
@@ -40,6 +41,8 @@ const EVERYWHERE: &[Scenario] = &[
     loads("guard killed at work leaves nothing in the kernel", limits::killed),
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),
+    refuses("what doctor says is well-formed, for root and for nobody", doctor::well_formed),
+    loads("doctor finds the quota above a FIFO process, and its command lifts it", doctor::quota),
     refuses("without root guard says what it needs", limits::not_root),
 ];
 
@@ -58,6 +61,7 @@ pub fn in_guest() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
+    all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
     all
 }
