@@ -28,10 +28,10 @@ impl Hierarchy {
     /// The cgroup has gone, or the file is not what it should be.
     pub fn rt_runtime_us(&self, path: &str) -> Result<Option<i64>, CgroupError> {
         let Some((file, text)) = self.text(path, "cpu.rt_runtime_us")? else { return Ok(None) };
-        text.trim().parse().map(Some).map_err(|_| CgroupError::Format {
-            path: file,
-            source: ParseError::new("a number of microseconds", &text),
-        })
+        text.trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| CgroupError::Format { path: file, source: ParseError::new("a number of microseconds", &text) })
     }
 
     fn words(&self, path: &str, name: &str) -> Result<Option<Vec<String>>, CgroupError> {

@@ -96,7 +96,10 @@ fn recorded(file: &Path) -> Result<Facts, Failure> {
     let facts: Facts =
         serde_json::from_str(&text).map_err(|error| failed(format!("no output of guard doctor --facts: {error}")))?;
     if facts.schema > FACTS_SCHEMA {
-        return Err(failed(format!("recorded by a newer guard: schema {}, this one knows {FACTS_SCHEMA}", facts.schema)));
+        return Err(failed(format!(
+            "recorded by a newer guard: schema {}, this one knows {FACTS_SCHEMA}",
+            facts.schema
+        )));
     }
     Ok(facts)
 }

@@ -54,7 +54,9 @@ fn quota(facts: &Facts) -> Vec<Found> {
             errors.extend(cgroup.errors.iter().map(|error| Found::unknown(error.clone())));
         }
     }
-    let found = below.into_iter().filter_map(|(path, (cgroup, processes))| Some(limited(facts, path, cgroup, cgroup.quota?, &processes)));
+    let found = below
+        .into_iter()
+        .filter_map(|(path, (cgroup, processes))| Some(limited(facts, path, cgroup, cgroup.quota?, &processes)));
     let mut found: Vec<Found> = found.collect();
     found.extend(errors);
     if found.is_empty() && facts.workload().next().is_none() {
@@ -66,7 +68,8 @@ fn quota(facts: &Facts) -> Vec<Found> {
 fn limited(facts: &Facts, path: &str, cgroup: &CgroupFacts, quota: Quota, processes: &[&Process]) -> Found {
     let names: Vec<String> = processes.iter().take(3).map(|process| process.label()).collect();
     let Quota { quota_us, period_us } = quota;
-    let title = format!("{path}: quota of {quota_us} us per {period_us} us above the real-time process {}", names.join(", "));
+    let title =
+        format!("{path}: quota of {quota_us} us per {period_us} us above the real-time process {}", names.join(", "));
     let mut found = Found::critical(title);
     let v2 = facts.hierarchy.layout == CgroupLayout::V2;
     if v2 {
@@ -94,9 +97,12 @@ fn controllers(facts: &Facts) -> Vec<Found> {
         let Some(path) = process.cgroup.as_deref().filter(|path| *path != "/") else { continue };
         let up: Vec<_> = facts.lineage(path).collect();
         for controller in ["cpu", "cpuset"] {
-            let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| list.iter().any(|name| name == controller));
+            let has = |list: &Option<Vec<String>>| {
+                list.as_ref().is_some_and(|list| list.iter().any(|name| name == controller))
+            };
             // The highest cgroup that has it and does not hand it on.
-            let gap = up.iter().skip(1).rev().find(|(_, above)| has(&above.controllers) && !has(&above.subtree_control));
+            let gap =
+                up.iter().skip(1).rev().find(|(_, above)| has(&above.controllers) && !has(&above.subtree_control));
             if let Some((above, cgroup)) = gap {
                 missing.insert((controller, *above), (cgroup, process));
             }

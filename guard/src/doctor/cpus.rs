@@ -1,10 +1,6 @@
 //! Checks of the CPUs: which are set apart, and whether they are always awake, at one speed and undisturbed.
 
-use super::{
-    Check, Facts,
-    facts::Smi,
-    finding::Found,
-};
+use super::{Check, Facts, facts::Smi, finding::Found};
 use crate::snapshot::CpuList;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -88,7 +84,11 @@ fn boot_list(facts: &Facts, name: &str) -> Option<CpuList> {
 fn isolation(facts: &Facts) -> Vec<Found> {
     let apart = facts.set_apart();
     if !apart.is_empty() {
-        return vec![Found::ok(format!("CPUs {apart} are set apart")).file(facts, &format!("{CPU}/isolated")).file(facts, &format!("{CPU}/nohz_full"))];
+        return vec![
+            Found::ok(format!("CPUs {apart} are set apart"))
+                .file(facts, &format!("{CPU}/isolated"))
+                .file(facts, &format!("{CPU}/nohz_full")),
+        ];
     }
     let online = facts.online();
     if online.len() < 2 {
@@ -126,14 +126,23 @@ fn isolation_agrees(facts: &Facts) -> Vec<Found> {
     let mut found = Vec::new();
     let both = |one: Found| one.file(facts, &isolated_file).file(facts, &nohz_file);
     if facts.housekeeping().is_empty() {
-        found.push(both(Found::critical(format!("all CPUs ({online}) are set apart: none is left for everything else"))));
+        found.push(
+            both(Found::critical(format!("all CPUs ({online}) are set apart: none is left for everything else")))
+                .by_hand(
+                    "leave CPU 0 at least out of isolcpus=, nohz_full= and rcu_nocbs= on the kernel's command line",
+                    "the old command line",
+                )
+                .reboot(),
+        );
     }
     let without = |list: &CpuList| -> CpuList { apart.iter().filter(|cpu| !list.contains(*cpu)).collect() };
     let not_isolated = without(&isolated);
     if !not_isolated.is_empty() {
         found.push(
-            both(Found::warning(format!("CPUs {not_isolated} have no tick, but the scheduler still balances work onto them")))
-                .boot_option(&format!("isolcpus=managed_irq,domain,{apart}")),
+            both(Found::warning(format!(
+                "CPUs {not_isolated} have no tick, but the scheduler still balances work onto them"
+            )))
+            .boot_option(&format!("isolcpus=managed_irq,domain,{apart}")),
         );
     }
     let ticking = without(&nohz);
@@ -148,7 +157,12 @@ fn isolation_agrees(facts: &Facts) -> Vec<Found> {
         let offered = facts.kernel.options.get("RCU_NOCB_CPU").is_none_or(|value| value == "y");
         found.push(
             Found::warning_if(offered, format!("RCU callbacks still run on CPUs {callbacks}"))
-                .seen("/proc/cmdline", facts.boot_option("rcu_nocbs").map_or("no rcu_nocbs=".to_owned(), |list| format!("rcu_nocbs={list}")))
+                .seen(
+                    "/proc/cmdline",
+                    facts
+                        .boot_option("rcu_nocbs")
+                        .map_or("no rcu_nocbs=".to_owned(), |list| format!("rcu_nocbs={list}")),
+                )
                 .boot_option(&format!("rcu_nocbs={apart}")),
         );
     }
@@ -173,7 +187,9 @@ fn governor(facts: &Facts) -> Vec<Found> {
     }
     let slow: Vec<_> = all
         .into_iter()
-        .filter(|(_, stars, governor)| of_cpu(stars).is_some_and(|cpu| awake.contains(cpu)) && *governor != "performance")
+        .filter(|(_, stars, governor)| {
+            of_cpu(stars).is_some_and(|cpu| awake.contains(cpu)) && *governor != "performance"
+        })
         .collect();
     let Some((_, _, first)) = slow.first() else {
         return vec![Found::ok("the governor of these CPUs is performance")];
@@ -216,7 +232,11 @@ fn idle(facts: &Facts) -> Vec<Found> {
     let holders = facts.dma_latency.holders.join(", ");
     if deep.is_empty() {
         let ok = Found::ok("no deep idle state is used on these CPUs");
-        return vec![if holders.is_empty() { ok } else { ok.seen("/dev/cpu_dma_latency", format!("held by {holders}")) }];
+        return vec![if holders.is_empty() {
+            ok
+        } else {
+            ok.seen("/dev/cpu_dma_latency", format!("held by {holders}"))
+        }];
     }
     let worst = deep.iter().map(|(_, us)| *us).max().unwrap_or_default();
     if let Err(reason) = &facts.dma_latency.limit_us
@@ -230,7 +250,10 @@ fn idle(facts: &Facts) -> Vec<Found> {
     let title = format!("leaving idle may take {worst} us on CPUs of real-time work");
     let mut found = Found::warning_if(serious, title);
     if let Some(limit) = limit {
-        found = found.seen("/dev/cpu_dma_latency", format!("{limit} us{}", if holders.is_empty() { String::new() } else { format!(", held by {holders}") }));
+        found = found.seen(
+            "/dev/cpu_dma_latency",
+            format!("{limit} us{}", if holders.is_empty() { String::new() } else { format!(", held by {holders}") }),
+        );
     }
     for (dir, us) in deep {
         found = found.seen(format!("{dir}/latency"), us.to_string()).write(&format!("{dir}/disable"), "1", "0");
@@ -250,20 +273,28 @@ fn smt(facts: &Facts) -> Vec<Found> {
         .into_iter()
         .filter(|(_, stars, list)| {
             let siblings = list.parse::<CpuList>().unwrap_or_default();
-            of_cpu(stars).is_some_and(|cpu| (rt.is_empty() || rt.contains(cpu)) && siblings.iter().any(|one| one != cpu && online.contains(one)))
+            of_cpu(stars).is_some_and(|cpu| {
+                (rt.is_empty() || rt.contains(cpu)) && siblings.iter().any(|one| one != cpu && online.contains(one))
+            })
         })
         .collect();
     let Some((path, _, list)) = shared.first() else {
         return vec![Found::ok("no CPU of real-time work shares its core").file(facts, &active)];
     };
-    let mut found = Found::warning_if(!rt.is_empty(), format!("{} CPUs share their core with another hardware thread", shared.len()))
-        .seen(*path, *list)
-        .file(facts, &active);
+    let mut found = Found::warning_if(
+        !rt.is_empty(),
+        format!("{} CPUs share their core with another hardware thread", shared.len()),
+    )
+    .seen(*path, *list)
+    .file(facts, &active);
     let control = format!("{CPU}/smt/control");
     if facts.text(&control) == Some("on") {
-        found = found.write(&control, "off", "on").by_hand("for every boot: nosmt on the kernel's command line", "take it out again");
+        found = found.write(&control, "off", "on");
     }
-    vec![found]
+    vec![found.by_hand(
+        "for every boot: nosmt on the kernel's command line, or turn hardware threads off in the firmware",
+        "take it out again",
+    )]
 }
 
 fn turbo(facts: &Facts) -> Vec<Found> {

@@ -111,7 +111,8 @@ fn default_affinity(facts: &Facts) -> Vec<Found> {
     if !mask.iter().any(|cpu| rt.contains(cpu)) {
         return vec![Found::ok(format!("interrupts of new devices keep off CPUs {rt}")).seen(path, text)];
     }
-    let found = Found::warning(format!("interrupts of new devices may go to CPUs {rt} of real-time work")).seen(path, text);
+    let found =
+        Found::warning(format!("interrupts of new devices may go to CPUs {rt} of real-time work")).seen(path, text);
     let keep = facts.housekeeping();
     vec![if keep.is_empty() { found } else { found.write(path, &to_mask(&keep), text) }]
 }
@@ -122,7 +123,10 @@ fn irqbalance(facts: &Facts) -> Vec<Found> {
     };
     let rt = facts.rt_cpus();
     if rt.is_empty() {
-        return vec![Found::info("irqbalance moves interrupts to all CPUs; none is kept for real-time work").seen(process.label(), "runs")];
+        return vec![
+            Found::info("irqbalance moves interrupts to all CPUs; none is kept for real-time work")
+                .seen(process.label(), "runs"),
+        ];
     }
     let banned: CpuList = ["/etc/default/irqbalance", "/etc/sysconfig/irqbalance"]
         .into_iter()
@@ -140,9 +144,19 @@ fn irqbalance(facts: &Facts) -> Vec<Found> {
     vec![
         Found::warning(format!("irqbalance moves interrupts to CPUs {open} of real-time work"))
             .seen(process.label(), "runs")
-            .seen("/etc/default/irqbalance", if banned.is_empty() { "no IRQBALANCE_BANNED_CPULIST".to_owned() } else { format!("IRQBALANCE_BANNED_CPULIST={banned}") })
+            .seen(
+                "/etc/default/irqbalance",
+                if banned.is_empty() {
+                    "no IRQBALANCE_BANNED_CPULIST".to_owned()
+                } else {
+                    format!("IRQBALANCE_BANNED_CPULIST={banned}")
+                },
+            )
             .command("systemctl disable --now irqbalance", "systemctl enable --now irqbalance")
-            .by_hand(format!("or keep it, with IRQBALANCE_BANNED_CPULIST={rt} in /etc/default/irqbalance"), "take the line out again"),
+            .by_hand(
+                format!("or keep it, with IRQBALANCE_BANNED_CPULIST={rt} in /etc/default/irqbalance"),
+                "take the line out again",
+            ),
     ]
 }
 
@@ -159,7 +173,8 @@ fn rps(facts: &Facts) -> Vec<Found> {
     if steered.is_empty() {
         return vec![Found::ok(format!("no received packets are steered to CPUs {rt}"))];
     }
-    let mut found = Found::warning(format!("{} receive queues steer packets to CPUs {rt} of real-time work", steered.len()));
+    let mut found =
+        Found::warning(format!("{} receive queues steer packets to CPUs {rt} of real-time work", steered.len()));
     for (path, _, mask) in steered {
         let kept: CpuList = from_mask(mask).unwrap_or_default().iter().filter(|cpu| !rt.contains(*cpu)).collect();
         found = found.seen(path, mask).write(path, &to_mask(&kept), mask);

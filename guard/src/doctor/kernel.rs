@@ -110,7 +110,9 @@ fn rt_throttling(facts: &Facts) -> Vec<Found> {
     let with_files = |found: Found| found.file(facts, RT_RUNTIME).file(facts, RT_PERIOD);
     if !exists {
         let found = if runtime < 0 {
-            Found::info("sched_rt_runtime_us is -1: this kernel has no RT throttling; it only turned off the admission test of SCHED_DEADLINE")
+            Found::info(
+                "sched_rt_runtime_us is -1: this kernel has no RT throttling; it only turned off the admission test of SCHED_DEADLINE",
+            )
         } else {
             Found::ok("this kernel has no RT throttling")
         };
@@ -162,13 +164,23 @@ fn fair_server(facts: &Facts) -> Vec<Found> {
         let cpu = stars.first().copied().unwrap_or_default();
         let period = facts.text(&format!("{dir}/cpu{cpu}/period")).map(number).unwrap_or_default();
         if number(runtime) == 0 {
-            wrong.push((path, runtime, format!("CPU {cpu}: the fair server is off: a FIFO thread that runs away takes the CPU with it")));
+            wrong.push((
+                path,
+                runtime,
+                format!("CPU {cpu}: the fair server is off: a FIFO thread that runs away takes the CPU with it"),
+            ));
         } else if number(runtime) > period / 20 {
-            wrong.push((path, runtime, format!("CPU {cpu}: the fair server may take {runtime} of {period} ns from FIFO threads")));
+            wrong.push((
+                path,
+                runtime,
+                format!("CPU {cpu}: the fair server may take {runtime} of {period} ns from FIFO threads"),
+            ));
         }
     }
     if wrong.is_empty() {
-        return vec![Found::ok("the fair server takes at most 5 % of a CPU from FIFO threads, and only if fair ones starve")];
+        return vec![Found::ok(
+            "the fair server takes at most 5 % of a CPU from FIFO threads, and only if fair ones starve",
+        )];
     }
     wrong
         .into_iter()
@@ -180,19 +192,28 @@ fn rt_groups(facts: &Facts) -> Vec<Found> {
     let source = facts.kernel.config_source.as_deref().unwrap_or("/proc/kallsyms");
     match facts.rations_rt_groups() {
         None => return vec![Found::unknown("neither the kernel's configuration nor /proc/kallsyms can be read")],
-        Some(false) => return vec![Found::ok("real-time time is not rationed per cgroup").seen(source, "no RT_GROUP_SCHED in force")],
+        Some(false) => {
+            return vec![
+                Found::ok("real-time time is not rationed per cgroup").seen(source, "no RT_GROUP_SCHED in force"),
+            ];
+        }
         Some(true) => {}
     }
     let evidence = |found: Found| found.seen(source, "CONFIG_RT_GROUP_SCHED=y");
     if facts.hierarchy.layout == CgroupLayout::V2 {
-        let found = evidence(Found::critical("no cgroup but the root can have FIFO or RR threads: RT_GROUP_SCHED with cgroup v2"))
-            .seen(facts.hierarchy.mount.as_deref().unwrap_or("cgroup"), "cgroup v2");
+        let found = evidence(Found::critical(
+            "no cgroup but the root can have FIFO or RR threads: RT_GROUP_SCHED with cgroup v2",
+        ))
+        .seen(facts.hierarchy.mount.as_deref().unwrap_or("cgroup"), "cgroup v2");
         // Where the option for the default exists, so does the boot option.
         return vec![if facts.kernel.options.contains_key("RT_GROUP_SCHED_DEFAULT_DISABLED") {
             found.boot_option("rt_group_sched=0")
         } else {
             found
-                .by_hand("boot a kernel without CONFIG_RT_GROUP_SCHED; Debian's, Red Hat's and Fedora's are", "boot the old one")
+                .by_hand(
+                    "boot a kernel without CONFIG_RT_GROUP_SCHED; Debian's, Red Hat's and Fedora's are",
+                    "boot the old one",
+                )
                 .reboot()
         }];
     }
@@ -201,7 +222,10 @@ fn rt_groups(facts: &Facts) -> Vec<Found> {
         .iter()
         .filter(|(path, cgroup)| path.as_str() != "/" && cgroup.rt_runtime_us == Some(0))
         .filter(|(path, _)| {
-            facts.processes.iter().any(|process| process.is_ours() && process.cgroup.as_ref() == Some(path) && may_be_rt(process))
+            facts
+                .processes
+                .iter()
+                .any(|process| process.is_ours() && process.cgroup.as_ref() == Some(path) && may_be_rt(process))
         })
         .map(|(path, _)| path.as_str())
         .collect();
@@ -282,7 +306,9 @@ fn isolcpus(value: &str, possible: &CpuList) -> Option<String> {
     let mut unknown = Vec::new();
     while rest.starts_with(|first: char| first.is_ascii_alphabetic()) {
         let Some((flag, after)) = rest.split_once(',') else {
-            return Some(format!("isolcpus={value} names no CPUs: \"{rest}\" stands where they belong, so none is isolated"));
+            return Some(format!(
+                "isolcpus={value} names no CPUs: \"{rest}\" stands where they belong, so none is isolated"
+            ));
         };
         if !matches!(flag, "nohz" | "domain" | "managed_irq") {
             unknown.push(flag);
@@ -307,7 +333,8 @@ fn cpu_list(name: &str, value: &str, possible: &CpuList) -> Option<String> {
         return Some(format!("{name}={value}: \"{value}\" is no CPU list"));
     };
     let beyond: CpuList = cpus.iter().filter(|cpu| !possible.contains(*cpu)).collect();
-    (!possible.is_empty() && !beyond.is_empty()).then(|| format!("{name}={value}: there is no CPU {beyond} on this machine"))
+    (!possible.is_empty() && !beyond.is_empty())
+        .then(|| format!("{name}={value}: there is no CPU {beyond} on this machine"))
 }
 
 /// Kernel version as (major, minor), from "6.12.117+deb12-rt-amd64".

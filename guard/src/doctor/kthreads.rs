@@ -91,8 +91,14 @@ fn ktimers(facts: &Facts) -> Vec<Found> {
             );
             found.push(
                 Found::warning(title)
-                    .seen(format!("/proc/{}/stat", kernel.tid), format!("{} priority {}", kernel.policy, kernel.priority))
-                    .command(format!("chrt -f -p 1 {}", kernel.tid), format!("chrt -f -p {} {}", kernel.priority, kernel.tid)),
+                    .seen(
+                        format!("/proc/{}/stat", kernel.tid),
+                        format!("{} priority {}", kernel.policy, kernel.priority),
+                    )
+                    .command(
+                        format!("chrt -f -p 1 {}", kernel.tid),
+                        format!("chrt -f -p {} {}", kernel.priority, kernel.tid),
+                    ),
             );
         }
     }

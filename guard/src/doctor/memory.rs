@@ -64,7 +64,10 @@ fn thp(facts: &Facts) -> Vec<Found> {
             Found::warning_if(serious(facts), "transparent huge pages are given to every program")
                 .seen(path, text)
                 .write(path, "madvise", "always")
-                .by_hand("for every boot: transparent_hugepage=madvise on the kernel's command line", "take it out again"),
+                .by_hand(
+                    "for every boot: transparent_hugepage=madvise on the kernel's command line",
+                    "take it out again",
+                ),
         ],
         Some(text) => vec![Found::ok("transparent huge pages only on request").seen(path, text)],
         None if facts.is_unreadable(path) => vec![Found::unknown(facts.reason(path))],
@@ -105,10 +108,16 @@ fn swap(facts: &Facts) -> Vec<Found> {
     let path = "/proc/swaps";
     let Some(text) = facts.text(path) else { return vec![Found::unknown(facts.reason(path))] };
     // Filename  Type  Size  Used  Priority
-    let areas: Vec<&str> =
-        text.lines().skip(1).filter(|line| !line.starts_with("/dev/zram")).filter_map(|line| line.split_whitespace().next()).collect();
+    let areas: Vec<&str> = text
+        .lines()
+        .skip(1)
+        .filter(|line| !line.starts_with("/dev/zram"))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
     if areas.is_empty() {
-        return vec![Found::ok("nothing is swapped to a disk").seen(path, text.lines().skip(1).collect::<Vec<_>>().join(" | "))];
+        return vec![
+            Found::ok("nothing is swapped to a disk").seen(path, text.lines().skip(1).collect::<Vec<_>>().join(" | ")),
+        ];
     }
     let unlocked = facts.workload().any(|process| process.locked_bytes == Some(0));
     let mut found = Found::warning_if(unlocked, "memory may be swapped out");
@@ -116,7 +125,10 @@ fn swap(facts: &Facts) -> Vec<Found> {
         // The kernel writes blanks in names as \040.
         let file = area.replace("\\040", " ");
         let file = super::finding::quoted(&file);
-        found = found.seen(path, area).command(format!("if grep -qF {} /proc/swaps; then swapoff {file}; fi", super::finding::quoted(area)), format!("swapon {file}"));
+        found = found.seen(path, area).command(
+            format!("if grep -qF {} /proc/swaps; then swapoff {file}; fi", super::finding::quoted(area)),
+            format!("swapon {file}"),
+        );
     }
     vec![found.by_hand("for every boot: take it out of /etc/fstab", "put it back")]
 }
@@ -136,7 +148,9 @@ fn nmi_watchdog(facts: &Facts) -> Vec<Found> {
                 .file(facts, "/proc/sys/kernel/watchdog_cpumask")
                 .command("sysctl -w kernel.nmi_watchdog=0", "sysctl -w kernel.nmi_watchdog=1"),
         ],
-        Some(1) => vec![Found::info("the hard lockup detector is on; no CPU is kept for real-time work").seen(path, "1")],
+        Some(1) => {
+            vec![Found::info("the hard lockup detector is on; no CPU is kept for real-time work").seen(path, "1")]
+        }
         Some(_) => vec![Found::ok("the hard lockup detector is off").file(facts, path)],
         None if facts.is_unreadable(path) => vec![Found::unknown(facts.reason(path))],
         None => vec![Found::ok("this kernel has no hard lockup detector")],
@@ -153,10 +167,15 @@ fn soft_watchdog(facts: &Facts) -> Vec<Found> {
                 Found::warning(format!("the soft lockup detector runs on CPUs {} of real-time work", watched(facts)))
                     .seen(path, "1")
                     .file(facts, mask)
-                    .command(format!("sysctl -w kernel.watchdog_cpumask={keep}"), format!("sysctl -w kernel.watchdog_cpumask={old}")),
+                    .command(
+                        format!("sysctl -w kernel.watchdog_cpumask={keep}"),
+                        format!("sysctl -w kernel.watchdog_cpumask={old}"),
+                    ),
             ]
         }
-        Some(1) => vec![Found::ok("the soft lockup detector keeps off real-time CPUs, or there are none").file(facts, mask)],
+        Some(1) => {
+            vec![Found::ok("the soft lockup detector keeps off real-time CPUs, or there are none").file(facts, mask)]
+        }
         Some(_) => vec![Found::ok("the soft lockup detector is off").file(facts, path)],
         None if facts.is_unreadable(path) => vec![Found::unknown(facts.reason(path))],
         None => vec![Found::ok("this kernel has no soft lockup detector")],

@@ -48,8 +48,15 @@ pub struct Check {
 /// All checks, in the order of the documentation.
 #[must_use]
 pub fn checks() -> Vec<&'static Check> {
-    let rooms =
-        [kernel::CHECKS, tasks::CHECKS, kthreads::CHECKS, cgroups::CHECKS, cpus::CHECKS, interrupts::CHECKS, memory::CHECKS];
+    let rooms = [
+        kernel::CHECKS,
+        tasks::CHECKS,
+        kthreads::CHECKS,
+        cgroups::CHECKS,
+        cpus::CHECKS,
+        interrupts::CHECKS,
+        memory::CHECKS,
+    ];
     rooms.into_iter().chain([runtimes::CHECKS]).flatten().collect()
 }
 

@@ -58,8 +58,8 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
-const CONTAINERD: [&str; 2] =
-    ["/etc/containerd/config.toml", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"];
+const MEND_DAEMON_JSON: &str = "correct it, check it with: dockerd --validate --config-file /etc/docker/daemon.json";
+const CONTAINERD: [&str; 2] = ["/etc/containerd/config.toml", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"];
 const KUBELET: &str = "/var/lib/kubelet/config.yaml";
 const CRI_V2: &str = "io.containerd.grpc.v1.cri";
 const CRI_V3: &str = "io.containerd.cri.v1.runtime";
@@ -75,9 +75,19 @@ fn docker(facts: &Facts) -> Vec<Found> {
     // dockerd takes an empty file for an empty object.
     let config: Value = match serde_json::from_str(if text.trim().is_empty() { "{}" } else { text }) {
         Ok(config @ Value::Object(_)) => config,
-        Ok(_) => return vec![Found::warning("daemon.json is no JSON object: dockerd does not start").seen(DAEMON_JSON, text)],
+        Ok(_) => {
+            return vec![
+                Found::warning("daemon.json is no JSON object: dockerd does not start")
+                    .seen(DAEMON_JSON, text)
+                    .by_hand(MEND_DAEMON_JSON, "the old file"),
+            ];
+        }
         Err(error) => {
-            return vec![Found::warning(format!("daemon.json is no JSON: {error}: dockerd does not start")).seen(DAEMON_JSON, "not understood")];
+            return vec![
+                Found::warning(format!("daemon.json is no JSON: {error}: dockerd does not start"))
+                    .seen(DAEMON_JSON, "not understood")
+                    .by_hand(MEND_DAEMON_JSON, "the old file"),
+            ];
         }
     };
     let mut found = Vec::new();
@@ -97,10 +107,20 @@ fn docker(facts: &Facts) -> Vec<Found> {
     for (feature, value) in config["features"].as_object().into_iter().flatten() {
         let key = format!("features.{feature}");
         if feature.contains("cgroup") {
-            found.push(complain(format!("dockerd has no feature {feature}: it follows the cgroup version that the node was booted with"), &key, value));
+            found.push(complain(
+                format!(
+                    "dockerd has no feature {feature}: it follows the cgroup version that the node was booted with"
+                ),
+                &key,
+                value,
+            ));
         } else if !DOCKER_FEATURES.contains(&feature.as_str()) {
-            found.push(Found::info(format!("guard does not know the feature {feature} of dockerd, which ignores what it does not know itself"))
-                .seen(format!("{DAEMON_JSON}: {key}"), value.to_string()));
+            found.push(
+                Found::info(format!(
+                    "guard does not know the feature {feature} of dockerd, which ignores what it does not know itself"
+                ))
+                .seen(format!("{DAEMON_JSON}: {key}"), value.to_string()),
+            );
         }
     }
     let v2 = facts.hierarchy.layout == CgroupLayout::V2;
@@ -111,12 +131,23 @@ fn docker(facts: &Facts) -> Vec<Found> {
         match text.split_once('=') {
             Some(("native.cgroupdriver", value @ ("systemd" | "cgroupfs"))) => driver = value,
             Some(("native.cgroupdriver", _)) => {
-                found.push(complain("the cgroup driver is systemd or cgroupfs; dockerd does not start with another".to_owned(), "exec-opts", option));
+                found.push(complain(
+                    "the cgroup driver is systemd or cgroupfs; dockerd does not start with another".to_owned(),
+                    "exec-opts",
+                    option,
+                ));
             }
-            _ => found.push(complain(format!("exec-opts has only native.cgroupdriver on Linux; dockerd does not start with {text}"), "exec-opts", option)),
+            _ => found.push(complain(
+                format!("exec-opts has only native.cgroupdriver on Linux; dockerd does not start with {text}"),
+                "exec-opts",
+                option,
+            )),
         }
     }
-    if let Some(parent) = config["cgroup-parent"].as_str().filter(|parent| driver == "systemd" && !parent.ends_with(".slice") && !parent.is_empty()) {
+    if let Some(parent) = config["cgroup-parent"]
+        .as_str()
+        .filter(|parent| driver == "systemd" && !parent.ends_with(".slice") && !parent.is_empty())
+    {
         found.push(complain(format!("with the systemd driver cgroup-parent must name a slice, such as plc.slice: containers do not start below {parent}"), "cgroup-parent", &config["cgroup-parent"]));
     }
     for key in ["cpu-rt-runtime", "cpu-rt-period"] {
@@ -125,9 +156,17 @@ fn docker(facts: &Facts) -> Vec<Found> {
             continue;
         }
         if v2 {
-            found.push(complain(format!("{key} needs cgroup v1; a container needs CAP_SYS_NICE or the ulimit rtprio instead"), key, value));
+            found.push(complain(
+                format!("{key} needs cgroup v1; a container needs CAP_SYS_NICE or the ulimit rtprio instead"),
+                key,
+                value,
+            ));
         } else if facts.rations_rt_groups() == Some(false) {
-            found.push(complain(format!("{key} needs a kernel with CONFIG_RT_GROUP_SCHED, which this one lacks"), key, value));
+            found.push(complain(
+                format!("{key} needs a kernel with CONFIG_RT_GROUP_SCHED, which this one lacks"),
+                key,
+                value,
+            ));
         }
     }
     found
@@ -172,7 +211,11 @@ fn containerd(facts: &Facts) -> Vec<Found> {
                     found.extend(plugin_complaints(path, schema_of(&config), id, plugin));
                 }
             }
-            Err(error) => found.push(Found::warning(format!("{path} is no TOML: {error}: containerd does not start")).seen(path, "not understood")),
+            Err(error) => found.push(
+                Found::warning(format!("{path} is no TOML: {error}: containerd does not start"))
+                    .seen(path, "not understood")
+                    .by_hand(format!("correct {path}, check it with: containerd config dump"), "the old file"),
+            ),
         }
     }
     found
@@ -181,15 +224,27 @@ fn containerd(facts: &Facts) -> Vec<Found> {
 fn plugin_complaints(path: &str, schema: i64, id: &str, plugin: &Table) -> Vec<Found> {
     let mut found = Vec::new();
     let complain = |title: String, key: &str, remedy: String| {
-        Found::warning(title)
-            .seen(format!("{path}: plugins.\"{id}\""), key)
-            .by_hand(format!("{remedy}, check it with: containerd config dump, then: systemctl restart containerd"), "put it back")
+        Found::warning(title).seen(format!("{path}: plugins.\"{id}\""), key).by_hand(
+            format!("{remedy}, check it with: containerd config dump, then: systemctl restart containerd"),
+            "put it back",
+        )
     };
     match id {
         "io.containerd.runtime.v1.linux" => {
-            let strange: Vec<&str> = plugin.keys().map(String::as_str).filter(|key| !RUNTIME_V1.contains(key)).collect();
-            let also = if strange.is_empty() { String::new() } else { format!("; even before, it had no option {}", strange.join(", ")) };
-            let mut inner: Vec<&str> = plugin.get("options").and_then(toml::Value::as_table).into_iter().flat_map(|table| table.keys()).map(String::as_str).collect();
+            let strange: Vec<&str> =
+                plugin.keys().map(String::as_str).filter(|key| !RUNTIME_V1.contains(key)).collect();
+            let also = if strange.is_empty() {
+                String::new()
+            } else {
+                format!("; even before, it had no option {}", strange.join(", "))
+            };
+            let mut inner: Vec<&str> = plugin
+                .get("options")
+                .and_then(toml::Value::as_table)
+                .into_iter()
+                .flat_map(|table| table.keys())
+                .map(String::as_str)
+                .collect();
             inner.extend(plugin.keys().map(String::as_str));
             found.push(complain(
                 format!("containerd 2 has no plugin {id}, and Kubernetes and Docker never used it{also}"),
@@ -203,7 +258,9 @@ fn plugin_complaints(path: &str, schema: i64, id: &str, plugin: &Table) -> Vec<F
             format!("move it to plugins.\"{CRI_V3}\".containerd (containerd config migrate prints the whole file)"),
         )),
         CRI_V3 if schema < 3 => found.push(complain(
-            format!("version {schema} of the file keeps runtimes in plugins.\"{CRI_V2}\": containerd 1 does not read this"),
+            format!(
+                "version {schema} of the file keeps runtimes in plugins.\"{CRI_V2}\": containerd 1 does not read this"
+            ),
             "containerd",
             format!("set version = 3 for containerd 2, or move it to plugins.\"{CRI_V2}\""),
         )),
@@ -220,7 +277,9 @@ fn plugin_complaints(path: &str, schema: i64, id: &str, plugin: &Table) -> Vec<F
                 found.push(complain(
                     format!("runc's shim has no option {key}"),
                     &format!("containerd.runtimes.{name}.options.{key}"),
-                    format!("take {key} out; real-time rights are given per container, by CAP_SYS_NICE or the ulimit rtprio"),
+                    format!(
+                        "take {key} out; real-time rights are given per container, by CAP_SYS_NICE or the ulimit rtprio"
+                    ),
                 ));
             }
         }
@@ -240,16 +299,24 @@ fn podman(facts: &Facts) -> Vec<Found> {
         let config = match text.parse::<Table>() {
             Ok(config) => config,
             Err(error) => {
-                found.push(Found::warning(format!("{path} is no TOML: {}: podman does not start", error.message())).seen(path, "not understood"));
+                found.push(
+                    Found::warning(format!("{path} is no TOML: {}: podman does not start", error.message()))
+                        .seen(path, "not understood")
+                        .by_hand(format!("correct {path}, check it with: podman info"), "the old file"),
+                );
                 continue;
             }
         };
-        let manager = config.get("engine").and_then(|engine| engine.get("cgroup_manager")).and_then(toml::Value::as_str);
+        let manager =
+            config.get("engine").and_then(|engine| engine.get("cgroup_manager")).and_then(toml::Value::as_str);
         if let Some(manager) = manager.filter(|manager| !matches!(*manager, "systemd" | "cgroupfs")) {
             found.push(
                 Found::warning(format!("podman has no cgroup manager {manager}, only systemd and cgroupfs"))
                     .seen(format!("{path}: engine.cgroup_manager"), manager)
-                    .by_hand(format!("set cgroup_manager = \"systemd\" in {path}"), format!("set cgroup_manager = \"{manager}\"")),
+                    .by_hand(
+                        format!("set cgroup_manager = \"systemd\" in {path}"),
+                        format!("set cgroup_manager = \"{manager}\""),
+                    ),
             );
         }
     }
@@ -275,23 +342,37 @@ fn kubelet(facts: &Facts) -> Vec<Found> {
     if let Some(driver) = yaml(text, "cgroupDriver") {
         for (path, config) in containerd_files(facts) {
             let Ok(config) = config else { continue };
-            let runc = plugins(&config).filter(|(id, _)| matches!(*id, CRI_V2 | CRI_V3 | "cri")).flat_map(|(_, plugin)| runtimes(plugin)).find(|(name, _)| *name == "runc");
+            let runc = plugins(&config)
+                .filter(|(id, _)| matches!(*id, CRI_V2 | CRI_V3 | "cri"))
+                .flat_map(|(_, plugin)| runtimes(plugin))
+                .find(|(name, _)| *name == "runc");
             let Some((_, runc)) = runc else { continue };
-            let systemd = runc.get("options").and_then(|options| options.get("SystemdCgroup")).and_then(toml::Value::as_bool).unwrap_or(false);
+            let systemd = runc
+                .get("options")
+                .and_then(|options| options.get("SystemdCgroup"))
+                .and_then(toml::Value::as_bool)
+                .unwrap_or(false);
             if systemd != (driver == "systemd") {
                 found.push(
-                    Found::warning(format!("kubelet uses the cgroup driver {driver}, containerd {}", if systemd { "systemd" } else { "cgroupfs" }))
-                        .seen(format!("{KUBELET}: cgroupDriver"), driver)
-                        .seen(format!("{path}: SystemdCgroup"), systemd.to_string())
-                        .by_hand(
-                            format!("set SystemdCgroup = {} in {path}, then: systemctl restart containerd kubelet", !systemd),
-                            format!("set SystemdCgroup = {systemd}"),
+                    Found::warning(format!(
+                        "kubelet uses the cgroup driver {driver}, containerd {}",
+                        if systemd { "systemd" } else { "cgroupfs" }
+                    ))
+                    .seen(format!("{KUBELET}: cgroupDriver"), driver)
+                    .seen(format!("{path}: SystemdCgroup"), systemd.to_string())
+                    .by_hand(
+                        format!(
+                            "set SystemdCgroup = {} in {path}, then: systemctl restart containerd kubelet",
+                            !systemd
                         ),
+                        format!("set SystemdCgroup = {systemd}"),
+                    ),
                 );
             }
         }
     }
-    let in_pods = facts.workload().any(|process| process.container.as_ref().is_some_and(|container| container.pod.is_some()));
+    let in_pods =
+        facts.workload().any(|process| process.container.as_ref().is_some_and(|container| container.pod.is_some()));
     let policy = yaml(text, "cpuManagerPolicy").unwrap_or("none");
     if policy != "static" {
         found.push(
@@ -350,8 +431,9 @@ fn rights(facts: &Facts) -> Vec<Found> {
         found.push(Found::ok(format!("containers that may be real-time: {}", may.join(", "))));
         return found;
     }
-    let mut one = Found::info(format!("{} of {} containers may not have FIFO threads", may_not.len(), containers.len()))
-        .seen("no CAP_SYS_NICE, RLIMIT_RTPRIO 0", may_not.join(", "));
+    let mut one =
+        Found::info(format!("{} of {} containers may not have FIFO threads", may_not.len(), containers.len()))
+            .seen("no CAP_SYS_NICE, RLIMIT_RTPRIO 0", may_not.join(", "));
     if !may.is_empty() {
         one = one.seen("may be real-time", may.join(", "));
     }
@@ -388,7 +470,11 @@ fn handle(container: &Container) -> String {
 pub(super) fn may_lock_memory(container: Option<&Container>) -> (String, String) {
     match container {
         Some(c) if matches!(c.runtime.as_str(), "docker" | "podman") => (
-            format!("it may not lock much: start {} with {} run --ulimit memlock=-1 --cap-add=IPC_LOCK", handle(c), c.runtime),
+            format!(
+                "it may not lock much: start {} with {} run --ulimit memlock=-1 --cap-add=IPC_LOCK",
+                handle(c),
+                c.runtime
+            ),
             "start it without them".to_owned(),
         ),
         Some(c) if c.runtime == "systemd" => (
@@ -396,7 +482,8 @@ pub(super) fn may_lock_memory(container: Option<&Container>) -> (String, String)
             format!("systemctl revert {}", quoted(&c.id)),
         ),
         Some(c) if c.pod.is_some() => (
-            "it may not lock much: securityContext: {capabilities: {add: [IPC_LOCK]}} in the container's spec".to_owned(),
+            "it may not lock much: securityContext: {capabilities: {add: [IPC_LOCK]}} in the container's spec"
+                .to_owned(),
             "take it out of the spec".to_owned(),
         ),
         _ => (

@@ -102,7 +102,10 @@ fn policy(facts: &Facts) -> Vec<Found> {
             let pid = process.pid;
             one = one
                 .seen(format!("/proc/{pid}/limits"), format!("Max realtime priority {}", number(process.rtprio_limit)))
-                .seen(format!("/proc/{pid}/status"), format!("CapEff {:016x}", process.capabilities.unwrap_or_default()));
+                .seen(
+                    format!("/proc/{pid}/status"),
+                    format!("CapEff {:016x}", process.capabilities.unwrap_or_default()),
+                );
         }
         let pid = processes[0].pid;
         found.push(
@@ -157,7 +160,10 @@ fn memory_locked(facts: &Facts) -> Vec<Found> {
         let title = format!("{}: real-time, but its memory is not locked", process.label());
         let mut one = Found::warning(title)
             .seen(status, "VmLck 0 kB")
-            .seen(format!("/proc/{}/limits", process.pid), format!("Max locked memory {}", number(process.memlock_limit)))
+            .seen(
+                format!("/proc/{}/limits", process.pid),
+                format!("Max locked memory {}", number(process.memlock_limit)),
+            )
             .by_hand("the program has to call mlockall(MCL_CURRENT | MCL_FUTURE) at its start", "munlockall()");
         if process.has_ipc_lock() != Some(true) && process.memlock_limit != Some(u64::MAX) {
             let (change, undo) = runtimes::may_lock_memory(process.container.as_ref());
@@ -174,7 +180,11 @@ pub(super) fn cpu_of(comm: &str, name: &str) -> Option<u32> {
 }
 
 /// The highest priority of FIFO and RR threads that may run on a CPU, of the processes that `which` takes.
-pub(super) fn highest_on<'a>(facts: &'a Facts, cpu: u32, which: impl Fn(&Process) -> bool) -> Option<(&'a Process, &'a Thread)> {
+pub(super) fn highest_on<'a>(
+    facts: &'a Facts,
+    cpu: u32,
+    which: impl Fn(&Process) -> bool,
+) -> Option<(&'a Process, &'a Thread)> {
     facts
         .workload()
         .filter(|process| which(process))
@@ -211,7 +221,9 @@ fn soft_timers(facts: &Facts) -> Vec<Found> {
         found.push(Found::unknown(format!("timerfds of {} are hidden: run guard doctor as root", hidden.join(", "))));
     }
     if ktimers == 0 && facts.workload().any(uses) {
-        found.push(Found::unknown("no ktimers/N is seen: this kernel runs soft timers elsewhere, or guard cannot see kernel threads"));
+        found.push(Found::unknown(
+            "no ktimers/N is seen: this kernel runs soft timers elsewhere, or guard cannot see kernel threads",
+        ));
     }
     found
 }
@@ -231,10 +243,17 @@ fn below_its_timers(process: &Process, priority: u32, kernels: &[&KernelThread])
     let target = priority.min(BELOW_THE_KERNEL);
     for kernel in kernels.iter().filter(|kernel| kernel.priority < target) {
         found = found
-            .seen(format!("/proc/{}/stat", kernel.tid), format!("{} {} priority {}", kernel.comm, kernel.policy, kernel.priority))
-            .command(format!("chrt -f -p {target} {}", kernel.tid), format!("chrt -f -p {} {}", kernel.priority, kernel.tid));
+            .seen(
+                format!("/proc/{}/stat", kernel.tid),
+                format!("{} {} priority {}", kernel.comm, kernel.policy, kernel.priority),
+            )
+            .command(
+                format!("chrt -f -p {target} {}", kernel.tid),
+                format!("chrt -f -p {} {}", kernel.priority, kernel.tid),
+            );
     }
-    found.by_hand("or let the program wait with clock_nanosleep(), whose timers do not depend on ktimers", "none needed")
+    found
+        .by_hand("or let the program wait with clock_nanosleep(), whose timers do not depend on ktimers", "none needed")
 }
 
 fn timer_slack(facts: &Facts) -> Vec<Found> {
@@ -248,7 +267,10 @@ fn timer_slack(facts: &Facts) -> Vec<Found> {
         let slow: Vec<&Thread> = process.threads.iter().filter(slack).collect();
         if slow.is_empty() {
             if process.threads.iter().any(|thread| !thread.is_realtime() && thread.timer_slack_ns.is_none()) {
-                found.push(Found::unknown(format!("timer slack of {} is hidden: run guard doctor as root", process.label())));
+                found.push(Found::unknown(format!(
+                    "timer slack of {} is hidden: run guard doctor as root",
+                    process.label()
+                )));
             }
             continue;
         }
@@ -287,8 +309,11 @@ fn affinity(facts: &Facts) -> Vec<Found> {
             }
         }
         if !outside.is_empty() {
-            let title =
-                format!("{}: {} real-time threads may also run outside of CPUs {apart}", process.label(), outside.len());
+            let title = format!(
+                "{}: {} real-time threads may also run outside of CPUs {apart}",
+                process.label(),
+                outside.len()
+            );
             let mut one = Found::warning(title);
             for thread in outside {
                 let target: CpuList = thread.affinity.iter().filter(|cpu| apart.contains(*cpu)).collect();
@@ -306,8 +331,13 @@ fn affinity(facts: &Facts) -> Vec<Found> {
         }
         for thread in elsewhere {
             found.push(
-                Found::info(format!("{}: thread {} stays on CPUs {}, none of which is set apart", process.label(), thread.comm, thread.affinity))
-                    .seen(format!("/proc/{}/status", thread.tid), format!("Cpus_allowed_list {}", thread.affinity)),
+                Found::info(format!(
+                    "{}: thread {} stays on CPUs {}, none of which is set apart",
+                    process.label(),
+                    thread.comm,
+                    thread.affinity
+                ))
+                .seen(format!("/proc/{}/status", thread.tid), format!("Cpus_allowed_list {}", thread.affinity)),
             );
         }
     }
@@ -327,10 +357,17 @@ fn priority(facts: &Facts) -> Vec<Found> {
                 _ => continue,
             };
             let seen = |one: Found| {
-                one.seen(format!("/proc/{}/stat", thread.tid), format!("{} priority {}", thread.policy, thread.priority))
+                one.seen(
+                    format!("/proc/{}/stat", thread.tid),
+                    format!("{} priority {}", thread.policy, thread.priority),
+                )
             };
             if thread.priority == 99 {
-                let title = format!("{}: thread {} has priority 99, as the kernel's most urgent threads", process.label(), thread.comm);
+                let title = format!(
+                    "{}: thread {} has priority 99, as the kernel's most urgent threads",
+                    process.label(),
+                    thread.comm
+                );
                 found.push(seen(Found::warning(title)).command(
                     format!("chrt {option} -p {BELOW_THE_KERNEL} {}", thread.tid),
                     format!("chrt {option} -p 99 {}", thread.tid),

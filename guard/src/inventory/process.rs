@@ -102,9 +102,7 @@ impl Inventory {
         pids.into_iter()
             .filter(|pid| {
                 let Ok(descriptors) = fs::read_dir(self.proc.join(format!("{pid}/fd"))) else { return false };
-                descriptors
-                    .flatten()
-                    .any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == file))
+                descriptors.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == file))
             })
             .map(|pid| {
                 let comm = fs::read_to_string(self.proc.join(format!("{pid}/comm"))).unwrap_or_default();

@@ -30,8 +30,12 @@ pub fn text(report: &Report) -> String {
     for finding in report.findings.iter().filter(|finding| finding.severity != Severity::Ok) {
         self::finding(finding, &mut out);
     }
-    let fine: Vec<&str> =
-        report.findings.iter().filter(|finding| finding.severity == Severity::Ok).map(|finding| finding.id.as_str()).collect();
+    let fine: Vec<&str> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Ok)
+        .map(|finding| finding.id.as_str())
+        .collect();
     if !fine.is_empty() {
         out.push('\n');
         wrap(&mut out, "OK  ", &fine.join(", "));

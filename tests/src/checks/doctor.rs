@@ -82,8 +82,14 @@ pub(super) fn well_formed() -> Result<Verdict> {
         let again = report_of(&doctor(&["--format", "json"]).with(&["--from", path(&file)?]).finish(limit())?)?;
         let names = |report: &Report| -> BTreeSet<String> {
             // Other processes of this machine come and go.
-            let stays = |finding: &&Finding| !finding.id.starts_with("task.") && !finding.id.starts_with("runtime.rights");
-            report.findings.iter().filter(stays).map(|finding| format!("{} {:?}", finding.id, finding.severity)).collect()
+            let stays =
+                |finding: &&Finding| !finding.id.starts_with("task.") && !finding.id.starts_with("runtime.rights");
+            report
+                .findings
+                .iter()
+                .filter(stays)
+                .map(|finding| format!("{} {:?}", finding.id, finding.severity))
+                .collect()
         };
         ensure!(names(&again) == names(&report), "recorded: {:?}, live: {:?}", names(&again), names(&report));
         let acted = report.findings.iter().filter(|finding| finding.severity.must_act()).count();
@@ -221,7 +227,16 @@ pub(super) fn commands_mend() -> Result<Verdict> {
     let plc = plant.child("plc")?;
     let pinned = cpu.to_string();
     let mut workload = Workload::hold(&[
-        "cycle", "timerfd", "--policy", "fifo:99", "--cpu", &pinned, "--interval-us", "50000", "--cycles", "100000",
+        "cycle",
+        "timerfd",
+        "--policy",
+        "fifo:99",
+        "--cpu",
+        &pinned,
+        "--interval-us",
+        "50000",
+        "--cycles",
+        "100000",
     ])?;
     plc.add(workload.pid())?;
     workload.go()?;
@@ -230,7 +245,8 @@ pub(super) fn commands_mend() -> Result<Verdict> {
 
     let before = report()?;
     let found = mendable(&before);
-    let expected = ["cgroup.quota", "task.priority", "task.soft_timers", "irq.affinity", "kernel.soft_watchdog", "net.rps"];
+    let expected =
+        ["cgroup.quota", "task.priority", "task.soft_timers", "irq.affinity", "kernel.soft_watchdog", "net.rps"];
     for id in expected {
         ensure!(found.iter().any(|finding| finding.id == id), "doctor does not find {id} but {:?}", ids(&found));
     }
@@ -251,7 +267,11 @@ pub(super) fn commands_mend() -> Result<Verdict> {
     ensure!(left.is_empty(), "their commands ran, and they are still found: {left:?}");
     let again = report()?;
     ensure!(ids(&mendable(&again)) == ids(&found), "undone: {:?}, before: {:?}", ids(&mendable(&again)), ids(&found));
-    Ok(Verdict::Passed(format!("{} commands for {}", steps.len(), ids(&found).into_iter().collect::<Vec<_>>().join(", "))))
+    Ok(Verdict::Passed(format!(
+        "{} commands for {}",
+        steps.len(),
+        ids(&found).into_iter().collect::<Vec<_>>().join(", ")
+    )))
 }
 
 /// On any node: the quota above a FIFO process is found, and its command lifts it.
