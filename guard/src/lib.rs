@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod explain;
 pub mod gate;
 pub mod inventory;

@@ -4,6 +4,7 @@
 
 mod around;
 mod convert;
+mod delegation;
 mod executor;
 #[cfg(test)]
 mod executor_tests;

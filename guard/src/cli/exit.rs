@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use crate::cgroup::RestoreError;
 use crate::config::ConfigError;
 use crate::control::{Blame, ControlError};
+use crate::gate::GateError;
 use crate::lab::LabError;
 use crate::lab::workload::WorkloadError;
-use crate::gate::GateError;
 
 /// How guard ends. The numbers are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub(super) enum Failure {
     Usage(String),
     #[error("--output {}: cannot create it: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
+    #[error("{}: {message}", path.display())]
+    Input { path: PathBuf, message: String },
     #[error("cannot write {what}: {source}")]
     Write { what: String, source: io::Error },
     #[error("cannot turn the report into JSON: {0}")]
@@ -83,7 +85,7 @@ impl Failure {
             Self::Create { .. } | Self::Config(_) | Self::Recording { .. } | Self::Read { .. } => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
             Self::NotRestored(_) => Exit::Found,
-            Self::Gate(_) | Self::Usage(_) => Exit::Usage,
+            Self::Gate(_) | Self::Usage(_) | Self::Input { .. } => Exit::Usage,
             Self::Json(_) => Exit::Defect,
             Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
             Self::Lab(error) if error.is_defect() => Exit::Defect,

@@ -2,10 +2,11 @@
 //! No logic here.
 
 mod arguments;
+mod doctor;
 mod exit;
 mod explain;
-mod lab;
 mod gate;
+mod lab;
 mod logging;
 mod output;
 mod plan;
@@ -34,6 +35,7 @@ struct Arguments {
 enum Command {
     Plan(plan::Arguments),
     Gate(gate::Arguments),
+    Doctor(doctor::Arguments),
     Report(report::Arguments),
     Explain(explain::Arguments),
     Restore(restore::Arguments),
@@ -49,13 +51,14 @@ Examples:
   guard report --format json --output r.json   the same for a script
   guard run --cgroup '/kubepods*'              one line per second for all pods
   guard report --tid 1234 --duration 1m        one thread for a minute
+  guard doctor                                 what is wrong with this node, and how to mend it
   guard plan                                   what guard would change here, and why
   guard run --enforce                          change it, and put it back at the end
   guard restore                                put back what a killed guard left
   guard gate --baseline old/ new/              whether the runs in new/ are slower than those in old/
 
 Measuring needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE) for loading its programs into the kernel, and a kernel with BTF
-(/sys/kernel/btf/vmlinux). Nothing but `guard run --enforce` changes anything on the node.
+(/sys/kernel/btf/vmlinux); guard doctor and guard gate need neither. Nothing but `guard run --enforce` changes anything on the node.
 
 Exit codes:
   0   done
@@ -80,6 +83,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let outcome = match arguments.command {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Gate(arguments) => return gate::run(&arguments).unwrap_or_else(|failure| failure.told()),
+        Command::Doctor(arguments) => match doctor::run(&arguments) {
+            Ok(true) => return Exit::Found,
+            other => other.map(|_| ()),
+        },
         Command::Report(arguments) => report::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
@@ -142,6 +149,9 @@ mod tests {
             "gate --baseline h --metric p99,max --level 0.05 --smallest p99=3%,500ns --allow-different kernel,cmdline c",
             "gate --explain --baseline h",
             "gate --update-baseline h c",
+            "doctor --format json --root /host",
+            "doctor --fix-plan --from f",
+            "doctor --facts",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -172,6 +182,8 @@ mod tests {
             ("gate c --allow-different colour", "--allow-different"),
             ("gate c --workload a[", "--workload"),
             ("gate c --shift 0%", "--shift"),
+            ("doctor --format xml", "--format"),
+            ("doctor --facts --fix-plan", "--fix-plan"),
             ("run --interval 1ms", "--interval"),
             ("run --interval 2h", "--interval"),
             ("lab quota", "SCENARIO"),

@@ -6,6 +6,7 @@ mod agents;
 mod class;
 mod filter;
 mod identify;
+mod process;
 mod runtime;
 mod sys;
 mod threads;
@@ -21,6 +22,7 @@ use std::{
 pub use agents::other_agents;
 pub use class::{Facts, classify};
 pub use filter::{CgroupFilter, GlobError};
+pub use process::{ProcessDetail, Timers};
 pub use threads::{Policy, ThreadDetail, ThreadInfo, ThreadScan};
 pub use topology::{Topology, node};
 

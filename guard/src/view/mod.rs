@@ -2,6 +2,7 @@
 //! clock and no file, and returns text for its caller to write.
 
 pub mod cyclictest;
+pub mod doctor;
 pub mod explain;
 mod figures;
 pub mod json;

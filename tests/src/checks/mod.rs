@@ -2,9 +2,10 @@
 
 mod act;
 mod container;
+mod doctor;
 mod events;
-mod lab;
 mod gate;
+mod lab;
 mod limits;
 mod lock;
 mod quota;
@@ -49,6 +50,8 @@ const EVERYWHERE: &[Scenario] = &[
     loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce),
     loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back),
     loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back),
+    refuses("what doctor says is well-formed, for root and for nobody", doctor::well_formed),
+    loads("doctor finds the quota above a FIFO process, and its command lifts it", doctor::quota),
     refuses("without root guard says what it needs", limits::not_root),
     loads("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock),
     loads("guard lab quota-none: without a quota guard changes nothing", lab::quota_none),
@@ -77,6 +80,7 @@ pub fn in_guest() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
+    all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
     all.push(loads("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container));
     all

@@ -1,0 +1,77 @@
+//! What a cgroup was given to hand on: controllers (v2) and time for real-time threads (v1).
+
+use std::{fs, io, path::PathBuf};
+
+use super::{CgroupError, Hierarchy, ParseError};
+
+impl Hierarchy {
+    /// Controllers of a cgroup, cgroup.controllers; None on v1.
+    ///
+    /// # Errors
+    /// The cgroup has gone, or lies outside of what is mounted.
+    pub fn controllers(&self, path: &str) -> Result<Option<Vec<String>>, CgroupError> {
+        self.words(path, "cgroup.controllers")
+    }
+
+    /// Controllers that a cgroup hands to its children, cgroup.subtree_control; None on v1.
+    ///
+    /// # Errors
+    /// As [`Self::controllers`].
+    pub fn subtree_control(&self, path: &str) -> Result<Option<Vec<String>>, CgroupError> {
+        self.words(path, "cgroup.subtree_control")
+    }
+
+    /// Time for FIFO and RR threads per period, cpu.rt_runtime_us, us; None on v2 and on kernels without
+    /// CONFIG_RT_GROUP_SCHED.
+    ///
+    /// # Errors
+    /// The cgroup has gone, or the file is not what it should be.
+    pub fn rt_runtime_us(&self, path: &str) -> Result<Option<i64>, CgroupError> {
+        let Some((file, text)) = self.text(path, "cpu.rt_runtime_us")? else { return Ok(None) };
+        text.trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| CgroupError::Format { path: file, source: ParseError::new("a number of microseconds", &text) })
+    }
+
+    fn words(&self, path: &str, name: &str) -> Result<Option<Vec<String>>, CgroupError> {
+        let text = self.text(path, name)?;
+        Ok(text.map(|(_, text)| text.split_ascii_whitespace().map(str::to_owned).collect()))
+    }
+
+    /// A file of a cgroup with its path; None when the cgroup is there but has no such file.
+    fn text(&self, path: &str, name: &str) -> Result<Option<(PathBuf, String)>, CgroupError> {
+        let dir = self.dir(path)?;
+        let file = dir.join(name);
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(Some((file, text))),
+            Err(source) if source.kind() == io::ErrorKind::NotFound && dir.is_dir() => Ok(None),
+            Err(source) => Err(CgroupError::Io { op: "read", path: file, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::Version;
+
+    #[test]
+    fn controllers_and_real_time_shares_are_read() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir(top.path().join("a")).unwrap();
+        for (name, text) in
+            [("cgroup.controllers", "cpuset cpu\n"), ("cgroup.subtree_control", "\n"), ("cpu.rt_runtime_us", "-1\n")]
+        {
+            fs::write(top.path().join("a").join(name), text).unwrap();
+        }
+        let h = Hierarchy::for_test(top.path(), Version::V2);
+        assert_eq!(h.controllers("/a").unwrap().unwrap(), ["cpuset", "cpu"]);
+        assert_eq!(h.subtree_control("/a").unwrap().unwrap(), Vec::<String>::new());
+        assert_eq!(h.rt_runtime_us("/a").unwrap(), Some(-1));
+        assert_eq!(h.controllers("/").unwrap(), None);
+        assert!(h.controllers("/gone").unwrap_err().is_vanished());
+        fs::write(top.path().join("a/cpu.rt_runtime_us"), "much\n").unwrap();
+        assert!(h.rt_runtime_us("/a").unwrap_err().to_string().contains("much"));
+    }
+}

@@ -1,0 +1,538 @@
+//! Checks of container runtimes: options in their configuration that do not exist or do nothing, cgroup drivers that
+//! disagree, and which running containers may be real-time at all. What a person has to type for a container, in the
+//! words of its runtime, stands here too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use toml::Table;
+
+use super::{
+    Check, Facts,
+    facts::Process,
+    finding::{Found, quoted},
+    runtime_options::{DOCKER, DOCKER_FEATURES, RUNC, RUNTIME_V1},
+};
+use crate::snapshot::{CgroupLayout, Container, CpuList, Quota};
+
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        id: "runtime.docker",
+        looks_at: "/etc/docker/daemon.json: options that do not exist or do nothing here",
+        why: "dockerd refuses to start with an option that it does not know, and ignores unknown names in \"features\" \
+              without a word. Real-time options need cgroup v1 and CONFIG_RT_GROUP_SCHED.",
+        link: "https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file",
+        rule: docker,
+    },
+    Check {
+        id: "runtime.containerd",
+        looks_at: "containerd's config.toml: options that do not exist, or stand where they are not read",
+        why: "containerd does not complain of a table that no plugin reads: what stands there has no effect. The tables \
+              have other names in each version of the file.",
+        link: "https://github.com/containerd/containerd/blob/main/docs/cri/config.md",
+        rule: containerd,
+    },
+    Check {
+        id: "runtime.podman",
+        looks_at: "podman's containers.conf: the cgroup manager",
+        why: "podman stops at a value that it does not know.",
+        link: "https://github.com/containers/common/blob/main/docs/containers.conf.5.md",
+        rule: podman,
+    },
+    Check {
+        id: "runtime.kubelet",
+        looks_at: "kubelet: its cgroup driver against containerd's, exclusive CPUs, CPU quotas",
+        why: "With two drivers a pod's limits stand in one place and its processes in another. Without the static CPU \
+              manager no container has a CPU to itself.",
+        link: "https://kubernetes.io/docs/tasks/administer-cluster/cpu-management-policies/",
+        rule: kubelet,
+    },
+    Check {
+        id: "runtime.rights",
+        looks_at: "capabilities and limits of running containers: which of them may have FIFO threads",
+        why: "Without CAP_SYS_NICE and with RLIMIT_RTPRIO 0, which is every runtime's default, FIFO is refused in a \
+              container.",
+        link: "https://docs.docker.com/engine/containers/resource_constraints/",
+        rule: rights,
+    },
+];
+
+const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+const MEND_DAEMON_JSON: &str = "correct it, check it with: dockerd --validate --config-file /etc/docker/daemon.json";
+const CONTAINERD: [&str; 2] = ["/etc/containerd/config.toml", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"];
+const KUBELET: &str = "/var/lib/kubelet/config.yaml";
+const CRI_V2: &str = "io.containerd.grpc.v1.cri";
+const CRI_V3: &str = "io.containerd.cri.v1.runtime";
+
+fn docker(facts: &Facts) -> Vec<Found> {
+    let Some(text) = facts.text(DAEMON_JSON) else {
+        return vec![if facts.is_unreadable(DAEMON_JSON) {
+            Found::unknown(facts.reason(DAEMON_JSON))
+        } else {
+            Found::ok("there is no daemon.json")
+        }];
+    };
+    // dockerd takes an empty file for an empty object.
+    let config: Value = match serde_json::from_str(if text.trim().is_empty() { "{}" } else { text }) {
+        Ok(config @ Value::Object(_)) => config,
+        Ok(_) => {
+            return vec![
+                Found::warning("daemon.json is no JSON object: dockerd does not start")
+                    .seen(DAEMON_JSON, text)
+                    .by_hand(MEND_DAEMON_JSON, "the old file"),
+            ];
+        }
+        Err(error) => {
+            return vec![
+                Found::warning(format!("daemon.json is no JSON: {error}: dockerd does not start"))
+                    .seen(DAEMON_JSON, "not understood")
+                    .by_hand(MEND_DAEMON_JSON, "the old file"),
+            ];
+        }
+    };
+    let mut found = Vec::new();
+    let complain = |title: String, key: &str, value: &Value| {
+        Found::warning(title)
+            .seen(format!("{DAEMON_JSON}: {key}"), value.to_string())
+            .by_hand(
+                format!("take {key} out of {DAEMON_JSON}, check it with: dockerd --validate --config-file {DAEMON_JSON}, then: systemctl restart docker"),
+                "put it back",
+            )
+    };
+    for (key, value) in config.as_object().into_iter().flatten() {
+        if !DOCKER.contains(&key.as_str()) {
+            found.push(complain(format!("dockerd has no option {key}, and does not start with it"), key, value));
+        }
+    }
+    for (feature, value) in config["features"].as_object().into_iter().flatten() {
+        let key = format!("features.{feature}");
+        if feature.contains("cgroup") {
+            found.push(complain(
+                format!(
+                    "dockerd has no feature {feature}: it follows the cgroup version that the node was booted with"
+                ),
+                &key,
+                value,
+            ));
+        } else if !DOCKER_FEATURES.contains(&feature.as_str()) {
+            found.push(
+                Found::info(format!(
+                    "guard does not know the feature {feature} of dockerd, which ignores what it does not know itself"
+                ))
+                .seen(format!("{DAEMON_JSON}: {key}"), value.to_string()),
+            );
+        }
+    }
+    let v2 = facts.hierarchy.layout == CgroupLayout::V2;
+    // dockerd's own default.
+    let mut driver = if v2 { "systemd" } else { "cgroupfs" };
+    for option in config["exec-opts"].as_array().into_iter().flatten() {
+        let text = option.as_str().unwrap_or_default();
+        match text.split_once('=') {
+            Some(("native.cgroupdriver", value @ ("systemd" | "cgroupfs"))) => driver = value,
+            Some(("native.cgroupdriver", _)) => {
+                found.push(complain(
+                    "the cgroup driver is systemd or cgroupfs; dockerd does not start with another".to_owned(),
+                    "exec-opts",
+                    option,
+                ));
+            }
+            _ => found.push(complain(
+                format!("exec-opts has only native.cgroupdriver on Linux; dockerd does not start with {text}"),
+                "exec-opts",
+                option,
+            )),
+        }
+    }
+    if let Some(parent) = config["cgroup-parent"]
+        .as_str()
+        .filter(|parent| driver == "systemd" && !parent.ends_with(".slice") && !parent.is_empty())
+    {
+        found.push(complain(format!("with the systemd driver cgroup-parent must name a slice, such as plc.slice: containers do not start below {parent}"), "cgroup-parent", &config["cgroup-parent"]));
+    }
+    for key in ["cpu-rt-runtime", "cpu-rt-period"] {
+        let value = &config[key];
+        if value.as_i64().is_none_or(|us| us == 0) {
+            continue;
+        }
+        if v2 {
+            found.push(complain(
+                format!("{key} needs cgroup v1; a container needs CAP_SYS_NICE or the ulimit rtprio instead"),
+                key,
+                value,
+            ));
+        } else if facts.rations_rt_groups() == Some(false) {
+            found.push(complain(
+                format!("{key} needs a kernel with CONFIG_RT_GROUP_SCHED, which this one lacks"),
+                key,
+                value,
+            ));
+        }
+    }
+    found
+}
+
+/// The configuration files of containerd that are there, parsed or not.
+fn containerd_files(facts: &Facts) -> Vec<(&'static str, Result<Table, String>)> {
+    CONTAINERD
+        .into_iter()
+        .filter_map(|path| Some((path, facts.text(path)?.parse::<Table>().map_err(|error| error.message().to_owned()))))
+        .collect()
+}
+
+fn plugins(config: &Table) -> impl Iterator<Item = (&str, &Table)> {
+    let tables = config.get("plugins").and_then(toml::Value::as_table);
+    tables.into_iter().flatten().filter_map(|(id, value)| Some((id.as_str(), value.as_table()?)))
+}
+
+/// Tables of the runtimes that a CRI plugin knows, by name.
+fn runtimes(plugin: &Table) -> impl Iterator<Item = (&str, &Table)> {
+    let runtimes = plugin.get("containerd").and_then(|table| table.get("runtimes")).and_then(toml::Value::as_table);
+    runtimes.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_table()?)))
+}
+
+fn schema_of(config: &Table) -> i64 {
+    config.get("version").and_then(toml::Value::as_integer).unwrap_or(1)
+}
+
+fn containerd(facts: &Facts) -> Vec<Found> {
+    let files = containerd_files(facts);
+    if files.is_empty() {
+        return match CONTAINERD.into_iter().find(|path| facts.is_unreadable(path)) {
+            Some(path) => vec![Found::unknown(facts.reason(path))],
+            None => vec![Found::ok("containerd has no configuration file: its defaults count")],
+        };
+    }
+    let mut found = Vec::new();
+    for (path, config) in files {
+        match config {
+            Ok(config) => {
+                for (id, plugin) in plugins(&config) {
+                    found.extend(plugin_complaints(path, schema_of(&config), id, plugin));
+                }
+            }
+            Err(error) => found.push(
+                Found::warning(format!("{path} is no TOML: {error}: containerd does not start"))
+                    .seen(path, "not understood")
+                    .by_hand(format!("correct {path}, check it with: containerd config dump"), "the old file"),
+            ),
+        }
+    }
+    found
+}
+
+fn plugin_complaints(path: &str, schema: i64, id: &str, plugin: &Table) -> Vec<Found> {
+    let mut found = Vec::new();
+    let complain = |title: String, key: &str, remedy: String| {
+        Found::warning(title).seen(format!("{path}: plugins.\"{id}\""), key).by_hand(
+            format!("{remedy}, check it with: containerd config dump, then: systemctl restart containerd"),
+            "put it back",
+        )
+    };
+    match id {
+        "io.containerd.runtime.v1.linux" => {
+            let strange: Vec<&str> =
+                plugin.keys().map(String::as_str).filter(|key| !RUNTIME_V1.contains(key)).collect();
+            let also = if strange.is_empty() {
+                String::new()
+            } else {
+                format!("; even before, it had no option {}", strange.join(", "))
+            };
+            let mut inner: Vec<&str> = plugin
+                .get("options")
+                .and_then(toml::Value::as_table)
+                .into_iter()
+                .flat_map(|table| table.keys())
+                .map(String::as_str)
+                .collect();
+            inner.extend(plugin.keys().map(String::as_str));
+            found.push(complain(
+                format!("containerd 2 has no plugin {id}, and Kubernetes and Docker never used it{also}"),
+                &inner.join(", "),
+                "take the table out; options of runc belong to the CRI plugin, see the documentation".to_owned(),
+            ));
+        }
+        CRI_V2 if schema >= 3 && plugin.contains_key("containerd") => found.push(complain(
+            format!("version 3 of the file keeps runtimes in plugins.\"{CRI_V3}\": what stands here is not read"),
+            "containerd",
+            format!("move it to plugins.\"{CRI_V3}\".containerd (containerd config migrate prints the whole file)"),
+        )),
+        CRI_V3 if schema < 3 => found.push(complain(
+            format!(
+                "version {schema} of the file keeps runtimes in plugins.\"{CRI_V2}\": containerd 1 does not read this"
+            ),
+            "containerd",
+            format!("set version = 3 for containerd 2, or move it to plugins.\"{CRI_V2}\""),
+        )),
+        _ => {}
+    }
+    if matches!(id, CRI_V2 | CRI_V3 | "cri") {
+        for (name, runtime) in runtimes(plugin) {
+            let kind = runtime.get("runtime_type").and_then(toml::Value::as_str).unwrap_or_default();
+            if name != "runc" && kind != "io.containerd.runc.v2" {
+                continue;
+            }
+            let options = runtime.get("options").and_then(toml::Value::as_table);
+            for key in options.into_iter().flat_map(|table| table.keys()).filter(|key| !RUNC.contains(&key.as_str())) {
+                found.push(complain(
+                    format!("runc's shim has no option {key}"),
+                    &format!("containerd.runtimes.{name}.options.{key}"),
+                    format!(
+                        "take {key} out; real-time rights are given per container, by CAP_SYS_NICE or the ulimit rtprio"
+                    ),
+                ));
+            }
+        }
+    }
+    found
+}
+
+fn podman(facts: &Facts) -> Vec<Found> {
+    let mut found = Vec::new();
+    for path in ["/etc/containers/containers.conf", "/usr/share/containers/containers.conf"] {
+        let Some(text) = facts.text(path) else {
+            if facts.is_unreadable(path) {
+                found.push(Found::unknown(facts.reason(path)));
+            }
+            continue;
+        };
+        let config = match text.parse::<Table>() {
+            Ok(config) => config,
+            Err(error) => {
+                found.push(
+                    Found::warning(format!("{path} is no TOML: {}: podman does not start", error.message()))
+                        .seen(path, "not understood")
+                        .by_hand(format!("correct {path}, check it with: podman info"), "the old file"),
+                );
+                continue;
+            }
+        };
+        let manager =
+            config.get("engine").and_then(|engine| engine.get("cgroup_manager")).and_then(toml::Value::as_str);
+        if let Some(manager) = manager.filter(|manager| !matches!(*manager, "systemd" | "cgroupfs")) {
+            found.push(
+                Found::warning(format!("podman has no cgroup manager {manager}, only systemd and cgroupfs"))
+                    .seen(format!("{path}: engine.cgroup_manager"), manager)
+                    .by_hand(
+                        format!("set cgroup_manager = \"systemd\" in {path}"),
+                        format!("set cgroup_manager = \"{manager}\""),
+                    ),
+            );
+        }
+    }
+    found
+}
+
+/// A key at the top level of a YAML file; the kubelet's are scalars there.
+fn yaml<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
+    (!value.is_empty()).then_some(value)
+}
+
+fn kubelet(facts: &Facts) -> Vec<Found> {
+    let Some(text) = facts.text(KUBELET) else {
+        return vec![if facts.is_unreadable(KUBELET) {
+            Found::unknown(facts.reason(KUBELET))
+        } else {
+            Found::ok("there is no kubelet configuration")
+        }];
+    };
+    let mut found = Vec::new();
+    if let Some(driver) = yaml(text, "cgroupDriver") {
+        for (path, config) in containerd_files(facts) {
+            let Ok(config) = config else { continue };
+            let runc = plugins(&config)
+                .filter(|(id, _)| matches!(*id, CRI_V2 | CRI_V3 | "cri"))
+                .flat_map(|(_, plugin)| runtimes(plugin))
+                .find(|(name, _)| *name == "runc");
+            let Some((_, runc)) = runc else { continue };
+            let systemd = runc
+                .get("options")
+                .and_then(|options| options.get("SystemdCgroup"))
+                .and_then(toml::Value::as_bool)
+                .unwrap_or(false);
+            if systemd != (driver == "systemd") {
+                found.push(
+                    Found::warning(format!(
+                        "kubelet uses the cgroup driver {driver}, containerd {}",
+                        if systemd { "systemd" } else { "cgroupfs" }
+                    ))
+                    .seen(format!("{KUBELET}: cgroupDriver"), driver)
+                    .seen(format!("{path}: SystemdCgroup"), systemd.to_string())
+                    .by_hand(
+                        format!(
+                            "set SystemdCgroup = {} in {path}, then: systemctl restart containerd kubelet",
+                            !systemd
+                        ),
+                        format!("set SystemdCgroup = {systemd}"),
+                    ),
+                );
+            }
+        }
+    }
+    let in_pods =
+        facts.workload().any(|process| process.container.as_ref().is_some_and(|container| container.pod.is_some()));
+    let policy = yaml(text, "cpuManagerPolicy").unwrap_or("none");
+    if policy != "static" {
+        found.push(
+            Found::warning_if(in_pods, "kubelet gives no container CPUs of its own")
+                .seen(format!("{KUBELET}: cpuManagerPolicy"), policy)
+                .by_hand(
+                    "set cpuManagerPolicy: static and reservedSystemCPUs, drain the node, stop kubelet, remove /var/lib/kubelet/cpu_manager_state, start kubelet; the pod needs whole CPUs with limits equal to requests",
+                    "set cpuManagerPolicy: none in the same way",
+                ),
+        );
+    }
+    if yaml(text, "cpuCFSQuota") != Some("false") {
+        found.push(
+            Found::info("kubelet turns CPU limits into quotas; a pod with exclusive CPUs needs none")
+                .seen(format!("{KUBELET}: cpuCFSQuota"), yaml(text, "cpuCFSQuota").unwrap_or("true by default")),
+        );
+    }
+    found
+}
+
+fn rights(facts: &Facts) -> Vec<Found> {
+    let mut containers: BTreeMap<&str, (&Container, Vec<&Process>)> = BTreeMap::new();
+    for process in &facts.processes {
+        if let Some(container) = process.container.as_ref().filter(|container| container.runtime != "systemd") {
+            containers.entry(&container.id).or_insert((container, Vec::new())).1.push(process);
+        }
+    }
+    if containers.is_empty() {
+        return vec![Found::ok("no container runs")];
+    }
+    let (mut may, mut may_not, mut kinds) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut unknown = Vec::new();
+    for (container, processes) in containers.values() {
+        let name = container.name.as_deref().unwrap_or(&container.id).to_owned();
+        let allowed = processes.iter().map(|process| match (process.has_sys_nice(), process.rtprio_limit) {
+            (Some(true), _) => Some(true),
+            (_, Some(limit)) if limit > 0 => Some(true),
+            (Some(false), Some(0)) => Some(false),
+            _ => None,
+        });
+        let allowed: Vec<Option<bool>> = allowed.collect();
+        if allowed.contains(&Some(true)) {
+            may.push(name);
+        } else if allowed.contains(&None) {
+            unknown.push(name);
+        } else {
+            kinds.insert(container.runtime.as_str());
+            may_not.push(name);
+        }
+    }
+    let mut found = Vec::new();
+    if !unknown.is_empty() {
+        found.push(Found::unknown(format!("rights of {} cannot be read", unknown.join(", "))));
+    }
+    if may_not.is_empty() {
+        found.push(Found::ok(format!("containers that may be real-time: {}", may.join(", "))));
+        return found;
+    }
+    let mut one =
+        Found::info(format!("{} of {} containers may not have FIFO threads", may_not.len(), containers.len()))
+            .seen("no CAP_SYS_NICE, RLIMIT_RTPRIO 0", may_not.join(", "));
+    if !may.is_empty() {
+        one = one.seen("may be real-time", may.join(", "));
+    }
+    for kind in kinds {
+        let (change, undo) = may_be_realtime(kind);
+        one = one.by_hand(change, undo);
+    }
+    found.push(one);
+    found
+}
+
+/// How a container gets the right to be real-time, if it should.
+fn may_be_realtime(runtime: &str) -> (String, String) {
+    let options = "--cap-add=SYS_NICE --ulimit rtprio=99 --ulimit memlock=-1";
+    match runtime {
+        "docker" | "podman" => (format!("if one should: {runtime} run {options} …"), format!("run it without {options}")),
+        "containerd" => (
+            "if one should: nerdctl run --cap-add SYS_NICE --ulimit rtprio=99 --ulimit memlock=-1:-1 …; ctr run --cap-add CAP_SYS_NICE …".to_owned(),
+            "run it without them".to_owned(),
+        ),
+        _ => (
+            "if one should: in the container's spec, securityContext: {capabilities: {add: [SYS_NICE, IPC_LOCK]}}".to_owned(),
+            "take them out of the spec".to_owned(),
+        ),
+    }
+}
+
+/// Name or id by which a runtime's command finds a container.
+fn handle(container: &Container) -> String {
+    quoted(container.name.as_deref().unwrap_or(&container.id))
+}
+
+/// How a process gets the right to lock its memory.
+pub(super) fn may_lock_memory(container: Option<&Container>) -> (String, String) {
+    match container {
+        Some(c) if matches!(c.runtime.as_str(), "docker" | "podman") => (
+            format!(
+                "it may not lock much: start {} with {} run --ulimit memlock=-1 --cap-add=IPC_LOCK",
+                handle(c),
+                c.runtime
+            ),
+            "start it without them".to_owned(),
+        ),
+        Some(c) if c.runtime == "systemd" => (
+            format!("it may not lock much: LimitMEMLOCK=infinity in [Service], by: systemctl edit {}", quoted(&c.id)),
+            format!("systemctl revert {}", quoted(&c.id)),
+        ),
+        Some(c) if c.pod.is_some() => (
+            "it may not lock much: securityContext: {capabilities: {add: [IPC_LOCK]}} in the container's spec"
+                .to_owned(),
+            "take it out of the spec".to_owned(),
+        ),
+        _ => (
+            "it may not lock much: start it with ulimit -l unlimited, or with CAP_IPC_LOCK".to_owned(),
+            "start it without".to_owned(),
+        ),
+    }
+}
+
+/// How a container is kept on CPUs for good.
+pub(super) fn pin_container(container: Option<&Container>, cpus: &CpuList) -> Option<(String, String)> {
+    let container = container?;
+    Some(match container.runtime.as_str() {
+        runtime @ ("docker" | "podman") => (
+            format!("for good: {runtime} update --cpuset-cpus {cpus} {}", handle(container)),
+            format!("{runtime} update --cpuset-cpus with the CPUs it had"),
+        ),
+        "systemd" => (
+            format!("for good: systemctl set-property {} AllowedCPUs={cpus}", quoted(&container.id)),
+            format!("systemctl set-property {} AllowedCPUs=", quoted(&container.id)),
+        ),
+        _ if container.pod.is_some() => (
+            "for good: a Guaranteed pod with whole CPUs, on a kubelet with cpuManagerPolicy: static".to_owned(),
+            "the pod's old spec".to_owned(),
+        ),
+        _ => return None,
+    })
+}
+
+/// How a quota is lifted for good.
+pub(super) fn lift_quota(container: Option<&Container>, quota: Quota) -> (String, String) {
+    let cpus = format!("{:.2}", quota.quota_us as f64 / quota.period_us.max(1) as f64);
+    match container {
+        Some(c) if c.pod.is_some() || c.qos.is_some() => (
+            "for good: no resources.limits.cpu in any container of the pod, or cpuCFSQuota: false in the kubelet's configuration; with CRI-O the annotation cpu-quota.crio.io: \"disable\" and a high-performance runtime class".to_owned(),
+            format!("resources.limits.cpu: \"{cpus}\""),
+        ),
+        Some(c) if matches!(c.runtime.as_str(), "docker" | "podman") => (
+            format!("for good: start {} with {} run without --cpus and without --cpu-quota", handle(c), c.runtime),
+            format!("{} run --cpus {cpus}", c.runtime),
+        ),
+        Some(c) if c.runtime == "containerd" => (
+            format!("for good: start {} with nerdctl run without --cpus; ctr run without --cpus and without --cpu-quota", handle(c)),
+            format!("--cpus {cpus}"),
+        ),
+        Some(c) if c.runtime == "systemd" => (
+            format!("for good: systemctl set-property {} CPUQuota=", quoted(&c.id)),
+            format!("systemctl set-property {} CPUQuota={}%", quoted(&c.id), quota.quota_us * 100 / quota.period_us.max(1)),
+        ),
+        _ => ("for good: take it out of whatever wrote it".to_owned(), format!("a limit of {cpus} CPUs")),
+    }
+}
