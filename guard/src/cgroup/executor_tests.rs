@@ -112,7 +112,7 @@ fn a_value_is_set_read_back_and_released() {
         [(Version::V1, "a/cpu.cfs_quota_us", "-1", "20000"), (Version::V2, "a/cpu.max", "max 100000", "20000 100000")]
     {
         let node = Node::new(version);
-        let mut executor = node.open(&ExecutorOptions::default());
+        let mut executor = node.open(ExecutorOptions::default());
         let outcome = only(executor.apply(&[node.set("/a", quota(20_000))]));
         assert_eq!(outcome.result, WriteResult::Written);
         assert_eq!(outcome.new, "20000 100000");
@@ -137,7 +137,7 @@ fn a_killed_guard_is_undone_once_and_only_once() {
             .chain(&V1)
             .filter_map(|(file, _)| fs::read_to_string(node.root.path().join("cg/a").join(file)).ok())
             .collect();
-        let mut executor = node.open(&ExecutorOptions::default());
+        let mut executor = node.open(ExecutorOptions::default());
         let period = Setting::Quota(Bandwidth { quota_us: Some(5_000), period_us: 50_000 });
         let changes = [node.set("/a", period), node.set("/a/b", quota(1_000)), node.set("/a", Setting::Shares(2))];
         assert!(executor.apply(&changes).iter().all(|outcome| outcome.result == WriteResult::Written));
@@ -161,7 +161,7 @@ fn a_killed_guard_is_undone_once_and_only_once() {
 #[test]
 fn what_somebody_else_set_stays() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions { retake_after: None, ..ExecutorOptions::default() });
+    let mut executor = node.open(ExecutorOptions { retake_after: None, ..ExecutorOptions::default() });
     executor.apply(&[node.set("/a", quota(20_000)), node.set("/a/b", quota(20_000))]);
     node.put("cg/a/cpu.max", "33000 100000\n");
     let outcome = only(executor.check_drift());
@@ -181,7 +181,7 @@ fn what_somebody_else_set_stays() {
 #[test]
 fn a_knob_that_was_given_up_is_taken_again_later_with_its_new_original() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions { retake_after: Some(Duration::ZERO), ..ExecutorOptions::default() });
+    let mut executor = node.open(ExecutorOptions { retake_after: Some(Duration::ZERO), ..ExecutorOptions::default() });
     executor.apply(&[node.set("/a", quota(20_000))]);
     node.put("cg/a/cpu.max", "33000 100000\n");
     assert!(matches!(only(executor.check_drift()).result, WriteResult::Foreign(_)));
@@ -195,7 +195,7 @@ fn a_lift_is_asserted_again_a_few_times_and_then_guard_gives_way() {
     let node = Node::new(Version::V2);
     node.put("cg/a/cpu.max", "50000 100000\n");
     let reassert = Pace { burst: 2, every: Duration::from_secs(3600) };
-    let mut executor = node.open(&ExecutorOptions { reassert, retake_after: None, ..ExecutorOptions::default() });
+    let mut executor = node.open(ExecutorOptions { reassert, retake_after: None, ..ExecutorOptions::default() });
     let lift = node.change("/a", What::Lift(Setting::Quota(Bandwidth::UNLIMITED)));
     assert_eq!(only(executor.apply(std::slice::from_ref(&lift))).result, WriteResult::Written);
     for (foreign, asserted) in [("41000 100000", true), ("42000 100000", true), ("43000 100000", false)] {
@@ -213,7 +213,7 @@ fn a_lift_is_asserted_again_a_few_times_and_then_guard_gives_way() {
 #[test]
 fn while_a_lift_is_asserted_the_others_value_is_what_has_to_be_kept() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     node.put("cg/a/cpu.max", "50000 100000\n");
     executor.apply(&[node.change("/a", What::Lift(Setting::Quota(Bandwidth::UNLIMITED)))]);
     node.put("cg/a/cpu.max", "41000 100000\n");
@@ -226,7 +226,7 @@ fn while_a_lift_is_asserted_the_others_value_is_what_has_to_be_kept() {
 #[test]
 fn another_cgroup_under_the_same_path_is_never_written() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     let change = node.set("/a/b", quota(20_000));
     assert_eq!(only(executor.apply(std::slice::from_ref(&change))).result, WriteResult::Written);
     // Made beside it, so that it cannot get the same inode number.
@@ -247,7 +247,7 @@ fn another_cgroup_under_the_same_path_is_never_written() {
 fn restore_passes_over_what_was_made_anew_or_has_gone() {
     for anew in [false, true] {
         let node = Node::new(Version::V2);
-        let mut executor = node.open(&ExecutorOptions::default());
+        let mut executor = node.open(ExecutorOptions::default());
         executor.apply(&[node.set("/a/b", quota(20_000))]);
         drop(executor);
         let cg = node.root.path().join("cg");
@@ -267,7 +267,7 @@ fn restore_passes_over_what_was_made_anew_or_has_gone() {
 #[test]
 fn after_another_boot_nothing_is_touched() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     executor.apply(&[node.set("/a", quota(20_000))]);
     drop(executor);
     node.boot("boot-2");
@@ -279,10 +279,10 @@ fn after_another_boot_nothing_is_touched() {
 #[test]
 fn the_next_start_restores_first() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     executor.apply(&[node.set("/a", quota(20_000))]);
     drop(executor);
-    let executor = node.open(&ExecutorOptions::default());
+    let executor = node.open(ExecutorOptions::default());
     assert_eq!(executor.recovered().files[0].result, WriteResult::Written);
     assert_eq!((node.get("a/cpu.max").as_str(), executor.held().count()), ("max 100000", 0));
 }
@@ -290,7 +290,7 @@ fn the_next_start_restores_first() {
 #[test]
 fn restore_and_a_second_guard_are_kept_from_a_running_one() {
     let node = Node::new(Version::V2);
-    let executor = node.open(&ExecutorOptions::default());
+    let executor = node.open(ExecutorOptions::default());
     let error = restore(node.root.path(), &node.state(), false).unwrap_err().to_string();
     assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
     assert!(restore(node.root.path(), &node.state(), true).is_ok(), "a dry run may look");
@@ -308,7 +308,7 @@ fn without_a_journal_nothing_is_made() {
 #[test]
 fn a_damaged_journal_puts_back_what_it_still_knows_and_says_so() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     executor.apply(&[node.set("/a", quota(20_000))]);
     executor.apply(&[node.set("/a/b", quota(20_000))]);
     drop(executor);
@@ -327,7 +327,7 @@ fn a_damaged_journal_puts_back_what_it_still_knows_and_says_so() {
 #[test]
 fn leaving_idle_gives_the_weight_back() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     assert_eq!(only(executor.apply(&[node.set("/a", Setting::Idle(true))])).result, WriteResult::Written);
     // As the kernel does: an idle cgroup shows no weight, and has the default one afterwards.
     node.put("cg/a/cpu.weight", "0\n");
@@ -342,7 +342,7 @@ fn leaving_idle_gives_the_weight_back() {
 fn too_many_changes_are_held_back_but_never_a_lift_or_a_release() {
     let node = Node::new(Version::V2);
     let pace = Pace { burst: 2, every: Duration::from_secs(3600) };
-    let mut executor = node.open(&ExecutorOptions { pace, ..ExecutorOptions::default() });
+    let mut executor = node.open(ExecutorOptions { pace, ..ExecutorOptions::default() });
     let mut result = |what: What| only(executor.apply(&[node.change("/a", what)])).result;
     assert_eq!(result(What::Set(quota(10_000))), WriteResult::Written);
     assert_eq!(result(What::Set(quota(20_000))), WriteResult::Written);
@@ -354,7 +354,7 @@ fn too_many_changes_are_held_back_but_never_a_lift_or_a_release() {
 #[test]
 fn what_cannot_be_is_refused_with_its_rule_and_nothing_is_written() {
     let node = Node::new(Version::V1);
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     executor.apply(&[node.set("/a", quota(20_000))]);
     let before = fs::read(node.journal()).unwrap();
     for (change, says) in [
@@ -374,7 +374,7 @@ fn what_cannot_be_is_refused_with_its_rule_and_nothing_is_written() {
 fn a_knob_that_the_cgroup_does_not_have_fails_with_what_to_do_and_is_told_once() {
     let node = Node::new(Version::V2);
     fs::remove_file(node.root.path().join("cg/a/cpu.max")).unwrap();
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     let change = node.set("/a", quota(20_000));
     let outcome = only(executor.apply(std::slice::from_ref(&change)));
     assert!(matches!(&outcome.result, WriteResult::Failed(why) if why.contains("subtree_control")), "{outcome:?}");
@@ -384,7 +384,7 @@ fn a_knob_that_the_cgroup_does_not_have_fails_with_what_to_do_and_is_told_once()
 #[test]
 fn prepared_originals_cost_nothing_when_they_were_not_needed() {
     let node = Node::new(Version::V2);
-    let mut executor = node.open(&ExecutorOptions::default());
+    let mut executor = node.open(ExecutorOptions::default());
     let id = executor.hierarchy().id("/a").unwrap();
     executor.prepare(&[("/a".to_owned(), id, Knob::Quota)]).unwrap();
     // Somebody changes it before guard does: that is what has to be kept.
@@ -402,7 +402,7 @@ proptest! {
     #[test]
     fn every_prefix_of_the_journal_puts_back_what_was_there(steps in proptest::collection::vec((any::<bool>(), 0_u64..5), 1..6)) {
         let node = Node::new(Version::V2);
-        let mut executor = node.open(&ExecutorOptions::default());
+        let mut executor = node.open(ExecutorOptions::default());
         let look = || ["a/cpu.max", "a/b/cpu.max"].map(|file| node.get(file));
         let length = || usize::try_from(fs::metadata(node.journal()).unwrap().len()).unwrap();
         let original = look();
