@@ -108,7 +108,7 @@ pub fn collect(root: &Path) -> Facts {
     };
     facts.kernel = reader.kernel(facts.text("/proc/sys/kernel/osrelease"));
     match Hierarchy::detect(root) {
-        Ok(hierarchy) => look_at_tasks(root, hierarchy, &mut facts),
+        Ok(hierarchy) => look_at_tasks(root, &hierarchy, &mut facts),
         Err(error) => {
             facts.hierarchy.error = Some(reader.without_root(&error.to_string()));
             facts.unknown.push(format!("processes and cgroups: {error}"));
@@ -278,7 +278,7 @@ fn options(config: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn look_at_tasks(root: &Path, hierarchy: Hierarchy, facts: &mut Facts) {
+fn look_at_tasks(root: &Path, hierarchy: &Hierarchy, facts: &mut Facts) {
     let reader = Reader { root };
     facts.hierarchy = HierarchyFacts {
         layout: hierarchy.layout(),
@@ -307,7 +307,7 @@ fn look_at_tasks(root: &Path, hierarchy: Hierarchy, facts: &mut Facts) {
             Ok(dir) if dir.is_dir() => {
                 let container = inventory.cgroup_by_path(path).and_then(|cgroup| cgroup.container.clone());
                 let dir = reader.without_root(dir.display().to_string().trim_end_matches('/'));
-                facts.cgroups.insert(path.to_owned(), cgroup(&hierarchy, path, dir, container));
+                facts.cgroups.insert(path.to_owned(), cgroup(hierarchy, path, dir, container));
             }
             Ok(_) => {}
             Err(error) => facts.unknown.push(reader.without_root(&error.to_string())),

@@ -277,7 +277,7 @@ impl Facts {
         let online = self.online();
         let pinned: BTreeSet<u32> = self
             .workload()
-            .flat_map(|process| process.realtime())
+            .flat_map(Process::realtime)
             .map(|thread| thread.affinity.iter().filter(|cpu| online.contains(*cpu)).collect::<Vec<_>>())
             .filter(|cpus| cpus.len() < online.len())
             .flatten()

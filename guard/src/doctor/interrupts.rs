@@ -134,7 +134,7 @@ fn irqbalance(facts: &Facts) -> Vec<Found> {
         .flat_map(str::lines)
         .filter_map(|line| line.trim().strip_prefix("IRQBALANCE_BANNED_CPULIST="))
         .filter_map(|value| value.trim_matches(['"', '\'']).parse::<CpuList>().ok())
-        .last()
+        .next_back()
         .unwrap_or_default();
     let apart = facts.set_apart();
     let open: CpuList = rt.iter().filter(|cpu| !apart.contains(*cpu) && !banned.contains(*cpu)).collect();

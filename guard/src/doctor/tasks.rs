@@ -180,11 +180,7 @@ pub(super) fn cpu_of(comm: &str, name: &str) -> Option<u32> {
 }
 
 /// The highest priority of FIFO and RR threads that may run on a CPU, of the processes that `which` takes.
-pub(super) fn highest_on<'a>(
-    facts: &'a Facts,
-    cpu: u32,
-    which: impl Fn(&Process) -> bool,
-) -> Option<(&'a Process, &'a Thread)> {
+pub(super) fn highest_on(facts: &Facts, cpu: u32, which: impl Fn(&Process) -> bool) -> Option<(&Process, &Thread)> {
     facts
         .workload()
         .filter(|process| which(process))
