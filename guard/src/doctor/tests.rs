@@ -123,13 +123,13 @@ fn a_kernel_without_preempt_rt_is_critical_and_the_rest_of_it_is_not_invented() 
     assert!(report.findings.iter().any(|f| f.id == "kernel.fair_server" && f.severity == Severity::Unknown));
 }
 
-/// What makes a good node bad.
-type Fault = fn(&mut Facts);
+/// Makes one thing worse.
+type Spoil = fn(&mut Facts);
 
 #[test]
 fn one_fault_makes_one_finding() {
     const CPU: &str = "/sys/devices/system/cpu";
-    let faults: &[(&str, Fault)] = &[
+    let faults: &[(&str, Spoil)] = &[
         ("cpu.governor", |f| set(f, &format!("{CPU}/cpu3/cpufreq/scaling_governor"), "powersave")),
         ("cpu.idle", |f| {
             set(f, &format!("{CPU}/cpu2/cpuidle/state3/latency"), "133");

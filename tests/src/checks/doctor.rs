@@ -122,8 +122,10 @@ impl Setting {
     fn write(file: impl AsRef<Path>, value: &str) -> Result<Option<Self>> {
         let path = file.as_ref();
         let Ok(old) = fs::read_to_string(path) else { return Ok(None) };
-        let this = Self { path: path.to_owned(), old: old.trim().to_owned() };
-        Ok(fs::write(path, value).is_ok().then_some(this))
+        if fs::write(path, value).is_err() {
+            return Ok(None);
+        }
+        Ok(Some(Self { path: path.to_owned(), old: old.trim().to_owned() }))
     }
 }
 
@@ -148,7 +150,7 @@ impl KernelThread {
             let path = entry.context("read /proc")?.path();
             if fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim_end() == comm) {
                 let tid = path.file_name().context("a process without id")?.to_string_lossy().into_owned();
-                shell(&format!("chrt -f -p 95 {tid}"))?;
+                shell(&format!("chrt -f -p 99 {tid}"))?;
                 return Ok(Some(Self { tid, before }));
             }
         }
