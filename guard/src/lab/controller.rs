@@ -79,7 +79,7 @@ impl Controller {
                     acted.taken_ns += taken.total_ns;
                 }
             }
-            for action in snapshot.actions.into_iter().filter(|action| action.result != UNCHANGED) {
+            for action in snapshot.actions {
                 let (path, knob, reason, result) = (action.path, action.knob, action.reason, action.result);
                 acted.changes.push(format!("{path}: {knob} {} -> {} ({reason}): {result}", action.old, action.new));
             }
