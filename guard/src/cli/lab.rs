@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     /// Say what each scenario shows, and run none.
     #[arg(long)]
     list: bool,
-    /// Length of each of the two or three steps of a scenario, twice as long in noisy-be. [default: 5s, on emulated CPUs
+    /// Length of each of the two or three steps of a scenario, four times as long in noisy-be. [default: 5s, on emulated CPUs
     /// 20s]
     #[arg(long, value_name = "TIME", value_parser = arguments::window)]
     duration: Option<Duration>,

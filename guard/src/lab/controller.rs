@@ -110,8 +110,8 @@ fn scratch() -> Result<tempfile::TempDir, LabError> {
     named(place.clone()).or_else(|_| named("/run".into())).map_err(LabError::io("make a directory in", &place))
 }
 
-/// What a service must keep: half of its waits for a CPU shorter than the time that the scheduler gives a neighbour at once.
-const SERVICE_BUDGET: &str = "wakeup.p50 = \"1ms\"\n";
+/// What a service must keep: nine of ten waits for a CPU shorter than the time that the scheduler gives a neighbour at once.
+const SERVICE_BUDGET: &str = "wakeup.p90 = \"2ms\"\n";
 
 /// Of several workloads that match a cgroup the first counts.
 fn configuration(scene: &Scene, pattern: &str, plc: &str, be: Option<&str>) -> Result<String, LabError> {

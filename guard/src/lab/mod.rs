@@ -34,7 +34,7 @@ use workload::{Outcome, Part, Role};
 /// How the lab runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Length of a step: each scenario has two or three. Twice as long for a service.
+    /// Length of a step: each scenario has two or three. Four times as long for a service.
     pub duration: Option<Duration>,
     /// Length of a cycle; the cycle of a service is twenty times as long, but at most 100 ms.
     pub interval: Option<Duration>,
@@ -191,7 +191,7 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
     // Emulated CPUs are slow: what takes ten times longer is watched for longer.
     let usual = Duration::from_secs(if emulated() { 20 } else { 5 });
     // What disturbs a service is shrunk step by step, a step per second.
-    let duration = options.duration.unwrap_or(usual) * if scene.service { 2 } else { 1 };
+    let duration = options.duration.unwrap_or(usual) * if scene.service { 4 } else { 1 };
     let part = Part {
         role: scene.role,
         interval_us,
