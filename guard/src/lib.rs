@@ -8,5 +8,6 @@ pub mod control;
 pub mod inventory;
 pub mod kernel;
 pub mod policy;
+pub mod record;
 pub mod snapshot;
 pub mod view;

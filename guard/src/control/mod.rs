@@ -7,7 +7,6 @@ mod clock;
 mod join;
 mod meter;
 mod observe;
-mod order;
 mod run_loop;
 mod selection;
 mod slot_holders;

@@ -43,7 +43,8 @@ impl Histogram {
     /// Adds `n` latencies of bucket `index`; sum and extremes come by [`Self::add_sum`] and [`Self::widen`].
     pub fn add_count(&mut self, index: usize, n: u64) {
         if n > 0 {
-            self.counts_mut()[index] += n;
+            let count = &mut self.counts_mut()[index];
+            *count = count.saturating_add(n);
         }
     }
 
@@ -62,7 +63,7 @@ impl Histogram {
     pub fn merge(&mut self, other: &Self) {
         if let Some(counts) = &other.counts {
             for (mine, theirs) in self.counts_mut().iter_mut().zip(counts.iter()) {
-                *mine += theirs;
+                *mine = mine.saturating_add(*theirs);
             }
             self.add_sum(other.sum_ns);
             self.widen(other.min_ns, other.max_ns);
@@ -72,7 +73,7 @@ impl Histogram {
     /// Latencies counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.as_ref().map_or(0, |c| c.iter().sum())
+        self.counts.as_ref().map_or(0, |c| c.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)))
     }
 
     /// Whether nothing was counted.
@@ -120,7 +121,7 @@ impl Histogram {
         let wanted = ((quantile * count as f64).ceil() as u64).clamp(1, count.max(1));
         let mut before = 0;
         for (index, n) in self.indexed() {
-            if before + n >= wanted {
+            if n >= wanted - before {
                 return spread(index, wanted - before, n).clamp(self.min_ns(), self.max_ns());
             }
             before += n;

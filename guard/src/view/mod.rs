@@ -6,6 +6,6 @@ mod figures;
 pub mod json;
 pub mod line;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod table;
 pub mod text;
