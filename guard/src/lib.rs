@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod cli;
 pub mod control;
+pub mod dashboard;
 pub mod inventory;
 pub mod kernel;
 pub mod policy;

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::control::{Blame, ControlError};
+use crate::dashboard::DashboardError;
+use crate::record::{RecordError, ReplayError};
 
 /// How guard ends. The numbers are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,14 @@ impl From<Exit> for std::process::ExitCode {
 pub(super) enum Failure {
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Dashboard(#[from] DashboardError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error("--listen unix:{}: {source}", path.display())]
+    Listen { path: PathBuf, source: io::Error },
     #[error("--output {}: cannot create it: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error("cannot write {what}: {source}")]
@@ -45,12 +55,15 @@ impl Failure {
         match self {
             // A reader that has seen enough (`guard report | head`) is no failure.
             Self::Write { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Control(error) => match error.blame() {
+            Self::Control(error) | Self::Dashboard(DashboardError::Control(error)) => match error.blame() {
                 Blame::Usage => Exit::Usage,
                 Blame::Node => Exit::Node,
                 Blame::Defect => Exit::Defect,
             },
-            Self::Create { .. } => Exit::Usage,
+            Self::Dashboard(DashboardError::Terminal(_) | DashboardError::Start { .. }) => Exit::Node,
+            Self::Create { .. } | Self::Dashboard(_) | Self::Record(_) | Self::Replay(_) | Self::Listen { .. } => {
+                Exit::Usage
+            }
             Self::Write { .. } | Self::Runtime(_) => Exit::Node,
             Self::Json(_) => Exit::Defect,
         }

@@ -7,6 +7,7 @@ mod logging;
 mod output;
 mod report;
 mod run;
+mod top;
 
 use std::ffi::OsString;
 
@@ -28,12 +29,14 @@ struct Arguments {
 enum Command {
     Report(report::Arguments),
     Run(run::Arguments),
+    Top(top::Arguments),
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   guard report                                 what this node did in the next 10 s
   guard report --format json --output r.json   the same for a script
+  guard top                                    the same live, on this terminal
   guard run --cgroup '/kubepods*'              one line per second for all pods
   guard report --tid 1234 --duration 1m        one thread for a minute
 
@@ -56,10 +59,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    logging::start(arguments.verbose);
+    // Diagnostics on the terminal that the dashboard draws on would spoil it; `guard top 2>file` has them.
+    if !(matches!(arguments.command, Command::Top(_)) && std::io::IsTerminal::is_terminal(&std::io::stderr())) {
+        logging::start(arguments.verbose);
+    }
     let outcome = match arguments.command {
         Command::Report(arguments) => report::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
     };
     match outcome {
         Ok(()) => Exit::Done,
@@ -98,6 +105,12 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "report --replay /var/lib/guard/record --format hdr",
+            "run --record /tmp/r --record-size 64MiB --record-age 24h --listen unix:/run/guard/guard.sock",
+            "top --cgroup /a/* --threshold 100us --interval 1s --no-color --snapshot-dir /tmp",
+            "top --replay F --speed 8",
+            "top --connect",
+            "top --connect unix:/run/guard/guard.sock",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -118,6 +131,14 @@ mod tests {
             ("report --cgroup a[", "--cgroup"),
             ("report --format xml", "--format"),
             ("run --interval 1ms", "--interval"),
+            ("run --record /tmp/r --record-size 64", "--record-size"),
+            ("run --record /tmp/r --record-size 1KiB", "--record-size"),
+            ("run --record-age 1h", "--record"),
+            ("run --listen 0.0.0.0:80", "--listen"),
+            ("top --speed 0 --replay F", "--speed"),
+            ("top --speed NaN --replay F", "--speed"),
+            ("top --replay F --connect S", "--replay"),
+            ("report --replay F --duration 1s", "--replay"),
             ("run --interval 2h", "--interval"),
         ] {
             let error = parse(line).expect_err(line);

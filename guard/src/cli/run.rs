@@ -8,7 +8,9 @@ use clap::Args;
 use super::arguments::{self, WatchArguments};
 use super::exit::Failure;
 use super::output::{self, Lines};
-use crate::control;
+use crate::control::{self, Server};
+use crate::record::{Limits, Recorder};
+use crate::snapshot::Snapshot;
 use crate::view;
 
 /// Lines on stdout between two heads.
@@ -33,13 +35,64 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
+    sinks: Sinks,
+    #[command(flatten)]
     watch: WatchArguments,
+}
+
+/// Where else Snapshots go.
+#[derive(Debug, Args)]
+struct Sinks {
+    /// Keep every interval in a recording in this directory, to be read by --replay of `guard top` and others.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// How large the recording may be; the oldest part goes.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = arguments::recording_size, requires = "record")]
+    record_size: u64,
+    /// How old the recording may be.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = arguments::window, requires = "record")]
+    record_age: Duration,
+    /// Show every interval to `guard top --connect`, read-only, on this socket (unix:/run/guard/guard.sock).
+    #[arg(long, value_name = "SOCKET", value_parser = arguments::socket)]
+    listen: Option<PathBuf>,
+}
+
+/// They, opened.
+struct Opened {
+    recorder: Option<Recorder>,
+    server: Option<Server>,
+}
+
+impl Sinks {
+    /// Opens them; within the runtime, which serves the socket.
+    fn open(&self) -> Result<Opened, Failure> {
+        let limits = Limits { bytes: self.record_size, age: self.record_age };
+        let recorder = self.record.as_deref().map(|dir| Recorder::start(dir, limits)).transpose()?;
+        let bind = |path: &PathBuf| Server::bind(path).map_err(|source| Failure::Listen { path: path.clone(), source });
+        Ok(Opened { recorder, server: self.listen.as_ref().map(bind).transpose()? })
+    }
+}
+
+impl Opened {
+    fn are_none(&self) -> bool {
+        self.recorder.is_none() && self.server.is_none()
+    }
+
+    fn take(&mut self, json: &str) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(json.as_bytes().into());
+        }
+        if let Some(server) = &self.server {
+            server.show(json.as_bytes());
+        }
+    }
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   guard run
   guard run --interval 10s --output /var/log/guard.jsonl
+  guard run --record /var/lib/guard/record --record-size 256MiB --listen unix:/run/guard/guard.sock
   guard run --cgroup '/kubepods*' --threshold 200us
 
 Needs root. Exit codes: 0 done, 2 wrong usage, 3 this node cannot do it, 70 a defect of guard.";
@@ -52,13 +105,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut lines = arguments.output.as_deref().map(Lines::open).transpose()?;
     let mut until_head = 0;
     let pace = control::Pace { interval: arguments.interval, duration: arguments.duration };
-    control::runtime().map_err(Failure::Runtime)?.block_on(control::run(
-        &arguments.watch.watch(),
-        pace,
-        || (),
-        |snapshot| {
-            if let Some(lines) = &mut lines {
-                lines.append(view::json::line(snapshot)?)?;
+    control::runtime().map_err(Failure::Runtime)?.block_on(async {
+        let mut sinks = arguments.sinks.open()?;
+        let watch = arguments.watch.watch();
+        let sink = |snapshot: &Snapshot| -> Result<(), Failure> {
+            if lines.is_some() || !sinks.are_none() {
+                let json = view::json::line(snapshot)?;
+                sinks.take(&json);
+                lines.as_mut().map_or(Ok(()), |lines| lines.append(json))?;
             }
             if until_head == 0 {
                 until_head = HEAD_EVERY;
@@ -66,7 +120,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
             until_head -= 1;
             output::stdout(&(view::line::render(snapshot) + "\n"))
-        },
-    ))?;
+        };
+        control::run(&watch, pace, || (), sink).await
+    })?;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod meter;
 mod observe;
 mod run_loop;
 mod selection;
+mod serve;
 mod slot_holders;
 mod sys;
 
@@ -17,6 +18,7 @@ use std::io;
 pub use observe::{Observer, Watch};
 pub use run_loop::{Pace, measure, run, runtime};
 pub use selection::Selection;
+pub use serve::{SOCKET, Server};
 
 use crate::cgroup::CgroupError;
 use crate::inventory::{GlobError, InventoryError};

@@ -10,6 +10,7 @@ mod replay;
 mod ring;
 
 pub use recorder::Recorder;
+pub(crate) use replay::snapshot;
 pub use replay::{Damage, Replay, ReplayError};
 pub use ring::{Limits, RecordError};
 

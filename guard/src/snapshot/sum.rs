@@ -14,7 +14,16 @@ const BREACHES_KEPT: usize = 1_000;
 const ACTIONS_KEPT: usize = 10_000;
 
 impl Snapshot {
-    /// Takes the window of `later` into this one. What is counted is added, what is a state (node, signals, knobs, quotas)
+    /// All of them as one, worst first; none without any. See [`Self::absorb`].
+    pub fn sum(mut snapshots: impl Iterator<Item = Self>) -> Option<Self> {
+        let mut sum = snapshots.next()?;
+        snapshots.for_each(|later| sum.absorb(&later));
+        order::cgroups(&mut sum.cgroups);
+        order::threads(&mut sum.threads);
+        Some(sum)
+    }
+
+    /// Takes the window of `later` into this one, whose order is then no longer by who is worst. What is counted is added, what is a state (node, signals, knobs, quotas)
     /// is the later one's, the window begins where it began and its length is the sum. A thousand late wake-ups are kept,
     /// the worst.
     pub fn absorb(&mut self, later: &Self) {
@@ -27,8 +36,6 @@ impl Snapshot {
         // The tid of a thread that has ended belongs to another one afterwards.
         absorb_all(&mut self.threads, &later.threads, |t| (t.tid, t.pid), |t| !t.exited, Thread::absorb);
         absorb_all(&mut self.cpus, &later.cpus, |c| c.cpu, |_| true, Cpu::absorb);
-        order::cgroups(&mut self.cgroups);
-        order::threads(&mut self.threads);
         self.breaches.extend_from_slice(&later.breaches);
         add(&mut self.overhead.lost.breaches, keep_worst(&mut self.breaches));
         self.actions.extend_from_slice(&later.actions);
@@ -247,8 +254,7 @@ mod tests {
 
     #[test]
     fn a_tid_that_is_used_again_is_another_thread() {
-        let mut sum = samples::full();
-        sum.absorb(&samples::full());
+        let sum = Snapshot::sum([samples::full(), samples::full()].into_iter()).unwrap();
         // The first sample's irq/9 has ended, so that of the second is not the same; cycle is.
         assert_eq!(sum.threads.iter().map(|t| t.tid).collect::<Vec<_>>(), [1234, 77, 77]);
     }

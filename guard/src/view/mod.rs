@@ -3,9 +3,11 @@
 
 pub mod cyclictest;
 mod figures;
+pub mod hdr;
 pub mod json;
 pub mod line;
 #[cfg(test)]
 pub(crate) mod samples;
 mod table;
 pub mod text;
+pub mod top;

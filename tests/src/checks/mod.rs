@@ -9,6 +9,7 @@ mod rtla;
 mod scale;
 mod taken;
 mod timer;
+mod top;
 mod wakeup;
 
 use crate::scenario::{Scenario, Verdict};
@@ -40,6 +41,9 @@ const EVERYWHERE: &[Scenario] = &[
     loads("guard killed at work leaves nothing in the kernel", limits::killed),
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),
+    refuses("the dashboard without a terminal says what to use instead", top::needs_a_terminal),
+    loads("a recording survives the death of its writer", top::recording_survives_kill),
+    loads("a full disk ends a recording and not guard", top::full_disk),
     refuses("without root guard says what it needs", limits::not_root),
 ];
 
@@ -47,6 +51,10 @@ const EVERYWHERE: &[Scenario] = &[
 #[must_use]
 pub fn on_host() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
+    all.push(refuses("the dashboard shows each view by its key and fits every size", top::keys_and_sizes));
+    all.push(refuses("signals end the dashboard and give the terminal back", top::signals_restore));
+    all.push(loads("the dashboard opens and shows this machine", top::live));
+    all.push(loads("a controller that dies while it is watched is told and found again", top::controller_dies));
     all.push(loads("what threads time themselves is what guard says", timer::agreement));
     all.push(loads("2000 cgroups and 10000 threads are counted, the surplus as other", scale::crowd));
     all

@@ -5,6 +5,7 @@ mod cgroup;
 mod guard_run;
 mod leftovers;
 mod process;
+mod terminal;
 
 use std::{
     path::PathBuf,
@@ -19,6 +20,7 @@ pub use cgroup::{Cgroup, CpuStat, Hierarchy, Version};
 pub use guard_run::{Find, Finished, GuardRun, Measuring, WaitsIn, attached, finish};
 pub use leftovers::MachineState;
 pub use process::{Tool, Workload, binary};
+pub use terminal::Terminal;
 
 /// Asks `look` again and again until it finds something or `limit` is over.
 ///
