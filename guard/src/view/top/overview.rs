@@ -17,6 +17,10 @@ use crate::snapshot::{Cgroup, Snapshot};
 
 /// Columns of the trend on a wide screen.
 const TREND: usize = 24;
+/// Columns of the trend on a narrower one.
+const TREND_NARROW: usize = 12;
+/// From how many columns on a screen is wide.
+const WIDE: usize = 140;
 /// Part of a budget from which on it is worth a look.
 const BUDGET_WARN: f64 = 0.8;
 
@@ -135,19 +139,23 @@ pub(super) fn selected<'a>(app: &App, snapshot: &'a Snapshot) -> Option<&'a Cgro
 const COLUMNS: [Column; 14] = [
     column("", Align::Left, 0),
     column("workload", Align::Name, 0),
-    column("class", Align::Left, 4),
-    column("what", Align::Left, 5),
-    column("budget", Align::Right, 7),
-    column("p50", Align::Right, 6),
+    column("class", Align::Left, 3),
+    column("what", Align::Left, 4),
+    column("budget", Align::Right, 5),
+    column("p50", Align::Right, 7),
     column("p99", Align::Right, 0),
     column("max", Align::Right, 0),
-    column("| p50", Align::Right, 11),
-    column("p99", Align::Right, 9),
-    column("max since start", Align::Right, 8),
-    column("throttles", Align::Right, 3),
-    column("late", Align::Right, 2),
-    column("worst latency", Align::Left, 10),
+    column("| p50", Align::Right, 12),
+    column("p99", Align::Right, 10),
+    column("max since start", Align::Right, 9),
+    column("throttles", Align::Right, 2),
+    column("late", Align::Right, 1),
+    column("worst latency", Align::Left, 8),
 ];
+/// Place of the budget among the columns.
+const BUDGET: usize = 4;
+/// The first thing to be left out.
+const FIRST_OUT: u8 = 13;
 
 pub(super) fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
     let theme = app.options.theme;
@@ -162,11 +170,15 @@ pub(super) fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
     }
     let ids: Vec<u64> = rows.iter().map(|row| row.cgroup.id).collect();
     let cursor = cursor(app, &ids);
-    let mut grid = Grid::new(&COLUMNS);
+    let mut columns = COLUMNS;
+    if rows.iter().all(|row| row.used.is_none()) {
+        columns[BUDGET].spare = FIRST_OUT;
+    }
+    let mut grid = Grid::new(&columns);
     for (index, row) in rows.iter().enumerate() {
         let selected = if Some(index) == cursor { theme.selected() } else { Style::new() };
         let marked = theme.level(row.level).patch(selected);
-        let cells = cells(app, snapshot, row);
+        let cells = cells(app, snapshot, row, if width < WIDE { TREND_NARROW } else { TREND });
         let trend_at = cells.len() - 1;
         grid.push(
             cells
@@ -190,7 +202,7 @@ pub(super) fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
     Page { head: order.into_iter().chain([head]).collect(), body, cursor }
 }
 
-fn cells(app: &App, snapshot: &Snapshot, row: &Row<'_>) -> Vec<String> {
+fn cells(app: &App, snapshot: &Snapshot, row: &Row<'_>, trend_length: usize) -> Vec<String> {
     let cgroup = row.cgroup;
     let (what, now, since) = match measured(cgroup) {
         None => (ABSENT, [ABSENT; 3].map(str::to_owned), [ABSENT; 3].map(str::to_owned)),
@@ -199,7 +211,7 @@ fn cells(app: &App, snapshot: &Snapshot, row: &Row<'_>) -> Vec<String> {
     let [p50, p99, max] = now;
     let [all_p50, all_p99, all_max] = since;
     let trend = match (app.history.track(cgroup.id), app.shown_number()) {
-        (Some(track), Some(number)) => trend(track.trend(number, TREND).into_iter()),
+        (Some(track), Some(number)) => trend(track.trend(number, trend_length).into_iter()),
         _ => String::new(),
     };
     vec![
