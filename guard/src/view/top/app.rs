@@ -268,11 +268,11 @@ impl App {
             KeyCode::Char('+') => return self.speed(2.0),
             KeyCode::Char('-') => return self.speed(0.5),
             KeyCode::Esc if self.view == View::Overview => self.filter.clear(),
-            KeyCode::Esc => self.view = View::Overview,
-            KeyCode::Enter if self.view == View::Overview => self.view = View::Workload,
+            KeyCode::Esc => self.show(View::Overview),
+            KeyCode::Enter if self.view == View::Overview => self.show(View::Workload),
             KeyCode::Tab => self.turn(1),
             KeyCode::BackTab => self.turn(View::ALL.len() - 1),
-            KeyCode::Char(c) if View::by_key(c).is_some() => self.view = View::by_key(c).unwrap_or(self.view),
+            KeyCode::Char(c) if View::by_key(c).is_some() => self.show(View::by_key(c).unwrap_or(self.view)),
             KeyCode::Up | KeyCode::Char('k') => self.walk(-1),
             KeyCode::Down | KeyCode::Char('j') => self.walk(1),
             KeyCode::PageUp => self.walk(-self.page()),
@@ -285,7 +285,18 @@ impl App {
     }
 
     fn turn(&mut self, by: usize) {
-        self.view = View::ALL[(self.view as usize + by) % View::ALL.len()];
+        self.show(View::ALL[(self.view as usize + by) % View::ALL.len()]);
+    }
+
+    /// Goes to a view. The workload under the cursor becomes the selected one, also where the cursor is there only because
+    /// the one that was selected is not shown.
+    fn show(&mut self, view: View) {
+        if self.view == View::Overview {
+            let ids = overview::ids(self);
+            let under_cursor = overview::cursor(self, &ids).and_then(|at| ids.get(at).copied());
+            self.selected = under_cursor.or(self.selected);
+        }
+        self.view = view;
     }
 
     fn page(&self) -> isize {

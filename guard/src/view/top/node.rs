@@ -68,7 +68,7 @@ pub(super) fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
     page.wrapped(&lost, 2, width, Style::new());
     let mut cost = String::new();
     text::cost(snapshot, &mut cost);
-    page.wrapped(&cost, 2, width, Style::new());
+    page.wrapped(cost.trim_end(), 2, width, Style::new());
     page
 }
 
