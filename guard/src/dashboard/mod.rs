@@ -216,7 +216,7 @@ fn keys(outlet: &Outlet) {
 
 /// Writes a Snapshot into a new file; says what came of it.
 fn save(snapshot: &Snapshot, dir: &Path) -> String {
-    let time: String = snapshot.window.start.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    let time: String = snapshot.window.start.chars().filter(char::is_ascii_alphanumeric).collect();
     let path = dir.join(format!("guard-{time}.json"));
     let written = json::pretty(snapshot).map_err(io::Error::other).and_then(|text| {
         OpenOptions::new().write(true).create_new(true).open(&path)?.write_all((text + "\n").as_bytes())

@@ -36,15 +36,15 @@ pub fn write(snapshots: impl Iterator<Item = Snapshot>, out: &mut impl io::Write
             let hdr = latency.to_hdr().map_err(invalid)?;
             log.write_histogram(&hdr, start, length, Tag::new(&tag)).map_err(|error| match error {
                 hdrhistogram::serialization::interval_log::IntervalLogWriterError::IoError(kind) => kind,
-                other => invalid(format!("{other:?}")),
+                other => io::Error::new(io::ErrorKind::InvalidData, format!("{other:?}")),
             })?;
         }
     }
     Ok(())
 }
 
-fn invalid(error: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 fn started(snapshot: &Snapshot) -> Option<SystemTime> {

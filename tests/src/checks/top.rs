@@ -36,7 +36,7 @@ fn replay(terminal: &Terminal, scratch: &Path) -> Result<u32> {
     let _ = fs::remove_file(&pid_file);
     let guard = binary("guard")?;
     terminal.line("clear; echo before")?;
-    terminal.wait_for("\nbefore")?;
+    terminal.wait_for("before\n$")?;
     terminal.line(&format!(
         "sh -c 'echo $$ > {}; exec {} top --replay {} --speed 1024'; echo code=$?.",
         pid_file.display(),

@@ -27,7 +27,7 @@ fn drawn(app: &App) -> Buffer {
 fn screen(app: &App) -> String {
     let buffer = drawn(app);
     let rows = buffer.content.chunks(usize::from(buffer.area.width).max(1));
-    let line = |cells: &[ratatui::buffer::Cell]| cells.iter().map(|c| c.symbol()).collect::<String>();
+    let line = |cells: &[ratatui::buffer::Cell]| cells.iter().map(ratatui::buffer::Cell::symbol).collect::<String>();
     rows.map(|cells| line(cells).trim_end().to_owned() + "\n").collect()
 }
 
