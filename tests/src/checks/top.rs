@@ -20,13 +20,12 @@ fn limit() -> Duration {
     Duration::from_secs(60) * patience()
 }
 
-/// What `stty` says of the terminal, between two marks.
-fn settings(terminal: &Terminal, mark: &str) -> Result<String> {
-    terminal.line("clear")?;
-    terminal.line(&format!("stty -g; echo {mark}-done"))?;
-    let screen = terminal.wait_for(&format!("\n{mark}-done"))?;
-    let settings = screen.lines().find(|line| line.contains(':') && !line.contains("stty"));
-    Ok(settings.with_context(|| format!("no settings in:\n{screen}"))?.to_owned())
+/// What `stty` says of the terminal.
+fn settings(terminal: &Terminal, scratch: &Path) -> Result<String> {
+    let file = scratch.join("stty");
+    let _ = fs::remove_file(&file);
+    terminal.line(&format!("stty -g > {0}.new && mv {0}.new {0}", file.display()))?;
+    until("settings of the terminal", limit(), || Ok(fs::read_to_string(&file).ok()))
 }
 
 /// Shows the recording in a terminal, the dashboard's pid in `pid_file`.
@@ -48,11 +47,11 @@ fn replay(terminal: &Terminal, scratch: &Path) -> Result<u32> {
 }
 
 /// After the dashboard the screen and the terminal's settings are as before.
-fn is_restored(terminal: &Terminal, code: &str, before: &str, mark: &str) -> Result<()> {
+fn is_restored(terminal: &Terminal, code: &str, before: &str, scratch: &Path) -> Result<()> {
     let screen = terminal.wait_for(&format!("\ncode={code}."))?;
     ensure!(screen.contains("\nbefore") || screen.starts_with("before"), "the screen is not back:\n{screen}");
     ensure!(!screen.contains("PREEMPT_RT"), "the dashboard is still there:\n{screen}");
-    let after = settings(terminal, mark)?;
+    let after = settings(terminal, scratch)?;
     ensure!(after == before, "terminal settings {after} instead of {before}");
     Ok(())
 }
@@ -60,7 +59,7 @@ fn is_restored(terminal: &Terminal, code: &str, before: &str, mark: &str) -> Res
 pub(super) fn keys_and_sizes() -> Result<Verdict> {
     let scratch = scratch_dir()?;
     let terminal = Terminal::open(200, 60)?;
-    let before = settings(&terminal, "first")?;
+    let before = settings(&terminal, scratch.path())?;
     replay(&terminal, scratch.path())?;
     for (key, text) in [
         ("Enter", "QUOTAS"),
@@ -86,19 +85,19 @@ pub(super) fn keys_and_sizes() -> Result<Verdict> {
         })?;
     }
     terminal.key("q")?;
-    is_restored(&terminal, "0", &before, "second")?;
+    is_restored(&terminal, "0", &before, scratch.path())?;
     Ok(Verdict::Passed("6 views, 3 sizes, screen and settings as before".to_owned()))
 }
 
 pub(super) fn signals_restore() -> Result<Verdict> {
     let scratch = scratch_dir()?;
-    for (signal, mark) in [(Signal::TERM, "term"), (Signal::HUP, "hup"), (Signal::INT, "int")] {
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let terminal = Terminal::open(80, 24)?;
-        let before = settings(&terminal, "first")?;
+        let before = settings(&terminal, scratch.path())?;
         let pid = replay(&terminal, scratch.path())?;
         let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
         kill_process(pid, signal)?;
-        is_restored(&terminal, "0", &before, mark).with_context(|| format!("{signal:?}"))?;
+        is_restored(&terminal, "0", &before, scratch.path()).with_context(|| format!("{signal:?}"))?;
     }
     Ok(Verdict::Passed("SIGTERM, SIGHUP, SIGINT".to_owned()))
 }
