@@ -1,5 +1,6 @@
 //! Arguments that several subcommands share, and their values: durations such as "10s", cgroup patterns, thread ids.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -27,6 +28,11 @@ pub(super) struct WatchArguments {
 }
 
 impl WatchArguments {
+    /// From which latency on a wake-up is late.
+    pub(super) fn threshold(&self) -> Duration {
+        self.threshold
+    }
+
     /// The same for the control room.
     pub(super) fn watch(&self) -> Watch {
         Watch {
@@ -47,6 +53,29 @@ fn glob(text: &str) -> Result<String, String> {
 /// A time with its unit: "10s", "500ms", "1m 30s".
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     text.parse().map(Time::duration).map_err(|error: TimeError| error.to_string())
+}
+
+/// A size with its unit: "64MiB", "1GiB", "500kB".
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 6] =
+        [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
+    let wanted = || "want a number and a unit, such as 64MiB or 1GiB".to_owned();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wanted)?;
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(*unit)).ok_or_else(wanted)
+}
+
+/// How large a recording may be: from 1 MiB, for a Snapshot must fit in, to 1 TiB.
+pub(super) fn recording_size(text: &str) -> Result<u64, String> {
+    Some(bytes(text)?).filter(|n| (1 << 20..=1 << 40).contains(n)).ok_or_else(|| "want 1MiB to 1024GiB".to_owned())
+}
+
+/// A Unix socket, as "unix:PATH".
+pub(super) fn socket(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if path.starts_with('/') => Ok(path.into()),
+        _ => Err("want unix: and the full path of a socket, such as unix:/run/guard/guard.sock".to_owned()),
+    }
 }
 
 fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
@@ -101,10 +130,18 @@ mod tests {
         assert_eq!(window("1ms").unwrap_err(), "want 10ms to 31622400s");
     }
 
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!([bytes("64MiB"), bytes("2 kB")], [Ok(64 << 20), Ok(2_000)]);
+        for text in ["", "64", "MiB", "-1MiB", "99999999999999GiB", "1mib", "é"] {
+            assert!(bytes(text).unwrap_err().contains("such as 64MiB"), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,20}") {
-            let _ = duration(&text);
+            let _ = (duration(&text), bytes(&text), socket(&text));
         }
     }
 }

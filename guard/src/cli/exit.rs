@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use crate::cgroup::RestoreError;
 use crate::config::ConfigError;
 use crate::control::{Blame, ControlError};
+use crate::dashboard::DashboardError;
 use crate::gate::GateError;
 use crate::lab::LabError;
 use crate::lab::workload::WorkloadError;
+use crate::record::{RecordError, ReplayError};
 
 /// How guard ends. The numbers are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,14 @@ pub(super) enum Failure {
     Gate(#[from] GateError),
     #[error("{0}")]
     Usage(String),
+    #[error(transparent)]
+    Dashboard(#[from] DashboardError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error("--listen unix:{}: {source}", path.display())]
+    Listen { path: PathBuf, source: io::Error },
     #[error("--output {}: cannot create it: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error("{}: {message}", path.display())]
@@ -76,7 +86,7 @@ impl Failure {
         match self {
             // A reader that has seen enough (`guard report | head`) is no failure.
             Self::Write { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Control(error) => match error.blame() {
+            Self::Control(error) | Self::Dashboard(DashboardError::Control(error)) => match error.blame() {
                 Blame::Usage => Exit::Usage,
                 Blame::Node => Exit::Node,
                 Blame::Left => Exit::Found,
@@ -86,6 +96,8 @@ impl Failure {
             Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
             Self::NotRestored(_) => Exit::Found,
             Self::Gate(_) | Self::Usage(_) | Self::Input { .. } => Exit::Usage,
+            Self::Dashboard(DashboardError::Terminal(_) | DashboardError::Start { .. }) => Exit::Node,
+            Self::Dashboard(_) | Self::Record(_) | Self::Replay(_) | Self::Listen { .. } => Exit::Usage,
             Self::Json(_) => Exit::Defect,
             Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
             Self::Lab(error) if error.is_defect() => Exit::Defect,

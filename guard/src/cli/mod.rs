@@ -13,6 +13,7 @@ mod plan;
 mod report;
 mod restore;
 mod run;
+mod top;
 
 use std::ffi::OsString;
 
@@ -43,12 +44,14 @@ enum Command {
     Lab(lab::Arguments),
     #[command(hide = true, name = crate::lab::SUBCOMMAND)]
     LabWorkload(lab::WorkloadArguments),
+    Top(top::Arguments),
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   guard report                                 what this node did in the next 10 s
   guard report --format json --output r.json   the same for a script
+  guard top                                    the same live, on this terminal
   guard run --cgroup '/kubepods*'              one line per second for all pods
   guard report --tid 1234 --duration 1m        one thread for a minute
   guard doctor                                 what is wrong with this node, and how to mend it
@@ -79,7 +82,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    logging::start(arguments.verbose);
+    // Diagnostics on the terminal that the dashboard draws on would spoil it; `guard top 2>file` has them.
+    if !(matches!(arguments.command, Command::Top(_)) && std::io::IsTerminal::is_terminal(&std::io::stderr())) {
+        logging::start(arguments.verbose);
+    }
     let outcome = match arguments.command {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Gate(arguments) => return gate::run(&arguments).unwrap_or_else(|failure| failure.told()),
@@ -93,6 +99,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Run(arguments) => run::run(&arguments),
         Command::Lab(arguments) => lab::run(&arguments),
         Command::LabWorkload(arguments) => lab::workload(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
     };
     match outcome {
         Ok(()) => Exit::Done,
@@ -152,6 +159,12 @@ mod tests {
             "doctor --format json --root /host",
             "doctor --fix-plan --from f",
             "doctor --facts",
+            "report --replay /var/lib/guard/record --format hdr",
+            "run --record /tmp/r --record-size 64MiB --record-age 24h --listen unix:/run/guard/guard.sock",
+            "top --cgroup /a/* --threshold 100us --interval 1s --no-color --snapshot-dir /tmp",
+            "top --replay F --speed 8",
+            "top --connect",
+            "top --connect unix:/run/guard/guard.sock",
             "-v run --interval 500ms --duration 1m --output f --cgroup a --tid 7 --threshold 2ms",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -185,6 +198,14 @@ mod tests {
             ("doctor --format xml", "--format"),
             ("doctor --facts --fix-plan", "--fix-plan"),
             ("run --interval 1ms", "--interval"),
+            ("run --record /tmp/r --record-size 64", "--record-size"),
+            ("run --record /tmp/r --record-size 1KiB", "--record-size"),
+            ("run --record-age 1h", "--record"),
+            ("run --listen 0.0.0.0:80", "--listen"),
+            ("top --speed 0 --replay F", "--speed"),
+            ("top --speed NaN --replay F", "--speed"),
+            ("top --replay F --connect S", "--replay"),
+            ("report --replay F --duration 1s", "--replay"),
             ("run --interval 2h", "--interval"),
             ("lab quota", "SCENARIO"),
             ("lab", "SCENARIO"),

@@ -9,6 +9,7 @@ use super::arguments::{self, WatchArguments};
 use super::exit::Failure;
 use super::output::{self, Target};
 use crate::control;
+use crate::record;
 use crate::snapshot::Snapshot;
 use crate::view;
 
@@ -33,6 +34,9 @@ pub(super) struct Arguments {
     /// same label.
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
+    /// Report on a recording (`guard run --record`), a JSON report or lines of them instead of measuring.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["duration", "cgroup", "tid", "threshold", "run_time_stats"])]
+    replay: Option<PathBuf>,
     #[command(flatten)]
     watch: WatchArguments,
     /// Print the JSON schema of --format json and of `guard run --output`, and measure nothing.
@@ -48,6 +52,8 @@ enum Format {
     Json,
     /// The histogram that `cyclictest -h` prints, one column per thread that a timer woke.
     Cyclictest,
+    /// hdrhistogram's interval log (V2), one line per histogram and, of a recording, per interval.
+    Hdr,
 }
 
 const AFTER_HELP: &str = "\
@@ -57,7 +63,9 @@ Examples:
   guard report --tid 1234 --format cyclictest > histogram.txt
   guard report --format json --output report.json
 
-Needs root. Exit codes: 0 done, 2 wrong usage, 3 this node cannot do it, 70 a defect of guard.
+  guard report --replay /var/lib/guard/record --format hdr > latencies.hlog
+
+Needs root, except for --replay. Exit codes: 0 done, 2 wrong usage, 3 this node cannot do it, 70 a defect of guard.
 How to read the report: docs/report.md.";
 
 /// Runs the subcommand.
@@ -69,6 +77,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return output::stdout(&view::json::schema()?);
     }
     let target = Target::open(arguments.output.as_deref())?;
+    if let Some(path) = &arguments.replay {
+        let snapshots = record::Replay::open(path)?.filter_map(told_if_damaged);
+        return target.write(&rendered(snapshots, arguments.format)?);
+    }
     // Also for whoever starts what is to be measured only when all of it will be seen.
     let begun = || eprintln!("Measuring for {:?}. Ctrl-C ends it early with a report.", arguments.duration);
     let mut snapshot = control::runtime().map_err(Failure::Runtime)?.block_on(control::measure(
@@ -77,13 +89,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         begun,
     ))?;
     snapshot.node.label.clone_from(&arguments.label);
-    target.write(&rendered(&snapshot, arguments.format)?)
+    target.write(&rendered(std::iter::once(snapshot), arguments.format)?)
 }
 
-fn rendered(snapshot: &Snapshot, format: Format) -> Result<String, Failure> {
+/// What could not be read is told and left out.
+fn told_if_damaged(next: Result<Snapshot, record::Damage>) -> Option<Snapshot> {
+    next.inspect_err(|damage| eprintln!("warning: left out: {damage}")).ok()
+}
+
+/// The Snapshots as one, or one by one where the format has room for time.
+fn rendered(snapshots: impl Iterator<Item = Snapshot>, format: Format) -> Result<String, Failure> {
+    if let Format::Hdr = format {
+        let mut log = Vec::new();
+        view::hdr::write(snapshots, &mut log)
+            .map_err(|source| Failure::Write { what: "the interval log".to_owned(), source })?;
+        return Ok(String::from_utf8_lossy(&log).into_owned());
+    }
+    let Some(snapshot) = Snapshot::sum(snapshots) else { return Ok(String::new()) };
     Ok(match format {
-        Format::Text => view::text::render(snapshot, output::width()),
-        Format::Json => view::json::pretty(snapshot)? + "\n",
-        Format::Cyclictest => view::cyclictest::render(snapshot),
+        Format::Text => view::text::render(&snapshot, output::width()),
+        Format::Json => view::json::pretty(&snapshot)? + "\n",
+        Format::Cyclictest => view::cyclictest::render(&snapshot),
+        Format::Hdr => String::new(),
     })
 }

@@ -10,7 +10,8 @@ use super::arguments::{self, WatchArguments};
 use super::exit::Failure;
 use super::output::{self, Lines};
 use crate::config::Config;
-use crate::control::{self, Acting, Enforce, Pace};
+use crate::control::{self, Acting, Enforce, Pace, Server};
+use crate::record::{Limits, Recorder};
 use crate::snapshot::Snapshot;
 use crate::view;
 
@@ -56,13 +57,64 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
+    sinks: Sinks,
+    #[command(flatten)]
     watch: WatchArguments,
+}
+
+/// Where else Snapshots go.
+#[derive(Debug, Args)]
+struct Sinks {
+    /// Keep every interval in a recording in this directory, to be read by --replay of `guard top` and others.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// How large the recording may be; the oldest part goes.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = arguments::recording_size, requires = "record")]
+    record_size: u64,
+    /// How old the recording may be.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = arguments::window, requires = "record")]
+    record_age: Duration,
+    /// Show every interval to `guard top --connect`, read-only, on this socket (unix:/run/guard/guard.sock).
+    #[arg(long, value_name = "SOCKET", value_parser = arguments::socket)]
+    listen: Option<PathBuf>,
+}
+
+/// They, opened.
+struct Opened {
+    recorder: Option<Recorder>,
+    server: Option<Server>,
+}
+
+impl Sinks {
+    /// Opens them; within the runtime, which serves the socket.
+    fn open(&self) -> Result<Opened, Failure> {
+        let limits = Limits { bytes: self.record_size, age: self.record_age };
+        let recorder = self.record.as_deref().map(|dir| Recorder::start(dir, limits)).transpose()?;
+        let bind = |path: &PathBuf| Server::bind(path).map_err(|source| Failure::Listen { path: path.clone(), source });
+        Ok(Opened { recorder, server: self.listen.as_ref().map(bind).transpose()? })
+    }
+}
+
+impl Opened {
+    fn are_none(&self) -> bool {
+        self.recorder.is_none() && self.server.is_none()
+    }
+
+    fn take(&mut self, json: &str) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(json.as_bytes().into());
+        }
+        if let Some(server) = &self.server {
+            server.show(json.as_bytes());
+        }
+    }
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   guard run
   guard run --interval 10s --output /var/log/guard.jsonl
+  guard run --record /var/lib/guard/record --record-size 256MiB --listen unix:/run/guard/guard.sock
   guard run --cgroup '/kubepods*' --threshold 200us
   guard run --config /etc/guard.toml             what would be done
   guard run --config /etc/guard.toml --enforce   do it
@@ -77,8 +129,11 @@ it, 70 a defect of guard. How guard acts: docs/acting.md.";
 /// See [`Failure`].
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::load_or_default(arguments.config.as_deref())?;
-    let mut screen = Screen { lines: arguments.output.as_deref().map(Lines::open).transpose()?, until_head: 0 };
+    let lines = arguments.output.as_deref().map(Lines::open).transpose()?;
     let runtime = control::runtime().map_err(Failure::Runtime)?;
+    // The socket belongs to the event loop.
+    let sinks = runtime.block_on(async { arguments.sinks.open() })?;
+    let mut screen = Screen { lines, sinks, until_head: 0 };
     let watch = arguments.watch.watch();
     if arguments.config.is_none() && !arguments.enforce {
         let pace = Pace { interval: arguments.interval.unwrap_or(INTERVAL), duration: arguments.duration };
@@ -101,13 +156,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Where intervals are shown.
 struct Screen {
     lines: Option<Lines>,
+    sinks: Opened,
     until_head: u32,
 }
 
 impl Screen {
     fn show(&mut self, snapshot: &Snapshot) -> Result<(), Failure> {
-        if let Some(lines) = &mut self.lines {
-            lines.append(view::json::line(snapshot)?)?;
+        if self.lines.is_some() || !self.sinks.are_none() {
+            let json = view::json::line(snapshot)?;
+            self.sinks.take(&json);
+            self.lines.as_mut().map_or(Ok(()), |lines| lines.append(json))?;
         }
         let mut text = String::new();
         if self.until_head == 0 {

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use super::order;
 use crate::kernel::sample::{CgroupSample, KernelSample, ThreadSample};
+use crate::snapshot::order;
 use crate::snapshot::{Cpu, Interrupt, Lost, Stolen};
 
 /// Breach records kept of one window; later ones count as lost.

@@ -9,11 +9,11 @@ use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL, TimerKind};
 use super::accumulate::Sum;
 use super::clock::WallClock;
 use super::meter::Reading;
-use super::order;
 use super::selection::Keep;
 use crate::explain;
 use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
 use crate::kernel::sample::{CgroupSample, ThreadSample};
+use crate::snapshot::order;
 use crate::snapshot::{
     Breach, Cgroup, CpuStat, Evidence, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread,
     Throttle, Timer, WakeupPair, Window,

@@ -64,7 +64,7 @@ impl Histogram {
     pub fn merge(&mut self, other: &Self) {
         if let Some(counts) = &other.counts {
             for (mine, theirs) in self.counts_mut().iter_mut().zip(counts.iter()) {
-                *mine += theirs;
+                *mine = mine.saturating_add(*theirs);
             }
             self.add_sum(other.sum_ns);
             self.widen(other.min_ns, other.max_ns);
@@ -126,7 +126,7 @@ impl Histogram {
         let wanted = ((quantile * count as f64).ceil() as u64).clamp(1, count.max(1));
         let mut before = 0;
         for (index, n) in self.indexed() {
-            if before + n >= wanted {
+            if n >= wanted - before {
                 return spread(index, wanted - before, n).max(self.min_ns()).min(self.max_ns());
             }
             before += n;

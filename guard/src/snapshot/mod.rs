@@ -4,6 +4,8 @@
 mod cpulist;
 mod knob;
 mod latency;
+pub(crate) mod order;
+mod sum;
 
 use std::collections::BTreeMap;
 

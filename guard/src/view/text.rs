@@ -182,7 +182,7 @@ fn cgroups(snapshot: &Snapshot, width: usize, out: &mut String) {
     more(out, snapshot.cgroups.len());
 }
 
-fn class(cgroup: &Cgroup) -> &'static str {
+pub(super) fn class(cgroup: &Cgroup) -> &'static str {
     use crate::snapshot::Class;
     match cgroup.class {
         Class::Plc => "PLC",
@@ -343,7 +343,7 @@ fn told(signal: &Signal) -> String {
 }
 
 /// What was lost, in words; empty when nothing was.
-fn lost(lost: &Lost) -> String {
+pub(super) fn lost(lost: &Lost) -> String {
     [
         (lost.missed_events, "events that guard's programs never got"),
         (lost.collisions, "wake-ups of tasks whose tids share a record"),
@@ -361,7 +361,7 @@ fn lost(lost: &Lost) -> String {
     .join("; ")
 }
 
-fn cost(snapshot: &Snapshot, out: &mut String) {
+pub(super) fn cost(snapshot: &Snapshot, out: &mut String) {
     let overhead = &snapshot.overhead;
     #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

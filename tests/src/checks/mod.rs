@@ -14,6 +14,7 @@ mod rtla;
 mod scale;
 mod taken;
 mod timer;
+mod top;
 mod wakeup;
 
 use crate::scenario::{Scenario, Verdict};
@@ -52,6 +53,9 @@ const EVERYWHERE: &[Scenario] = &[
     loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back),
     refuses("what doctor says is well-formed, for root and for nobody", doctor::well_formed),
     loads("doctor finds the quota above a FIFO process, and its command lifts it", doctor::quota),
+    refuses("the dashboard without a terminal says what to use instead", top::needs_a_terminal),
+    loads("a recording survives the death of its writer", top::recording_survives_kill),
+    loads("a full disk ends a recording and not guard", top::full_disk),
     refuses("without root guard says what it needs", limits::not_root),
     loads("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock),
     loads("guard lab quota-none: without a quota guard changes nothing", lab::quota_none),
@@ -69,6 +73,10 @@ const EVERYWHERE: &[Scenario] = &[
 #[must_use]
 pub fn on_host() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
+    all.push(refuses("the dashboard shows each view by its key and fits every size", top::keys_and_sizes));
+    all.push(refuses("signals end the dashboard and give the terminal back", top::signals_restore));
+    all.push(loads("the dashboard opens and shows this machine", top::live));
+    all.push(loads("a controller that dies while it is watched is told and found again", top::controller_dies));
     all.push(loads("what threads time themselves is what guard says", timer::agreement));
     all.push(loads("2000 cgroups and 10000 threads are counted, the surplus as other", scale::crowd));
     all

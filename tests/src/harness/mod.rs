@@ -6,6 +6,7 @@ mod enforcing;
 mod guard_run;
 mod leftovers;
 mod process;
+mod terminal;
 mod writes;
 
 use std::{
@@ -22,6 +23,7 @@ pub use enforcing::Enforcing;
 pub use guard_run::{Find, Finished, GuardRun, Measuring, WaitsIn, attached, finish};
 pub use leftovers::MachineState;
 pub use process::{Tool, Workload, binary};
+pub use terminal::Terminal;
 pub use writes::{Write, Writes};
 
 /// Asks `look` again and again until it finds something or `limit` is over.

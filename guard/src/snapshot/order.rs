@@ -2,10 +2,10 @@
 
 use std::cmp::Reverse;
 
-use crate::snapshot::{Cgroup, Class, Histogram, Thread};
+use super::{Cgroup, Class, Histogram, Thread};
 
 /// Sorts worst first: class PLC before the others; then by [`cgroup_rank`]. Equals stand by path.
-pub(super) fn cgroups(cgroups: &mut [Cgroup]) {
+pub(crate) fn cgroups(cgroups: &mut [Cgroup]) {
     cgroups.sort_by_cached_key(|c| {
         let rank = cgroup_rank([&c.timer.user, &c.timer.thread, &c.wakeup.rt, &c.wakeup.throttled, &c.wakeup.fair]);
         (Reverse((c.class == Class::Plc, rank)), c.path.clone())
@@ -13,20 +13,20 @@ pub(super) fn cgroups(cgroups: &mut [Cgroup]) {
 }
 
 /// Sorts worst first by [`thread_rank`]. Equals stand by tid.
-pub(super) fn threads(threads: &mut [Thread]) {
+pub(crate) fn threads(threads: &mut [Thread]) {
     threads.sort_by_cached_key(|t| (Reverse(thread_rank([&t.timer.user, &t.timer.thread, &t.wakeup])), t.tid));
 }
 
 /// How bad a cgroup is, the worst being the greatest: the largest timer latency (user stage, else thread stage), the
 /// largest wait of a real-time task, the largest wait for a quota, and p99 of the fair tasks' waits, ns. What one cgroup
 /// has and another has not counts as worse.
-pub(super) fn cgroup_rank([user, thread, rt, throttled, fair]: [&Histogram; 5]) -> [u64; 4] {
+pub(crate) fn cgroup_rank([user, thread, rt, throttled, fair]: [&Histogram; 5]) -> [u64; 4] {
     [timer_max(user, thread), rt.max_ns(), throttled.max_ns(), fair.quantile_ns(0.99)]
 }
 
 /// How bad a thread is, the worst being the greatest: the largest timer latency (user stage, else thread stage), then
 /// the largest wait, ns.
-pub(super) fn thread_rank([user, thread, wakeup]: [&Histogram; 3]) -> [u64; 2] {
+pub(crate) fn thread_rank([user, thread, wakeup]: [&Histogram; 3]) -> [u64; 2] {
     [timer_max(user, thread), wakeup.max_ns()]
 }
 

@@ -1,0 +1,75 @@
+//! This node, observed by this process.
+
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use super::source::{Orders, Outlet, Source};
+use crate::control::{ControlError, Observer, Watch};
+use crate::view::top::{Order, SourceState};
+
+/// Longest time between two samples of the kernel side.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// An [`Observer`] in a thread of its own.
+pub(super) struct Live {
+    watch: Watch,
+    interval: Duration,
+}
+
+/// Why observing ended.
+enum End {
+    /// Nobody takes Snapshots any more.
+    Unwanted,
+    /// Another latency is to count as late.
+    Threshold(Duration),
+}
+
+impl Live {
+    pub(super) fn new(watch: Watch, interval: Duration) -> Self {
+        Self { watch, interval }
+    }
+
+    /// Observes until it is told otherwise.
+    fn observe(&self, outlet: &Outlet, orders: &Orders) -> Result<End, ControlError> {
+        let mut observer = Observer::start(&self.watch)?;
+        if !outlet.state(SourceState::Running) {
+            return Ok(End::Unwanted);
+        }
+        let mut next = Instant::now() + self.interval;
+        loop {
+            let wait = next.saturating_duration_since(Instant::now()).min(SAMPLE_EVERY);
+            match orders.recv_timeout(wait) {
+                Ok(Order::Threshold(limit)) => return Ok(End::Threshold(limit)),
+                // Time cannot be made to go otherwise.
+                Ok(Order::Pause | Order::Resume | Order::Step | Order::Speed(_)) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(End::Unwanted),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if Instant::now() < next {
+                observer.sample()?;
+                continue;
+            }
+            if !outlet.snapshot(observer.snapshot()?) {
+                return Ok(End::Unwanted);
+            }
+            // A node that was too busy for an interval gets no shorter ones to make up for it.
+            next = (next + self.interval).max(Instant::now());
+        }
+    }
+}
+
+impl Source for Live {
+    fn run(mut self: Box<Self>, outlet: &Outlet, orders: &Orders) {
+        loop {
+            match self.observe(outlet, orders) {
+                Ok(End::Unwanted) => return,
+                // The kernel side has it as a constant, so it is loaded anew.
+                Ok(End::Threshold(limit)) => {
+                    self.watch.threshold = limit;
+                    outlet.message(format!("late from {limit:?} on"));
+                }
+                Err(error) => return outlet.failed(error.into()),
+            }
+        }
+    }
+}

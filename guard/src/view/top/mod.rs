@@ -1,0 +1,23 @@
+//! The dashboard, without a terminal: a state that events change ([`App::update`]) and a picture of it ([`render`]). One file
+//! per view. Nothing here reads a clock, a file or a key; what has to be done outside is returned as an [`Effect`].
+
+mod actions;
+mod app;
+mod causes;
+mod grid;
+mod help;
+mod history;
+mod node;
+mod overview;
+mod page;
+mod risk;
+mod svg;
+#[cfg(test)]
+mod tests;
+mod theme;
+mod workload;
+
+pub use app::{App, Effect, Event, Kind, Options, Order, SourceState};
+pub use page::render;
+pub use svg::svg;
+pub use theme::Theme;

@@ -1,0 +1,265 @@
+//! The screen: two lines about node and risk, the view, and a line of keys. A view is a page of lines, some of which stay on
+//! top; what does not fit is scrolled.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use super::super::figures::{self, printable};
+use super::super::text::time_of_day;
+use super::app::{App, Kind, Prompt, SourceState, View};
+use super::risk::risk;
+use super::theme::{Level, Theme};
+use super::{actions, causes, help, node, overview, workload};
+use crate::snapshot::Snapshot;
+
+/// What a view shows.
+#[derive(Default)]
+pub(super) struct Page {
+    /// Lines that stay.
+    pub(super) head: Vec<Line<'static>>,
+    /// Lines that scroll.
+    pub(super) body: Vec<Line<'static>>,
+    /// Line of the body that is under the cursor.
+    pub(super) cursor: Option<usize>,
+}
+
+impl Page {
+    /// Adds the head of a section, set off by an empty line.
+    pub(super) fn section(&mut self, title: &str, remark: &str, theme: Theme) {
+        if !self.body.is_empty() {
+            self.body.push(Line::default());
+        }
+        self.body.push(Line::from(vec![
+            Span::styled(title.to_owned(), theme.head()),
+            Span::styled(format!("  {}", printable(remark)), theme.faint()),
+        ]));
+    }
+
+    /// Adds a line of plain text.
+    pub(super) fn text(&mut self, text: &str) {
+        self.body.push(Line::raw(printable(text).into_owned()));
+    }
+
+    /// Adds text over as many lines as it takes.
+    pub(super) fn wrapped(&mut self, text: &str, indent: usize, width: usize, style: Style) {
+        let room = width.saturating_sub(indent).max(8);
+        let mut line = String::new();
+        for word in printable(text).split_whitespace() {
+            let mut word: Vec<char> = word.chars().collect();
+            while !word.is_empty() {
+                let used = line.chars().count();
+                let gap = usize::from(used > 0);
+                if used + gap + word.len() <= room {
+                    line.push_str(&" ".repeat(gap));
+                    line.extend(word.drain(..));
+                } else if used > 0 {
+                    self.indented(&std::mem::take(&mut line), indent, style);
+                } else {
+                    line.extend(word.drain(..room));
+                }
+            }
+        }
+        if !line.is_empty() {
+            self.indented(&line, indent, style);
+        }
+    }
+
+    /// Adds text whose further lines stand further to the right.
+    pub(super) fn wrapped_hanging(&mut self, text: &str, width: usize, style: Style) {
+        let text = printable(text);
+        let room = width.saturating_sub(2).max(8);
+        let cut = text.char_indices().nth(room).map_or(text.len(), |(at, _)| at);
+        // Between words, if there is a blank to cut at.
+        let cut = if cut < text.len() { text[..cut].rfind(' ').unwrap_or(cut) } else { cut };
+        self.indented(&text[..cut], 2, style);
+        self.wrapped(&text[cut..], 26.min(width / 3), width, style);
+    }
+
+    fn indented(&mut self, text: &str, indent: usize, style: Style) {
+        self.body.push(Line::styled(format!("{}{text}", " ".repeat(indent)), style));
+    }
+}
+
+/// Draws the dashboard.
+pub fn render(frame: &mut Frame<'_>, app: &App) {
+    let area = frame.area();
+    let rows = usize::from(area.height);
+    let width = usize::from(area.width);
+    let mut lines = header(app, width);
+    let Some(snapshot) = app.shown() else {
+        lines.extend([Line::default(), waiting(app)]);
+        lines.truncate(rows.saturating_sub(1));
+        return put(frame, area, lines, footer(app, width));
+    };
+    let page = page(app, snapshot, width);
+    let last_action = overview::last_action(app).filter(|_| app.view == View::Overview && rows >= 14);
+    let room = rows.saturating_sub(lines.len() + page.head.len() + 1 + usize::from(last_action.is_some()));
+    let first = first_line(app, &page, room);
+    lines.extend(page.head);
+    lines.extend(page.body.into_iter().skip(first).take(room));
+    if let Some(action) = last_action {
+        lines.resize(rows.saturating_sub(2), Line::default());
+        lines.push(action);
+    }
+    put(frame, area, lines, footer(app, width));
+}
+
+/// First line of the body that is shown: a cursor stays in sight, other pages are where they were scrolled to.
+fn first_line(app: &App, page: &Page, room: usize) -> usize {
+    let last = page.body.len().saturating_sub(room);
+    match page.cursor {
+        Some(cursor) => cursor.saturating_sub(room / 2).min(last),
+        None => app.scrolled().min(last),
+    }
+}
+
+fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
+    match app.view {
+        View::Overview => overview::page(app, snapshot, width),
+        View::Workload => workload::page(app, snapshot, width),
+        View::Causes => causes::page(app, snapshot, width),
+        View::Actions => actions::page(app, width),
+        View::Node => node::page(app, snapshot, width),
+        View::Help => help::page(app),
+    }
+}
+
+/// How far the present view can be scrolled.
+pub(super) fn last_line(app: &App) -> usize {
+    if app.scrolled() == 0 {
+        return 0;
+    }
+    let (columns, rows) = app.options.size;
+    let Some(snapshot) = app.shown() else { return 0 };
+    let page = page(app, snapshot, columns.into());
+    page.body.len().saturating_sub(usize::from(rows).saturating_sub(3 + page.head.len()))
+}
+
+fn put(frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'static>>, footer: Line<'static>) {
+    let rows = area.height.saturating_sub(1);
+    for (y, line) in (0..rows).zip(lines) {
+        frame.render_widget(line, Rect { y: area.y + y, height: 1, ..area });
+    }
+    if area.height > 0 {
+        frame.render_widget(footer, Rect { y: area.y + rows, height: 1, ..area });
+    }
+}
+
+fn header(app: &App, width: usize) -> Vec<Line<'static>> {
+    let theme = app.options.theme;
+    let state = state(app);
+    let state_style = match (&app.source, app.held) {
+        (SourceState::Lost(_), _) => theme.level(Level::Bad),
+        (_, Some(_)) => theme.level(Level::Warn),
+        _ => theme.faint(),
+    };
+    let Some(snapshot) = app.shown() else {
+        return vec![Line::from(vec![Span::styled("guard ", theme.head()), Span::raw(state)])];
+    };
+    let node = &snapshot.node;
+    let kernel = if node.realtime { "PREEMPT_RT" } else { "not PREEMPT_RT" };
+    let time: String = time_of_day(&snapshot.window.start).chars().take(8).collect();
+    // What matters least is left out first.
+    let parts = [
+        printable(&node.hostname).into_owned(),
+        format!("kernel {}", printable(&node.kernel)),
+        kernel.to_owned(),
+        format!("CPUs {}", printable(&node.cpus)),
+        printable(&time).into_owned(),
+    ];
+    let length = |parts: &[&String]| parts.iter().map(|p| p.chars().count() + 2).sum::<usize>();
+    let mut shown: Vec<&String> = parts.iter().filter(|part| !part.is_empty()).collect();
+    for spare in [&parts[3], &parts[1], &parts[0], &parts[4]] {
+        if "guard ".len() + length(&shown) + state.chars().count() > width {
+            shown.retain(|part| *part != spare);
+        }
+    }
+    let left = shown.iter().map(|p| p.as_str()).collect::<Vec<_>>().join("  ");
+    let gap = width.saturating_sub("guard ".len() + left.chars().count() + state.chars().count()).max(1);
+    let (level, told) = risk(snapshot, app.options.limit_ns);
+    vec![
+        Line::from(vec![
+            Span::styled("guard ", theme.head()),
+            Span::raw(left),
+            Span::raw(" ".repeat(gap)),
+            Span::styled(state, state_style),
+        ]),
+        Line::styled(format!("{} {told}", level.sign()), theme.level(level)),
+    ]
+}
+
+/// Where the Snapshots come from and which one is shown, in a word or two.
+fn state(app: &App) -> String {
+    let base = match (&app.source, app.options.kind) {
+        (SourceState::Loading(_), _) => "LOADING".to_owned(),
+        (SourceState::Lost(_), _) => "LOST".to_owned(),
+        (SourceState::Ended, _) => "END".to_owned(),
+        (SourceState::Running, Kind::Live) => "LIVE".to_owned(),
+        (SourceState::Running, Kind::Socket) => "CONNECTED".to_owned(),
+        (SourceState::Running, Kind::Replay) => format!("REPLAY x{}", app.options.speed),
+    };
+    match (app.held.and(app.shown_number()), app.history.newest()) {
+        (Some(shown), Some(newest)) if shown < newest => format!("{base} HELD -{}", newest - shown),
+        (Some(_), _) => format!("{base} HELD"),
+        _ if app.freeze => format!("{base} ARMED"),
+        _ => base,
+    }
+}
+
+fn waiting(app: &App) -> Line<'static> {
+    let text = match &app.source {
+        SourceState::Loading(what) | SourceState::Lost(what) => printable(what).into_owned(),
+        SourceState::Running => "Waiting for the first interval".to_owned(),
+        SourceState::Ended => "There is nothing to show".to_owned(),
+    };
+    Line::raw(format!("   {text}"))
+}
+
+fn footer(app: &App, width: usize) -> Line<'static> {
+    let theme = app.options.theme;
+    match (&app.prompt, &app.message, &app.source) {
+        (Some(Prompt::Filter(text)), ..) => Line::raw(format!("filter: {text}_  (Enter sets, Esc leaves)")),
+        (Some(Prompt::Threshold(text)), ..) => {
+            let now = figures::time(app.options.limit_ns);
+            Line::raw(format!("late from, now {now}: {text}_  (such as 200us)"))
+        }
+        (None, Some(message), _) => Line::styled(printable(message).into_owned(), theme.level(Level::Warn)),
+        (None, None, SourceState::Lost(why)) => Line::styled(printable(why).into_owned(), theme.level(Level::Bad)),
+        _ => keys(app, width),
+    }
+}
+
+fn keys(app: &App, width: usize) -> Line<'static> {
+    let all: &[&str] = match app.view {
+        View::Overview => &[
+            "q quit",
+            "? help",
+            "Enter workload",
+            "c causes",
+            "a actions",
+            "n node",
+            "/ filter",
+            "s sort",
+            "space hold",
+            "t limit",
+        ],
+        _ => {
+            &["q quit", "? help", "Esc back", "c causes", "a actions", "n node", "space hold", "\u{2190}\u{2192} time"]
+        }
+    };
+    let mut text = String::new();
+    for key in all {
+        let gap = if text.is_empty() { "" } else { "  " };
+        if text.chars().count() + gap.len() + key.chars().count() > width {
+            break;
+        }
+        text.push_str(gap);
+        text.push_str(key);
+    }
+    if !app.filter.is_empty() && app.view == View::Overview {
+        text = format!("filter: {}  {text}", app.filter);
+    }
+    Line::styled(text, app.options.theme.faint())
+}

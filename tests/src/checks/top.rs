@@ -1,0 +1,211 @@
+//! The dashboard in a real terminal, and recordings that survive what kills their writer.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use guard::snapshot::Snapshot;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    harness::{GuardRun, Terminal, Tool, WaitsIn, attached, binary, finish, patience, scratch_dir, until},
+    scenario::Verdict,
+};
+
+const RECORDING: &[u8] = include_bytes!("../../../docs/example.guardrec");
+
+fn limit() -> Duration {
+    Duration::from_secs(60) * patience()
+}
+
+/// What `stty` says of the terminal.
+fn settings(terminal: &Terminal, scratch: &Path) -> Result<String> {
+    let file = scratch.join("stty");
+    let _ = fs::remove_file(&file);
+    terminal.line(&format!("stty -g > {0}.new && mv {0}.new {0}", file.display()))?;
+    until("settings of the terminal", limit(), || Ok(fs::read_to_string(&file).ok()))
+}
+
+/// Shows the recording in a terminal, the dashboard's pid in `pid_file`.
+fn replay(terminal: &Terminal, scratch: &Path) -> Result<u32> {
+    let (recording, pid_file) = (scratch.join("example"), scratch.join("pid"));
+    fs::write(&recording, RECORDING)?;
+    let _ = fs::remove_file(&pid_file);
+    let guard = binary("guard")?;
+    terminal.line("clear; echo before")?;
+    terminal.wait_for("before\n$")?;
+    terminal.line(&format!(
+        "sh -c 'echo $$ > {}; exec {} top --replay {} --speed 1024'; echo code=$?.",
+        pid_file.display(),
+        guard.display(),
+        recording.display()
+    ))?;
+    terminal.wait_for("END")?;
+    fs::read_to_string(&pid_file)?.trim().parse().context("pid of the dashboard")
+}
+
+/// After the dashboard the screen and the terminal's settings are as before.
+fn is_restored(terminal: &Terminal, code: &str, before: &str, scratch: &Path) -> Result<()> {
+    let screen = terminal.wait_for(&format!("\ncode={code}."))?;
+    ensure!(screen.contains("\nbefore") || screen.starts_with("before"), "the screen is not back:\n{screen}");
+    ensure!(!screen.contains("PREEMPT_RT"), "the dashboard is still there:\n{screen}");
+    let after = settings(terminal, scratch)?;
+    ensure!(after == before, "terminal settings {after} instead of {before}");
+    Ok(())
+}
+
+pub(super) fn keys_and_sizes() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let terminal = Terminal::open(200, 60)?;
+    let before = settings(&terminal, scratch.path())?;
+    replay(&terminal, scratch.path())?;
+    for (key, text) in [
+        ("Enter", "QUOTAS"),
+        ("c", "CAUSES"),
+        ("a", "guard has changed nothing"),
+        ("n", "SIGNALS"),
+        ("?", "KEYS"),
+        ("Escape", "workload"),
+    ] {
+        terminal.key(key)?;
+        terminal.wait_for(text).with_context(|| format!("after {key}"))?;
+    }
+    for (columns, rows) in [(80, 24), (40, 10), (200, 60)] {
+        terminal.resize(columns, rows)?;
+        let size = (usize::from(columns), usize::from(rows));
+        until("a screen that fits", limit(), || {
+            let screen = terminal.screen()?;
+            let lines: Vec<&str> = screen.lines().collect();
+            let fits = lines.len() <= size.1 && lines.iter().all(|line| line.chars().count() <= size.0);
+            let whole = lines.first().is_some_and(|line| line.starts_with("guard"))
+                && screen.trim_end().lines().last().is_some_and(|line| line.starts_with("q quit"));
+            Ok((fits && whole).then_some(()))
+        })?;
+    }
+    terminal.key("q")?;
+    is_restored(&terminal, "0", &before, scratch.path())?;
+    Ok(Verdict::Passed("6 views, 3 sizes, screen and settings as before".to_owned()))
+}
+
+pub(super) fn signals_restore() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let terminal = Terminal::open(80, 24)?;
+        let before = settings(&terminal, scratch.path())?;
+        let pid = replay(&terminal, scratch.path())?;
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
+        kill_process(pid, signal)?;
+        is_restored(&terminal, "0", &before, scratch.path()).with_context(|| format!("{signal:?}"))?;
+    }
+    Ok(Verdict::Passed("SIGTERM, SIGHUP, SIGINT".to_owned()))
+}
+
+pub(super) fn needs_a_terminal() -> Result<Verdict> {
+    let finished = GuardRun::default().with(&["top"]).finish(limit())?;
+    finished.expect_code(2)?;
+    finished.expect_message("needs a terminal")?;
+    finished.expect_message("guard report")?;
+    Ok(Verdict::Passed(finished.stderr.trim_end().to_owned()))
+}
+
+pub(super) fn live() -> Result<Verdict> {
+    let terminal = Terminal::open(120, 40)?;
+    let begin = Instant::now();
+    terminal.line(&format!("{} top", binary("guard")?.display()))?;
+    terminal.wait_for("LOADING").or_else(|_| terminal.wait_for("LIVE"))?;
+    let opened = begin.elapsed();
+    let screen = terminal.wait_for("LIVE")?;
+    let shown = begin.elapsed();
+    ensure!(screen.contains("workload"), "no workloads:\n{screen}");
+    terminal.key("n")?;
+    terminal.wait_for("SIGNALS")?;
+    terminal.key("q")?;
+    until("guard top has ended", limit(), || Ok((!terminal.screen()?.contains("SIGNALS")).then_some(())))?;
+    Ok(Verdict::Passed(format!("opened after {opened:.1?}, first interval after {shown:.1?}")))
+}
+
+pub(super) fn controller_dies() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let socket = scratch.path().join("guard.sock");
+    let listen = format!("unix:{}", socket.display());
+    let controller = || -> Result<Tool> {
+        let mut tool = Tool::start(
+            &mut GuardRun::default().with(&["run", "--interval", "500ms", "--listen", &listen]).command()?,
+        )?;
+        attached(&mut tool, WaitsIn::Epoll)?;
+        Ok(tool)
+    };
+    let first = controller()?;
+    let terminal = Terminal::open(120, 40)?;
+    terminal.line(&format!("{} top --connect {}", binary("guard")?.display(), socket.display()))?;
+    terminal.wait_for("CONNECTED")?;
+    first.signal(Signal::KILL)?;
+    let screen = terminal.wait_for("LOST")?;
+    ensure!(screen.contains("workload"), "what was seen is gone:\n{screen}");
+    let mut second = controller()?;
+    terminal.wait_for("CONNECTED")?;
+    terminal.key("q")?;
+    second.signal(Signal::TERM)?;
+    second.wait(limit())?;
+    ensure!(!socket.exists(), "the socket is left behind");
+    Ok(Verdict::Passed("LOST after SIGKILL, CONNECTED again after a new start".to_owned()))
+}
+
+/// The Snapshots of a recording, one by one, as lines of hdrhistogram's log say, and as one report.
+fn report(recording: &Path) -> Result<(usize, Snapshot)> {
+    let path = recording.to_string_lossy();
+    let hdr = GuardRun::default().with(&["report", "--replay", &path, "--format", "hdr"]).finish(limit())?;
+    hdr.expect_code(0)?;
+    let intervals: std::collections::BTreeSet<&str> =
+        hdr.stdout.lines().filter(|l| l.starts_with("Tag=")).filter_map(|l| l.split(',').nth(1)).collect();
+    let json = GuardRun::default().with(&["report", "--replay", &path, "--format", "json"]).finish(limit())?;
+    json.expect_code(0)?;
+    Ok((intervals.len(), serde_json::from_str(&json.stdout).context("the report as a Snapshot")?))
+}
+
+pub(super) fn recording_survives_kill() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let recording = scratch.path().join("recording");
+    let path = recording.to_string_lossy();
+    let mut tool =
+        Tool::start(&mut GuardRun::default().with(&["run", "--interval", "100ms", "--record", &path]).command()?)?;
+    until("ten intervals", limit(), || {
+        if let Some(status) = tool.ended()? {
+            bail!("guard ended with {status}: {}", tool.stderr()?);
+        }
+        Ok((tool.stdout()?.lines().count() > 10).then_some(()))
+    })?;
+    tool.signal(Signal::KILL)?;
+    tool.wait(limit())?;
+    let (intervals, sum) = report(&recording)?;
+    ensure!(intervals >= 8, "only {intervals} intervals were recorded");
+    ensure!(sum.window.seconds > 0.8, "the sum is of {} s", sum.window.seconds);
+
+    // As after a power cut: the last Snapshot is not whole.
+    let segment = fs::read_dir(&recording)?.next().context("no segment")??.path();
+    let bytes = fs::read(&segment)?;
+    fs::write(&segment, &bytes[..bytes.len() - 7])?;
+    let (left, _) = report(&recording)?;
+    ensure!(left + 1 == intervals || left == intervals, "{left} of {intervals} intervals left");
+    Ok(Verdict::Passed(format!("{intervals} intervals after SIGKILL, {left} after a cut")))
+}
+
+pub(super) fn full_disk() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let dir = scratch.path().display();
+    // In a mount namespace of its own: nobody else sees the little disk.
+    let script = format!(
+        "mount -t tmpfs -o size=16k none {dir} && exec {} run --interval 100ms --duration 5s --record {dir}/r",
+        binary("guard")?.display()
+    );
+    let finished = finish(Command::new("unshare").args(["-m", "sh", "-c", &script]), limit())?;
+    finished.expect_code(0)?;
+    finished.expect_message("cannot record to")?;
+    finished.expect_message("Observing goes on")?;
+    let lines = finished.stdout.lines().count();
+    ensure!(lines > 20, "observing did not go on: {lines} lines");
+    ensure!(finished.stderr.matches("cannot record").count() == 1, "told more than once: {}", finished.stderr);
+    Ok(Verdict::Passed(finished.stderr.lines().next().unwrap_or_default().to_owned()))
+}
