@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{
     Check, Facts,
     facts::{CgroupFacts, Process},
-    finding::Found,
+    finding::{Found, echo},
+    kernel::version,
     runtimes,
 };
 use crate::snapshot::{CgroupLayout, Quota};
@@ -113,9 +114,18 @@ fn controllers(facts: &Facts) -> Vec<Found> {
         .map(|((controller, above), (cgroup, process))| {
             let file = format!("{}/cgroup.subtree_control", cgroup.dir);
             let list = cgroup.subtree_control.clone().unwrap_or_default().join(" ");
-            Found::info(format!("{above} does not hand the {controller} controller down to {}", process.label()))
-                .seen(&file, list)
-                .write(&file, &format!("+{controller}"), &format!("-{controller}"))
+            let found = Found::info(format!("{above} does not hand the {controller} controller down to {}", process.label()))
+                .seen(&file, list);
+            let (on, off) = (format!("+{controller}"), format!("-{controller}"));
+            // Since 6.2 (8f9ea86fdf99) a thread keeps the affinity that it asked for.
+            if controller == "cpuset" && version(facts).is_none_or(|version| version < (6, 2)) {
+                found.by_hand(
+                    format!("{}; before 6.2 the kernel forgets the affinity of every thread below when it does this: pin them again", echo(&file, &on)),
+                    echo(&file, &off),
+                )
+            } else {
+                found.write(&file, &on, &off)
+            }
         })
         .collect()
 }

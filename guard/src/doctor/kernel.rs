@@ -338,7 +338,7 @@ fn cpu_list(name: &str, value: &str, possible: &CpuList) -> Option<String> {
 }
 
 /// Kernel version as (major, minor), from "6.12.117+deb12-rt-amd64".
-fn version(facts: &Facts) -> Option<(u32, u32)> {
+pub(super) fn version(facts: &Facts) -> Option<(u32, u32)> {
     let mut numbers = facts.text("/proc/sys/kernel/osrelease")?.split(['.', '-', '+']);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

@@ -422,3 +422,16 @@ fn checks_have_names_of_their_own_and_say_where_it_is_written() {
         assert!(check.link.starts_with("https://") && !check.why.is_empty(), "{}", check.id);
     }
 }
+
+#[test]
+fn handing_down_cpuset_is_no_command_where_the_kernel_then_forgets_affinities() {
+    let mut facts = good();
+    facts.cgroups.get_mut("/").unwrap().subtree_control = Some(vec!["cpu".to_owned()]);
+    let remedy = |facts: &Facts| {
+        let report = examine(facts);
+        report.findings.into_iter().find(|finding| finding.id == "cgroup.controllers").unwrap().remedy.unwrap()
+    };
+    assert_eq!(remedy(&facts).commands[0].change, "echo +cpuset > /sys/fs/cgroup/cgroup.subtree_control");
+    set(&mut facts, "/proc/sys/kernel/osrelease", "6.1.0-56-rt-amd64");
+    assert!(remedy(&facts).commands.is_empty() && remedy(&facts).by_hand[0].change.contains("pin them again"));
+}

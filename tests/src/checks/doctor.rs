@@ -265,8 +265,13 @@ pub(super) fn commands_mend() -> Result<Verdict> {
     let undone: Result<Vec<String>> = steps.iter().rev().map(|step| shell(&step.undo)).collect();
     let after = mended?;
     undone?;
-    let left: BTreeSet<String> = ids(&mendable(&after)).intersection(&ids(&found)).cloned().collect();
-    ensure!(left.is_empty(), "their commands ran, and they are still found: {left:?}");
+    let mended = ids(&found);
+    let left: Vec<String> = mendable(&after)
+        .into_iter()
+        .filter(|finding| mended.contains(&finding.id))
+        .map(|finding| format!("{}: {} {:?}", finding.id, finding.title, finding.remedy))
+        .collect();
+    ensure!(left.is_empty(), "their commands ran, and they are still found: {left:#?}; before: {found:#?}");
     let again = report()?;
     ensure!(ids(&mendable(&again)) == ids(&found), "undone: {:?}, before: {:?}", ids(&mendable(&again)), ids(&found));
     Ok(Verdict::Passed(format!(
