@@ -142,8 +142,9 @@ fn throttles(rounds: usize) -> Result<Vec<u64>> {
         let before = plc.cgroup.cpu_stat()?;
         let mut spinner = Workload::hold(&["spin", "--seconds", "60", "--cpu", &cpu])?;
         plc.cgroup.add(spinner.pid())?;
+        let quota = plc.cgroup.quota_text()?;
         spinner.go()?;
-        until_changed(&plc.cgroup, "lifted").with_context(|| format!("round {}", reactions_us.len()))?;
+        until_changed(&plc.cgroup, &quota, "lifted").with_context(|| format!("round {}", reactions_us.len()))?;
         let throttled_us = plc.cgroup.cpu_stat()?.since(before).throttled_ns / 1000;
         if throttled_us == 0 {
             continue;
@@ -156,9 +157,8 @@ fn throttles(rounds: usize) -> Result<Vec<u64>> {
     Ok(reactions_us)
 }
 
-/// Waits until a quota is another one, looking often enough for the time of the change. Returns that time.
-fn until_changed(cgroup: &Cgroup, what: &str) -> Result<u64> {
-    let before = cgroup.quota_text()?;
+/// Waits until a quota is another one than `before`, looking often enough for the time of the change. Returns that time.
+fn until_changed(cgroup: &Cgroup, before: &str, what: &str) -> Result<u64> {
     let end = Instant::now() + UNANSWERED;
     while Instant::now() < end {
         if cgroup.quota_text()? != before {
@@ -209,8 +209,9 @@ fn breaches(rounds: usize) -> Result<Vec<u64>> {
         guard.passed(2)?;
         let mut hog = Workload::hold(&["spin", "--policy", "fifo:90", "--seconds", HOG_SECONDS, "--cpu", &cpu])?;
         others.add(hog.pid())?;
+        let quota = be.quota_text()?;
         hog.go()?;
-        let changed_ns = until_changed(&be, "cut").with_context(|| format!("round {round}"))?;
+        let changed_ns = until_changed(&be, &quota, "cut").with_context(|| format!("round {round}"))?;
         let late_ns = hog.outcome(UNANSWERED)?.counter("ended_ns")?;
         reactions_us.push(changed_ns.saturating_sub(late_ns) / 1000);
     }
