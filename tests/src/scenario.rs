@@ -20,9 +20,14 @@ pub struct Scenario {
     pub name: &'static str,
     /// Whether it loads guard's programs, for which root and BTF are needed.
     pub loads: bool,
+    /// Whether it is only run when it is asked for by name, because what it wants is not reached yet.
+    pub open: bool,
     /// Finds out.
     pub check: fn() -> Result<Verdict>,
 }
+
+/// Why an open check is skipped.
+const OPEN: &str = "open: guard does not keep this everywhere yet; name it to run it";
 
 /// What came of a check that did not fail.
 #[derive(Debug)]
@@ -76,7 +81,7 @@ pub fn main(scenarios: &[Scenario], args: &Args) -> ExitCode {
         chosen.for_each(|scenario| println!("{}", scenario.name));
         return ExitCode::SUCCESS;
     }
-    let results = run(chosen);
+    let results = run(chosen, args.filter.is_some());
     println!("{} passed, {} failed, {} skipped", results.passed.len(), results.failed.len(), results.skipped.len());
     if let Some(path) = &args.results
         && let Err(error) = write(path, &results)
@@ -87,12 +92,12 @@ pub fn main(scenarios: &[Scenario], args: &Args) -> ExitCode {
     if results.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run<'a>(scenarios: impl Iterator<Item = &'a Scenario>) -> Results {
+fn run<'a>(scenarios: impl Iterator<Item = &'a Scenario>, by_name: bool) -> Results {
     let mut results = Results::default();
     for scenario in scenarios {
         let name = scenario.name;
         let begin = Instant::now();
-        let outcome = checked(scenario);
+        let outcome = if scenario.open && !by_name { Ok(Verdict::Skipped(OPEN.to_owned())) } else { checked(scenario) };
         let seconds = begin.elapsed().as_secs_f64();
         match outcome {
             Ok(Verdict::Passed(figures)) => {

@@ -33,7 +33,7 @@ const GUEST_TESTS: &str = "guard-guest-tests";
 /// Guests that run side by side: an emulated guest keeps one CPU busy, however many it has itself.
 const GUESTS_AT_ONCE: usize = 2;
 /// Bound of one guest's boot and tests; more than twice what they take.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(1500);
+const GUEST_TIMEOUT: Duration = Duration::from_secs(2700);
 
 /// What one step found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -51,8 +51,9 @@ impl Enforcing {
             bail!("guard ended with {status}: {}", self.tool.stderr()?.trim_end());
         }
         let text = fs::read_to_string(self.scratch.path().join(SNAPSHOTS)).unwrap_or_default();
-        // Each line is written at once.
-        text.lines().map(|line| serde_json::from_str(line).context("a line of guard's output")).collect()
+        // The last line may still be being written.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        whole.map(|line| serde_json::from_str(line).context("a line of guard's output")).collect()
     }
 
     /// Waits until `intervals` more are over.
