@@ -53,7 +53,10 @@ const EVERYWHERE: &[Scenario] = &[
     loads("guard killed at work leaves nothing in the kernel", limits::killed),
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),
-    loads("killed 50 times while others write too, guard restore loses nothing", restore::killed_while_others_write),
+    loads(
+        "killed again and again while others write too, guard restore loses nothing",
+        restore::killed_while_others_write,
+    ),
     refuses("without root guard says what it needs", limits::not_root),
 ];
 
