@@ -1,5 +1,5 @@
-//! Records in the ring buffer. A record is written only for a breach, or for a throttle of a protected cgroup, never
-//! for a good wake-up. A record is told from others by its length.
+//! Records in the ring buffer. A record is written only for a breach, for a throttle of a protected cgroup, or for the
+//! first RT thread of a cgroup, never for a good wake-up. A record is told from others by its length.
 
 /// What a breach record measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,21 @@ pub struct Throttled {
     pub at_ns: u64,
     /// The cgroup.
     pub cgroup_id: u64,
+}
+
+/// A cgroup of which this was not known has a real-time thread of user space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct NewRealTime {
+    /// When it was seen, CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+    /// The cgroup.
+    pub cgroup_id: u64,
+    /// The thread.
+    pub tid: u32,
+    /// Its policy (SCHED_*).
+    pub policy: u32,
 }
 
 /// Least time between two [`Throttled`] records of one cgroup, and between two wake-ups of user space by one CPU, ns.
