@@ -112,6 +112,10 @@ pub struct Config {
     pub act: u32,
     /// Number of the system call futex.
     pub futex: u32,
+    /// Process whose real-time threads do not count as such: guard's own, where it acts; else 0.
+    pub own_tgid: u32,
+    /// Keeps the size a multiple of eight bytes.
+    pub reserved: u32,
 }
 
 /// Where the time a cfs_rq was throttled comes from.

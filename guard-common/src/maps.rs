@@ -150,6 +150,12 @@ pub struct CgroupSlot {
     pub rt_told: u32,
     /// Those of `boosts` that a wait for a PI futex gave.
     pub futex_boosts: u64,
+    /// Written by user space: wait from which on a fair task of this cgroup is late, ns; 0 for never.
+    pub late_ns: u64,
+    /// Fair tasks that were.
+    pub late: u64,
+    /// When that was last told to user space, ns.
+    pub late_told_ns: u64,
 }
 
 /// A watched thread: every RT thread, and every thread that the user named.

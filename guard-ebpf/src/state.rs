@@ -83,6 +83,8 @@ pub(crate) static CONFIG: Config = Config {
     throttle_by_period: 0,
     act: 0,
     futex: 0,
+    own_tgid: 0,
+    reserved: 0,
 };
 
 /// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.

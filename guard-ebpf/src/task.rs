@@ -112,6 +112,12 @@ impl Task {
         matches!(self.policy(), SCHED_FIFO | SCHED_RR | SCHED_DEADLINE)
     }
 
+    /// Whether it is to be treated as a real-time thread: guard's own are real-time to react in time, not to be judged.
+    #[inline(always)]
+    pub(crate) fn counts_as_rt(self) -> bool {
+        self.has_rt_policy() && (config!(own_tgid) == 0 || self.tgid() != config!(own_tgid))
+    }
+
     #[inline(always)]
     pub(crate) fn is_kernel_thread(self) -> bool {
         load!(self.0, u32, task_flags) & PF_KTHREAD != 0

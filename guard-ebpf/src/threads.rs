@@ -102,7 +102,7 @@ fn identify(task: Task, thread: &mut ThreadState, cgroup_slot: u32) -> u32 {
     thread.cgroup_id = task.css_set().cgroup_id();
     task.comm_into(&raw mut thread.comm);
     thread.state = thread_state::LIVE;
-    if task.has_rt_policy() {
+    if task.counts_as_rt() {
         if let Some(cgroup) = state::cgroup(cgroup_slot) {
             cgroup.rt_seen = 1;
             if config!(act) != 0 && !task.is_kernel_thread() {
@@ -118,11 +118,7 @@ fn identify(task: Task, thread: &mut ThreadState, cgroup_slot: u32) -> u32 {
 #[inline(always)]
 fn tell(cgroup: &mut CgroupSlot, cgroup_slot: u32, thread: &ThreadState) {
     let now = state::now();
-    let known = if cgroup_slot == 0 {
-        now.saturating_sub(cgroup.told_ns) < TELL_EVERY_NS
-    } else {
-        cgroup.rt_told != 0
-    };
+    let known = if cgroup_slot == 0 { now.saturating_sub(cgroup.told_ns) < TELL_EVERY_NS } else { cgroup.rt_told != 0 };
     if known {
         return;
     }

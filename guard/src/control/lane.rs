@@ -167,6 +167,12 @@ impl Lane {
         self.mailbox.came.notify_one();
     }
 
+    /// Adds to these knobs.
+    pub(super) fn prepare_also(&self, knobs: BTreeMap<Key, String>) {
+        self.mailbox.open().prepare.extend(knobs);
+        self.mailbox.came.notify_one();
+    }
+
     /// Asks it to put everything back and end; its last report says so.
     pub(super) fn end(&self) {
         self.mailbox.open().end = true;

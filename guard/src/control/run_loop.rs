@@ -2,6 +2,7 @@
 //! caller. One thread, no busy work; it sleeps between samples. What may hang (writes, the journal's disk, the audit log,
 //! the output) is done by threads of its own, see [`super::hands`] and [`super::outlet`].
 
+use std::collections::HashSet;
 use std::future::pending;
 use std::io;
 use std::path::PathBuf;
@@ -246,10 +247,10 @@ impl<S: Source, A: Ask> Loop<S, A> {
                 }
                 Woken::Report(report) => self.take(report),
                 Woken::Events(events) => {
-                    timing.quiet_until = Instant::now() + QUIET;
-                    if let Some(actor) = &mut self.actor {
-                        actor.react(&events);
-                    }
+                    let begun = Instant::now();
+                    self.react(&events)?;
+                    // Whatever reacting takes, half of the time is left for everything else.
+                    timing.quiet_until = Instant::now() + QUIET.max(begun.elapsed());
                 }
                 Woken::Reload => reading = self.read_again(),
                 Woken::Read(read) => {
@@ -318,15 +319,36 @@ impl<S: Source, A: Ask> Loop<S, A> {
         })
     }
 
+    /// Answers events at once: first those of throttles and late wake-ups, which need no more than what is known.
+    fn react(&mut self, events: &[Event]) -> Result<(), ControlError> {
+        let Some(actor) = self.actor.as_mut().filter(|actor| actor.may_act()) else { return Ok(()) };
+        actor.react(events);
+        let new: HashSet<u64> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::NewRealTime(event) => Some(event.cgroup_id),
+                _ => None,
+            })
+            .collect();
+        if !new.is_empty() {
+            let met = self.source.meet(&new);
+            let urgent = actor.meet(&met);
+            self.source.protect_also(&urgent)?;
+        }
+        Ok(())
+    }
+
     /// Ends a window, decides, and begins the next one.
     fn window(&mut self) -> Result<Snapshot, ControlError> {
         let (mut snapshot, keep) = self.source.snapshot()?;
         if let Some(actor) = &mut self.actor {
             let urgent = actor.decide(&mut snapshot);
+            let late_from = actor.late_from();
             if let Some(hands) = actor.hands() {
                 let (held, touched) = hands.state();
                 self.source.acted(held, touched);
                 self.source.protect(&urgent)?;
+                self.source.judge(&late_from)?;
             }
         }
         keep.narrow(&mut snapshot);
