@@ -9,7 +9,7 @@ use super::hands::Hands;
 use super::lane::{Lane, Which};
 use super::observe::Observer;
 use super::run_loop::Acting;
-use super::sys;
+use super::tempo::Tempo;
 use crate::cgroup::{Executor, ExecutorOptions, Report, RestoreError, Restored, restore};
 
 /// The directory of a lane's journal, below a state directory.
@@ -66,10 +66,9 @@ pub(super) fn hands(observer: &Observer, acting: &Acting) -> Result<Hands, Contr
     let (protect, rest) = (open(Which::Protect)?, open(Which::Rest)?);
     let (reports, received) = Hands::channel();
     let priority = acting.config.node.priority;
-    let hurry = move || sys::hurry(priority);
-    let protect = Lane::start(Which::Protect, protect, reports.clone(), hurry).map_err(ControlError::Thread)?;
-    let rest = Lane::start(Which::Rest, rest, reports, hurry).map_err(ControlError::Thread)?;
-    hurry();
+    let tempo = move || Tempo::urgent(priority);
+    let protect = Lane::start(Which::Protect, protect, reports.clone(), tempo).map_err(ControlError::Thread)?;
+    let rest = Lane::start(Which::Rest, rest, reports, tempo).map_err(ControlError::Thread)?;
     Ok(Hands::new(protect, rest, received, audit))
 }
 

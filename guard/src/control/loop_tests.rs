@@ -18,6 +18,7 @@ use super::lane::{Key, Lane, Report, Which};
 use super::run_loop::{Acting, Ask, Enforce, Loop, Pace, Request};
 use super::selection::Keep;
 use super::source::Source;
+use super::tempo::Tempo;
 use super::writer::Writer;
 use crate::cgroup::{Change, Outcome, What, WriteResult};
 use crate::config::Config;
@@ -100,8 +101,8 @@ fn scene(protect: Paper, rest: Paper) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let audit = dir.path().join("audit.jsonl");
     let (reports, received) = Hands::channel();
-    let protect = Lane::start(Which::Protect, protect, reports.clone(), || ()).unwrap();
-    let rest = Lane::start(Which::Rest, rest, reports, || ()).unwrap();
+    let protect = Lane::start(Which::Protect, protect, reports.clone(), Tempo::steady).unwrap();
+    let rest = Lane::start(Which::Rest, rest, reports, Tempo::steady).unwrap();
     Scene { hands: Hands::new(protect, rest, received, Audit::open(&audit).unwrap()), audit, _dir: dir }
 }
 
@@ -228,7 +229,7 @@ impl Source for Stage {
         Ok(())
     }
 
-    fn snapshot(&mut self) -> Result<(Snapshot, Keep), ControlError> {
+    fn snapshot(&mut self, _: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError> {
         self.snapshots += 1;
         Ok((samples::empty(), Keep::All))
     }
@@ -312,7 +313,7 @@ fn looped(
     let (ask, asked) = mpsc::unbounded_channel();
     let actor = Some(Actor::new(acting.config.policy.clone(), Some(hands)));
     let pace = Pace { interval: Duration::from_secs(1), duration };
-    (Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace }, ask)
+    (Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace, tempo: Tempo::steady() }, ask)
 }
 
 #[tokio::test(start_paused = true)]

@@ -204,19 +204,24 @@ impl Observer {
     /// # Errors
     /// When the kernel side cannot be read.
     pub fn snapshot(&mut self) -> Result<Snapshot, ControlError> {
-        let (mut snapshot, keep) = self.whole_snapshot()?;
+        let (mut snapshot, keep) = self.whole_snapshot(&mut |_| ())?;
         keep.narrow(&mut snapshot);
         Ok(snapshot)
     }
 
     /// As [`Self::snapshot`]. With policies it holds the whole node, and what of it is to be shown is returned beside it.
-    pub(super) fn whole_snapshot(&mut self) -> Result<(Snapshot, Keep), ControlError> {
+    /// Events that need nothing else of this observer are handed to `react` between its steps.
+    pub(super) fn whole_snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError> {
         self.take()?;
+        self.breathe(react);
         // Right after the kernel side, so that both count the same window.
         let mut readings = HashMap::new();
         self.read_files(&mut readings);
+        self.breathe(react);
         self.refresh();
+        self.breathe(react);
         self.read_files(&mut readings);
+        self.breathe(react);
 
         let sum = self.accumulator.take();
         let sample = &sum.sample;
@@ -351,6 +356,22 @@ impl Observer {
         self.selection.cgroups.is_empty()
             && !self.selection.tids.is_empty()
             && self.selection.tids.iter().all(|tid| self.threads.has_ended(*tid))
+    }
+
+    /// Hands over what has happened meanwhile, in the middle of something else.
+    fn breathe(&mut self, react: &mut dyn FnMut(&[Event])) {
+        if self.events_fd.is_none() {
+            return;
+        }
+        let mut events = std::mem::take(&mut self.events);
+        events.extend(self.kernel.events());
+        // Meeting a cgroup needs the inventory, which is under way.
+        let (later, now): (Vec<Event>, Vec<Event>) =
+            events.into_iter().partition(|event| matches!(event, Event::NewRealTime(_)));
+        self.events = later;
+        if !now.is_empty() {
+            react(&now);
+        }
     }
 
     /// What the kernel side counted, into the accumulator.

@@ -14,8 +14,9 @@ use crate::snapshot::{Cgroup, Snapshot};
 pub(super) trait Source {
     /// Takes what was counted into the current window.
     fn sample(&mut self) -> Result<(), ControlError>;
-    /// Ends the window. The Snapshot is of the whole node where policies need it; the other value says what to show.
-    fn snapshot(&mut self) -> Result<(Snapshot, Keep), ControlError>;
+    /// Ends the window. The Snapshot is of the whole node where policies need it; the other value says what to show. It
+    /// takes a while, so events that need no more than what is known already are handed to `react` meanwhile.
+    fn snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError>;
     /// Waits for what cannot wait for the end of the window.
     async fn events(&mut self) -> Result<Vec<Event>, ControlError>;
     /// Chooses the cgroups of which throttles are such events.
@@ -40,8 +41,8 @@ impl Source for Observer {
         Observer::sample(self)
     }
 
-    fn snapshot(&mut self) -> Result<(Snapshot, Keep), ControlError> {
-        self.whole_snapshot()
+    fn snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError> {
+        self.whole_snapshot(react)
     }
 
     async fn events(&mut self) -> Result<Vec<Event>, ControlError> {

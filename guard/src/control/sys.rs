@@ -16,32 +16,15 @@ pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
 }
 
-/// Nice value of the threads between an event and its answer, where they are not real-time.
-const URGENT_NICE: i32 = -20;
-
-/// Lets this thread, but none that it starts, run before those of the fair class: as SCHED_FIFO with this priority, for a
-/// nice value counts only among the threads of one cgroup. With 0, or where that is refused, by its nice value.
-pub(super) fn hurry(priority: u8) {
-    if priority > 0 {
-        match real_time(priority) {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::info!(
-                    "SCHED_FIFO {priority} for guard itself: {error}; it runs at nice {URGENT_NICE} instead"
-                );
-            }
-        }
-    }
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), URGENT_NICE) {
-        tracing::warn!("setpriority to {URGENT_NICE}: {error}; guard may react late on a busy node");
-    }
-}
-
-fn real_time(priority: u8) -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: priority.into() };
+/// Makes this thread SCHED_FIFO with this priority, or, with none, an ordinary thread; not so those that it starts.
+///
+/// # Errors
+/// The kernel refuses it: no privilege, or no real-time time for the thread's cgroup (CONFIG_RT_GROUP_SCHED).
+pub(super) fn set_real_time(priority: Option<u8>) -> io::Result<()> {
+    let policy = if priority.is_some() { libc::SCHED_FIFO } else { libc::SCHED_OTHER };
+    let parameters = libc::sched_param { sched_priority: priority.unwrap_or(0).into() };
     // SAFETY: 0 is this thread, and the parameters are valid for the call.
-    let result =
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
+    let result = unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
