@@ -12,9 +12,20 @@ pub(crate) struct Args {
     /// How often guard is killed
     #[arg(long, default_value_t = 1_000)]
     kills: u64,
+    /// What is killed: the executor with changes drawn by chance, both lanes with what the policies want, or all of guard
+    /// (seconds each)
+    #[arg(long, value_enum, default_value_t = Victim::Policies)]
+    victim: Victim,
     /// Where chance begins
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Victim {
+    Executor,
+    Policies,
+    Guard,
 }
 
 /// All figures.
@@ -29,7 +40,12 @@ pub(crate) struct Measured {
 
 /// Figures; a file that is not as it should be is an error.
 pub(crate) fn run(args: &Args) -> Result<(Measured, bool)> {
-    let figures = undo::storm(args.kills, args.seed, |kills| {
+    let victim = match args.victim {
+        Victim::Executor => undo::Victim::Executor,
+        Victim::Policies => undo::Victim::Policies,
+        Victim::Guard => undo::Victim::Guard,
+    };
+    let figures = undo::storm(victim, args.kills, args.seed, |kills| {
         if kills % 100 == 0 {
             eprintln!("{kills} of {} kills", args.kills);
         }

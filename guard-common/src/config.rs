@@ -20,6 +20,7 @@ pub struct Offsets {
     pub task_rt_priority: u32,
     pub task_cgroups: u32,
     pub task_pi_blocked_on: u32,
+    pub task_flags: u32,
     pub task_sched_task_group: u32,
     /// task_struct.se.cfs_rq
     pub task_cfs_rq: u32,
@@ -43,6 +44,10 @@ pub struct Offsets {
     pub rq_cpu: u32,
     /// rq.rt.rt_nr_running
     pub rq_rt_nr_running: u32,
+    /// task_struct.rt.rt_rq, only where RT time is rationed per cgroup
+    pub task_rt_rq: u32,
+    /// rt_rq.rt_nr_running
+    pub rt_rq_nr_running: u32,
     /// task_group.css.cgroup
     pub tg_cgroup: u32,
     pub tg_cfs_bandwidth: u32,
@@ -57,11 +62,14 @@ pub struct Offsets {
     /// hrtimer_clock_base.offset
     pub timer_base_offset: u32,
     pub rt_mutex_waiter_lock: u32,
+    pub rt_mutex_waiter_wake_state: u32,
     pub rt_mutex_owner: u32,
     /// task_group.cfs_rq (array of pointers, one per CPU)
     pub tg_cfs_rq: u32,
     /// Number of the system call in pt_regs: orig_ax on x86-64, syscallno on aarch64
     pub regs_syscall: u32,
+    /// Second argument of the system call in pt_regs
+    pub regs_argument: u32,
 }
 
 /// Everything the programs take as constant.
@@ -99,8 +107,15 @@ pub struct Config {
     pub irq: u32,
     /// 1 when the period timer is the source of throttles, because no fentry program is.
     pub throttle_by_period: u32,
-    /// 1 when user space acts on what happens: it is woken for records, and told of throttles of protected cgroups.
+    /// 1 when user space acts on what happens: it is woken for records, and told of throttles of protected cgroups and
+    /// of cgroups that turn out to be real-time.
     pub act: u32,
+    /// Number of the system call futex.
+    pub futex: u32,
+    /// Process whose real-time threads do not count as such: guard's own, where it acts; else 0.
+    pub own_tgid: u32,
+    /// Keeps the size a multiple of eight bytes.
+    pub reserved: u32,
 }
 
 /// Where the time a cfs_rq was throttled comes from.

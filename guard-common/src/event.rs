@@ -1,5 +1,5 @@
-//! Records in the ring buffer. A record is written only for a breach, or for a throttle of a protected cgroup, never
-//! for a good wake-up. A record is told from others by its length.
+//! Records in the ring buffer. A record is written only for a breach, for late fair tasks of a cgroup with a budget, for a
+//! throttle of a protected cgroup, or for the first RT thread of a cgroup, never for a good wake-up. A record is told from others by its length.
 
 /// What a breach record measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,39 @@ pub struct Throttled {
     pub cgroup_id: u64,
 }
 
-/// Least time between two [`Throttled`] records of one cgroup, and between two wake-ups of user space by one CPU, ns.
+/// A cgroup of which this was not known has a real-time thread of user space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct NewRealTime {
+    /// When it was seen, CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+    /// The cgroup.
+    pub cgroup_id: u64,
+    /// The thread.
+    pub tid: u32,
+    /// Its policy (SCHED_*).
+    pub policy: u32,
+}
+
+/// Fair tasks of a cgroup that has a budget waited for longer than that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct LateFair {
+    /// Switch-in of the last of them, CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+    /// The cgroup.
+    pub cgroup_id: u64,
+    /// How long that one waited, without time in which it was throttled, ns.
+    pub wait_ns: u64,
+    /// All late waits of the cgroup so far.
+    pub late: u64,
+    /// Cgroup of the task that left the CPU.
+    pub prev_cgroup_id: u64,
+}
+
+/// Least time between two [`Throttled`] or [`LateFair`] records of one cgroup, and between two wake-ups of user space by one CPU, ns.
 pub const TELL_EVERY_NS: u64 = 2_000_000;
 
 /// Bits of [`Breach::flags`].

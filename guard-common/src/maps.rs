@@ -146,8 +146,16 @@ pub struct CgroupSlot {
     pub told_ns: u64,
     /// Written by user space: 1 when it wants to be told of throttles.
     pub protected: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// 1 once user space was told that this cgroup has RT threads; cleared by it when there are none any more.
+    pub rt_told: u32,
+    /// Those of `boosts` that a wait for a PI futex gave.
+    pub futex_boosts: u64,
+    /// Written by user space: wait from which on a fair task of this cgroup is late, ns; 0 for never.
+    pub late_ns: u64,
+    /// Fair tasks that were.
+    pub late: u64,
+    /// When that was last told to user space, ns.
+    pub late_told_ns: u64,
 }
 
 /// A watched thread: every RT thread, and every thread that the user named.
@@ -366,6 +374,8 @@ pub struct CpuState {
     pub rt_stolen_by_server: u32,
     /// Unused.
     pub reserved: u32,
+    /// Address of the rt_rq of the RT task that lost this CPU last, where the kernel rations RT time per cgroup; else 0.
+    pub rt_stolen_from: u64,
     /// Last wake-up of an RT task by this CPU, ns.
     pub rt_wake_ns: u64,
 

@@ -4,12 +4,12 @@
 use core::mem::offset_of;
 
 use guard_common::{
-    event::{Breach, BreachKind, breach_flags},
-    maps::{PERIOD_SURE, TaskRec, ThreadState, TimerKind, task_flags},
+    event::{Breach, BreachKind, LateFair, TELL_EVERY_NS, breach_flags},
+    maps::{CgroupSlot, PERIOD_SURE, TaskRec, ThreadState, TimerKind, task_flags},
 };
 
 use crate::{
-    state::{Cpu, EVENTS, config, thread},
+    state::{Cpu, EVENTS, add, cgroup, config, thread},
     task::{MAX_RT_PRIO, Task},
 };
 
@@ -44,6 +44,33 @@ pub(crate) fn check(prev: Task, next: Task, wait: &Wait, rec: &TaskRec) {
     }
     thread.breaches += 1;
     report(prev, wait, rec);
+}
+
+/// Tells user space of a fair task that was late by the budget of its cgroup, the one in `slot`.
+#[inline(always)]
+pub(crate) fn check_fair(prev: Task, slot: u32, wait_ns: u64, now: u64) {
+    let Some(cgroup) = cgroup(slot) else { return };
+    if cgroup.late_ns == 0 || wait_ns <= cgroup.late_ns {
+        return;
+    }
+    add(&mut cgroup.late, 1);
+    if now.saturating_sub(cgroup.late_told_ns) >= TELL_EVERY_NS {
+        cgroup.late_told_ns = now;
+        report_fair(prev, cgroup, wait_ns, now);
+    }
+}
+
+#[inline(never)]
+fn report_fair(prev: Task, cgroup: &CgroupSlot, wait_ns: u64, now: u64) -> u32 {
+    let Some(mut cpu) = Cpu::this() else { return 0 };
+    let Some(mut entry) = EVENTS.reserve::<LateFair>(0) else {
+        cpu.state.lost_events += 1;
+        return 0;
+    };
+    let prev_cgroup_id = prev.css_set().cgroup_id();
+    entry.write(LateFair { at_ns: now, cgroup_id: cgroup.id, wait_ns, late: cgroup.late, prev_cgroup_id });
+    entry.submit(cpu.submit_flags(now));
+    0
 }
 
 /// What the wait is counted as, and since when. Who sleeps for a lock, or in the middle of a cycle, is kept from its

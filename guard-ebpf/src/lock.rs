@@ -4,11 +4,12 @@
 //! `pi_blocked_on` of the task that blocks, so it is taken from there. A futex without priority inheritance has no
 //! owner that the kernel knows; it is an ordinary sleep here.
 
+use guard_common::config::NO_OFFSET;
 use guard_common::maps::{CgroupKind, LOCK_PI_FUTEX, ThreadKind};
 
 use crate::{
     state::{self, Cpu, add, cgroup, config, thread},
-    task::{MAX_RT_PRIO, Task, probe},
+    task::{MAX_RT_PRIO, TASK_RTLOCK_WAIT, Task, probe},
 };
 
 /// contention_begin flags: <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/lock.h>
@@ -100,9 +101,22 @@ fn owner_of(lock: u64) -> u32 {
     probe(owner + u64::from(config!(offsets.task_pid))).unwrap_or(0)
 }
 
-/// `owner` is boosted on behalf of a waiter.
+/// Whether `task` waits for a futex with priority inheritance, so that whom it boosts holds a lock of user space. On
+/// PREEMPT_RT most boosts are for locks of the kernel's own: a thread in a futex operation that waits for one of these
+/// has the wake state of a spinlock, or another operation than those that wait for such a futex.
 #[inline(always)]
-pub(crate) fn boosted(owner: Task) {
+fn waits_for_pi_futex(task: Task) -> bool {
+    let waiter = task.pi_blocked_on();
+    if waiter == 0 || !task.is_in_pi_futex() {
+        return false;
+    }
+    let offset = config!(offsets.rt_mutex_waiter_wake_state);
+    offset == NO_OFFSET || probe::<u32>(waiter + u64::from(offset)).is_some_and(|state| state & TASK_RTLOCK_WAIT == 0)
+}
+
+/// `owner` is boosted on behalf of `waiter`.
+#[inline(always)]
+pub(crate) fn boosted(owner: Task, waiter: Task) {
     let (Some(mut cpu), Some(rec)) = (Cpu::this(), state::task_record(owner.tid())) else { return };
     if rec.thread != 0 {
         if let Some(thread) = thread(u32::from(rec.thread) - 1) {
@@ -112,5 +126,8 @@ pub(crate) fn boosted(owner: Task) {
     let slot = state::cgroup_slot(&mut cpu, owner, rec);
     if let Some(cgroup) = cgroup(slot) {
         add(&mut cgroup.boosts, 1);
+        if waits_for_pi_futex(waiter) {
+            add(&mut cgroup.futex_boosts, 1);
+        }
     }
 }

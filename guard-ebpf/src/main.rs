@@ -143,8 +143,10 @@ mod attach {
     /// `sched_pi_setprio(task_struct *owner, task_struct *pi_task)`; a null `pi_task` ends the boost.
     #[btf_tracepoint(function = "sched_pi_setprio")]
     fn sched_pi_setprio(ctx: BtfTracePointContext) -> i32 {
-        if ctx.arg::<u64>(1) != 0 {
-            lock::boosted(Task::from_arg(ctx.arg(0)));
+        // One load, so that what the verifier learns of it here holds where it is read.
+        let waiter: *const u8 = ctx.arg(1);
+        if !waiter.is_null() {
+            lock::boosted(Task::from_arg(ctx.arg(0)), Task::from_arg(waiter));
         }
         0
     }

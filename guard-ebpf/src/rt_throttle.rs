@@ -6,7 +6,7 @@
 
 use crate::{
     state::Cpu,
-    task::{MAX_RT_PRIO, Task},
+    task::{MAX_RT_PRIO, Task, rt_nr_running_of},
 };
 
 /// `prev` gives way to `next`.
@@ -16,7 +16,7 @@ pub(crate) fn switched(cpu: &mut Cpu, prev: Task, prev_runnable: bool, next: Tas
     let prev_rt = prev_prio < MAX_RT_PRIO;
     let next_rt = next.prio() < MAX_RT_PRIO;
     if prev_rt == next_rt {
-        if !prev_rt && cpu.state.rt_stolen_since_ns != 0 && next.cfs_rq().rt_nr_running() == 0 {
+        if !prev_rt && cpu.state.rt_stolen_since_ns != 0 && !is_wanted(cpu, next) {
             // The RT task was moved to another CPU, or is gone.
             given_back(cpu, now);
         }
@@ -25,10 +25,31 @@ pub(crate) fn switched(cpu: &mut Cpu, prev: Task, prev_runnable: bool, next: Tas
     if prev_rt {
         // A SCHED_DEADLINE task (below zero) that used up its budget or yielded stays runnable too, by its own will.
         if prev_runnable && prev_prio >= 0 {
+            cpu.state.rt_stolen_from = prev.rt_rq();
             taken(cpu, next, now);
+        } else if cpu.state.rt_stolen_from != 0 {
+            // Another group's RT task ran meanwhile, or the kernel's own.
+            if rt_nr_running_of(cpu.state.rt_stolen_from) != 0 {
+                taken(cpu, next, now);
+            } else {
+                cpu.state.rt_stolen_from = 0;
+            }
         }
     } else {
         given_back(cpu, now);
+        if next.rt_rq() == cpu.state.rt_stolen_from {
+            cpu.state.rt_stolen_from = 0;
+        }
+    }
+}
+
+/// Whether an RT task still waits for the CPU that was taken. Where the kernel rations RT time per cgroup, the tasks of
+/// a group that has used up its share do not count as runnable on the CPU, but they do on the group's own queue.
+#[inline(always)]
+fn is_wanted(cpu: &Cpu, next: Task) -> bool {
+    match cpu.state.rt_stolen_from {
+        0 => next.cfs_rq().rt_nr_running() != 0,
+        group => rt_nr_running_of(group) != 0,
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) static CONFIG: Config = Config {
         task_rt_priority: 0,
         task_cgroups: 0,
         task_pi_blocked_on: 0,
+        task_flags: 0,
         task_sched_task_group: 0,
         task_cfs_rq: 0,
         task_dl: 0,
@@ -52,6 +53,8 @@ pub(crate) static CONFIG: Config = Config {
         rq_clock: 0,
         rq_cpu: 0,
         rq_rt_nr_running: 0,
+        task_rt_rq: 0,
+        rt_rq_nr_running: 0,
         tg_cgroup: 0,
         tg_cfs_bandwidth: 0,
         cfs_b_period_timer: 0,
@@ -63,9 +66,11 @@ pub(crate) static CONFIG: Config = Config {
         timer_is_soft: 0,
         timer_base_offset: 0,
         rt_mutex_waiter_lock: 0,
+        rt_mutex_waiter_wake_state: 0,
         rt_mutex_owner: 0,
         tg_cfs_rq: 0,
         regs_syscall: 0,
+        regs_argument: 0,
     },
     cgroup_slots: 0,
     hists_per_cpu: 0,
@@ -77,6 +82,9 @@ pub(crate) static CONFIG: Config = Config {
     irq: 0,
     throttle_by_period: 0,
     act: 0,
+    futex: 0,
+    own_tgid: 0,
+    reserved: 0,
 };
 
 /// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.
@@ -127,7 +135,7 @@ static CPUS: Array<CpuState> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAP
 /// Address of a cfs_rq → when it was throttled. Preallocated; written under its run-queue lock.
 #[map]
 static THROTTLES: HashMap<u64, ThrottleState> = HashMap::with_max_entries(SIZED_AT_LOAD, 0);
-/// Records of breaches and of throttles of protected cgroups.
+/// Records of breaches, of throttles of protected cgroups and of new real-time cgroups.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 

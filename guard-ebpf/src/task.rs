@@ -17,6 +17,15 @@ pub(crate) const MAX_RT_PRIO: i32 = 100;
 const SCHED_FIFO: u32 = 1;
 const SCHED_RR: u32 = 2;
 pub(crate) const SCHED_DEADLINE: u32 = 6;
+/// State of a task that waits for a spinlock (PREEMPT_RT): <https://elixir.bootlin.com/linux/v6.12/source/include/linux/sched.h#L102>
+pub(crate) const TASK_RTLOCK_WAIT: u32 = 0x1000;
+/// <https://elixir.bootlin.com/linux/v6.12/source/include/linux/sched.h#L1660>
+const PF_KTHREAD: u32 = 0x0020_0000;
+/// Bits of the operation in futex's second argument: <https://elixir.bootlin.com/linux/v6.12/source/include/uapi/linux/futex.h>
+const FUTEX_CMD_MASK: u32 = 0x7f;
+const FUTEX_LOCK_PI: u32 = 6;
+const FUTEX_WAIT_REQUEUE_PI: u32 = 11;
+const FUTEX_LOCK_PI2: u32 = 13;
 
 macro_rules! load {
     ($base:expr, $type:ty, $($offset:tt)+) => {
@@ -103,6 +112,17 @@ impl Task {
         matches!(self.policy(), SCHED_FIFO | SCHED_RR | SCHED_DEADLINE)
     }
 
+    /// Whether it is to be treated as a real-time thread: guard's own are real-time to react in time, not to be judged.
+    #[inline(always)]
+    pub(crate) fn counts_as_rt(self) -> bool {
+        self.has_rt_policy() && (config!(own_tgid) == 0 || self.tgid() != config!(own_tgid))
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_kernel_thread(self) -> bool {
+        load!(self.0, u32, task_flags) & PF_KTHREAD != 0
+    }
+
     #[inline(always)]
     pub(crate) fn rt_priority(self) -> u32 {
         load!(self.0, u32, task_rt_priority)
@@ -157,6 +177,27 @@ impl Task {
         if regs.is_null() { NO_SYSCALL } else { load!(regs, u32, regs_syscall) }
     }
 
+    /// Whether the task is in a futex operation that waits for a futex with priority inheritance.
+    #[inline(always)]
+    pub(crate) fn is_in_pi_futex(self) -> bool {
+        if !present!(regs_syscall) || !present!(regs_argument) {
+            return false;
+        }
+        // SAFETY: as in `system_call`.
+        let regs = unsafe { generated::bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
+        if regs.is_null() || load!(regs, u32, regs_syscall) != config!(futex) {
+            return false;
+        }
+        let operation = load!(regs, u32, regs_argument) & FUTEX_CMD_MASK;
+        matches!(operation, FUTEX_LOCK_PI | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2)
+    }
+
+    /// Address of the task's rt_rq where the kernel rations RT time per cgroup, else 0.
+    #[inline(always)]
+    pub(crate) fn rt_rq(self) -> u64 {
+        if present!(task_rt_rq) { load!(self.0, u64, task_rt_rq) } else { 0 }
+    }
+
     /// Address of the task's task_group.
     #[inline(always)]
     pub(crate) fn task_group(self) -> u64 {
@@ -199,6 +240,12 @@ pub(crate) fn cgroup_id_of_group(address: u64) -> Option<u64> {
     let cgroup: u64 = probe(address + u64::from(config!(offsets.tg_cgroup)))?;
     let kn: u64 = probe(cgroup + u64::from(config!(offsets.cgroup_kn)))?;
     probe(kn + u64::from(config!(offsets.kernfs_node_id)))
+}
+
+/// RT tasks runnable on the rt_rq at `address`, whether or not it may run them now.
+#[inline(always)]
+pub(crate) fn rt_nr_running_of(address: u64) -> u32 {
+    probe(address + u64::from(config!(offsets.rt_rq_nr_running))).unwrap_or(0)
 }
 
 /// Address of the cfs_rq of the task_group at `address` on `cpu`.

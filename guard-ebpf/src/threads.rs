@@ -1,13 +1,14 @@
 //! Watched threads: every thread with a real-time policy from its first switch-in on, and those that user space
 //! named. User space frees the slots of those that exited, after taking their last counts.
 
+use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
 use guard_common::{
-    event::WakeContext,
-    maps::{TaskRec, ThreadState, task_flags, thread_state},
+    event::{NewRealTime, TELL_EVERY_NS, WakeContext},
+    maps::{CgroupSlot, TaskRec, ThreadState, task_flags, thread_state},
 };
 
 use crate::{
-    state::{self, Cpu, known_task, thread},
+    state::{self, Cpu, EVENTS, config, known_task, thread},
     task::Task,
     timer,
 };
@@ -101,12 +102,39 @@ fn identify(task: Task, thread: &mut ThreadState, cgroup_slot: u32) -> u32 {
     thread.cgroup_id = task.css_set().cgroup_id();
     task.comm_into(&raw mut thread.comm);
     thread.state = thread_state::LIVE;
-    if task.has_rt_policy() {
+    if task.counts_as_rt() {
         if let Some(cgroup) = state::cgroup(cgroup_slot) {
             cgroup.rt_seen = 1;
+            if config!(act) != 0 && !task.is_kernel_thread() {
+                tell(cgroup, cgroup_slot, thread);
+            }
         }
     }
     0
+}
+
+/// Tells user space once that there is a real-time thread in `cgroup`. Cgroups without a slot of their own share slot 0,
+/// which is told of again and again, but not too often.
+#[inline(always)]
+fn tell(cgroup: &mut CgroupSlot, cgroup_slot: u32, thread: &ThreadState) {
+    let now = state::now();
+    let known = if cgroup_slot == 0 { now.saturating_sub(cgroup.told_ns) < TELL_EVERY_NS } else { cgroup.rt_told != 0 };
+    if known {
+        return;
+    }
+    let Some(cpu) = Cpu::this() else { return };
+    let Some(mut entry) = EVENTS.reserve::<NewRealTime>(0) else {
+        cpu.state.lost_events += 1;
+        return;
+    };
+    cgroup.rt_told = 1;
+    if cgroup_slot == 0 {
+        cgroup.told_ns = now;
+    }
+    entry.write(NewRealTime { at_ns: now, cgroup_id: thread.cgroup_id, tid: thread.tid, policy: thread.policy });
+    // Seldom enough to wake user space for each.
+    cpu.state.told_ns = now;
+    entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
 }
 
 /// The watched thread of `rec` is being woken by the task that this program runs in, or by an interrupt of it.

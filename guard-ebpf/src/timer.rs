@@ -11,14 +11,13 @@ use guard_common::{
 
 use crate::{
     state::{self, Cpu, config, known_task, thread},
-    task::{SCHED_DEADLINE, Task, Timer, probe},
+    task::{SCHED_DEADLINE, TASK_RTLOCK_WAIT, Task, Timer, probe},
     throttle,
 };
 
 /// Task states: <https://elixir.bootlin.com/linux/v6.12/source/include/linux/sched.h#L102>
 const TASK_INTERRUPTIBLE: u32 = 0x1;
 const TASK_WAKING: u32 = 0x200;
-const TASK_RTLOCK_WAIT: u32 = 0x1000;
 
 /// A timer's callback is about to run.
 #[inline(always)]

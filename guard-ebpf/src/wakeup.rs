@@ -53,7 +53,7 @@ pub(crate) fn switched_out(cpu: &mut Cpu, prev: Task, state: u32, preempt: bool,
         thread = known_task(tid).map_or(0, |rec| u32::from(rec.thread));
     }
     // Usually a thread is known since its switch-in.
-    if thread == 0 && prev.prio() < MAX_RT_PRIO && prev.has_rt_policy() {
+    if thread == 0 && prev.prio() < MAX_RT_PRIO && prev.counts_as_rt() {
         thread = threads::first_seen(cpu, prev);
     }
     if preempt || state == 0 {
@@ -147,7 +147,7 @@ pub(crate) fn switched_in(cpu: &mut Cpu, prev: Task, next: Task, now: u64) {
         return;
     }
     let prio = next.prio();
-    let rt = prio < MAX_RT_PRIO && next.has_rt_policy();
+    let rt = prio < MAX_RT_PRIO && next.counts_as_rt();
     let Some(rec) = known_task(tid).or_else(|| if rt { task_record(tid) } else { None }) else { return };
     if rt && rec.thread == 0 && !state::never_watch(rec) {
         threads::watch(rec, tid);
@@ -177,6 +177,9 @@ pub(crate) fn switched_in(cpu: &mut Cpu, prev: Task, next: Task, now: u64) {
                 }
             }
             cpu.count_cgroup(slot, CgroupKind::WakeFair, wait - throttled);
+            if config!(act) != 0 {
+                breach::check_fair(prev, slot, wait - throttled, now);
+            }
         }
         if let Some(thread) = thread.checked_sub(1) {
             cpu.count_thread(thread, ThreadKind::Wake, wait - throttled);

@@ -1,9 +1,11 @@
-//! Kills guard's executor at random instants while somebody else writes the same files, lets `guard restore` clean up,
-//! and judges every file.
+//! Kills guard at random instants while somebody else writes the same files and work comes and goes, lets `guard restore`
+//! clean up, and judges every file. What is killed is guard's executor, with changes drawn by chance or with those that
+//! its policies want, or all of `guard run --enforce`.
 //!
-//! Guard, the other and the scene use values that the others never use, so that a file's text tells who wrote it. The
+//! Guard, the other and the scene use values that the others hardly ever use, so that a file's text tells who wrote it. The
 //! rules, for each file, with what it held at the kill:
-//! 1. What was not guard's is not touched.
+//! 1. What was not guard's is not touched. (A policy may have written the value of the beginning anew: then the other's
+//!    last value is right, too.)
 //! 2. What was guard's becomes what was there at the beginning, or a value of the other's that guard found there.
 //!
 //! A write of the other's that falls between guard's last look and guard's own write, microseconds later, is lost: the
@@ -28,6 +30,17 @@ use crate::{
     harness::{Cgroup, Hierarchy, Tool, Version, Workload, binary, patience, scratch_dir},
     random::Random,
 };
+
+/// What is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// guard's executor with changes drawn by chance.
+    Executor,
+    /// Both lanes, each with an executor, with what guard's policies want on Snapshots drawn by chance.
+    Policies,
+    /// `guard run --enforce`, beside a real-time loop and best-effort work.
+    Guard,
+}
 
 /// What came of many kills.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -73,42 +86,51 @@ enum Foreign {
 ///
 /// # Errors
 /// A file breaks a rule; the message names it with everything that is known. Or something cannot be set up.
-pub fn storm(kills: u64, seed: u64, progress: impl Fn(u64)) -> Result<Figures> {
+pub fn storm(victim: Victim, kills: u64, seed: u64, progress: impl Fn(u64)) -> Result<Figures> {
     let mut figures = Figures::default();
     for kill in 0..kills {
         let seed = seed.wrapping_mul(1_000_003).wrapping_add(kill);
-        one(seed, &mut figures).with_context(|| format!("kill {kill}, seed {seed}"))?;
+        one(victim, seed, &mut figures).with_context(|| format!("kill {kill}, seed {seed}"))?;
         figures.kills += 1;
         progress(figures.kills);
     }
     Ok(figures)
 }
 
-fn one(seed: u64, figures: &mut Figures) -> Result<()> {
+fn one(victim: Victim, seed: u64, figures: &mut Figures) -> Result<()> {
     let mut random = Random::new(seed);
     let parent = Cgroup::create("undo")?;
-    let child = parent.child("inner")?;
-    let scene = set_scene(&parent, &child)?;
+    let (plc, be) = (parent.child("plc")?, parent.child("be")?);
+    let scene = set_scene(&parent, &[&plc, &be])?;
     let state = scratch_dir()?;
     let state_dir = state.path().to_string_lossy().into_owned();
-    let (seed, paths) = (random.number().to_string(), [parent.path().to_owned(), child.path().to_owned()]);
-    let guard = Workload::start(&[
-        "enforce",
-        "--cgroup",
-        &paths[0],
-        "--cgroup",
-        &paths[1],
-        "--state-dir",
-        &state_dir,
-        "--seed",
-        &seed,
-    ])?;
+    let work = if victim == Victim::Guard { Some(Work::start(&parent, &plc, &be)?) } else { None };
+    // Dropping either kills with SIGKILL and waits for the end.
+    let guard = match victim {
+        Victim::Executor | Victim::Policies => {
+            let seed = random.number().to_string();
+            let mut words = vec!["enforce", "--state-dir", &state_dir, "--seed", &seed];
+            for cgroup in [&parent, &plc, &be] {
+                words.extend(["--cgroup", cgroup.path()]);
+            }
+            if victim == Victim::Policies {
+                words.push("--policies");
+            }
+            Killed::Workload(Workload::start(&words)?)
+        }
+        Victim::Guard => Killed::Guard(whole_guard(state.path(), &parent, &be)?),
+    };
     let other = Other::start(scene.clone(), random.number());
+    let comings = (victim != Victim::Executor).then(|| Comings::start(be.dir()));
     // The instant of the kill is what is random here; nothing waits for anything to have happened by then.
-    sleep(Duration::from_micros(random.below(60_000)) * patience());
-    // Dropping kills with SIGKILL and waits for the end.
+    let longest_us = if victim == Victim::Guard { 2_000_000 } else { 60_000 };
+    sleep(Duration::from_micros(random.below(longest_us)) * patience());
     drop(guard);
     let foreign = other.stop()?;
+    if let Some(comings) = comings {
+        comings.stop()?;
+    }
+    drop(work);
     let at_kill = read(&scene)?;
     let begin = Instant::now();
     let said = Tool::start(std::process::Command::new(binary("guard")?).args(["restore", "--state-dir", &state_dir]))?
@@ -138,7 +160,10 @@ impl Figures {
         let is_others = |text: &str| foreign.iter().any(|own| own == text);
         self.files += 1;
         let last = foreign.last().map(String::as_str);
-        if at_kill == scene.original || is_others(at_kill) {
+        if at_kill == scene.original && last == Some(after) {
+            // A policy may want what was there at the beginning, after the other has changed it.
+            self.put_back += 1;
+        } else if at_kill == scene.original || is_others(at_kill) {
             ensure!(after == at_kill, "a value that was not guard's was changed: {}", known());
             self.kept += u64::from(last == Some(at_kill));
         } else {
@@ -150,12 +175,98 @@ impl Figures {
     }
 }
 
+/// What is to be killed.
+#[allow(dead_code, reason = "held for what dropping it does")]
+enum Killed {
+    Workload(Workload),
+    Guard(Tool),
+}
+
+/// Work for a whole guard to act on: a real-time loop and a fair thread under a quota, and best-effort work.
+struct Work {
+    _parts: [Workload; 3],
+}
+
+impl Work {
+    fn start(parent: &Cgroup, plc: &Cgroup, be: &Cgroup) -> Result<Self> {
+        parent.allow_rt(50_000)?;
+        plc.allow_rt(50_000)?;
+        let into = |cgroup: &Cgroup, words: &[&str]| -> Result<Workload> {
+            let mut workload = Workload::hold(words)?;
+            cgroup.add(workload.pid())?;
+            workload.go()?;
+            Ok(workload)
+        };
+        let spin = ["spin", "--seconds", "3600"];
+        let cycle =
+            ["cycle", "clock-nanosleep-abs", "--policy", "fifo:80", "--interval-us", "5000", "--cycles", "1000000"];
+        Ok(Self { _parts: [into(plc, &cycle)?, into(plc, &spin)?, into(be, &spin)?] })
+    }
+}
+
+/// `guard run --enforce` that may change the scene's cgroups and no others, once it has begun.
+fn whole_guard(scratch: &std::path::Path, parent: &Cgroup, be: &Cgroup) -> Result<Tool> {
+    let config = scratch.join("guard.toml");
+    let text = format!(
+        "[node]\ninterval = \"200ms\"\n\n[[workload]]\nmatch.cgroup = \"{}*\"\nclass = \"BE\"\n\n\
+         [[workload]]\nmatch.cgroup = \"{}*\"\nmanaged = true\n\n[[workload]]\nmatch.cgroup = \"*\"\nmanaged = false\n\n\
+         [protect]\nhold_s = 0.1\n\n[suppress.latency]\nplc_metric = \"wakeup.p50\"\nplc_limit_us = 30\nhold_s = 0.1\n",
+        be.path(),
+        parent.path()
+    );
+    fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+    let mut command = std::process::Command::new(binary("guard")?);
+    command.args(["run", "--enforce", "--threshold", "50us", "--config"]).arg(config);
+    command.arg("--state-dir").arg(scratch).arg("--audit").arg(scratch.join("audit.jsonl"));
+    let mut guard = Tool::start(&mut command)?;
+    crate::harness::until("guard's begin", Duration::from_secs(60) * patience().min(5), || {
+        if let Some(status) = guard.ended()? {
+            bail!("guard ended with {status}: {}", guard.stderr()?.trim_end());
+        }
+        Ok((!guard.stdout()?.is_empty()).then_some(()))
+    })?;
+    Ok(guard)
+}
+
+/// Best-effort jobs that come and go: their cgroups are made and removed all the time.
+struct Comings {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<std::io::Result<()>>,
+}
+
+impl Comings {
+    fn start(be: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                let job = be.join("job");
+                fs::create_dir(&job)?;
+                sleep(Duration::from_millis(2));
+                fs::remove_dir(&job)?;
+            }
+            Ok(())
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.join() {
+            Ok(done) => done.context("cgroups that come and go"),
+            Err(_) => bail!("who makes and removes cgroups panicked"),
+        }
+    }
+}
+
 /// Originals as nobody else writes them.
-fn set_scene(parent: &Cgroup, child: &Cgroup) -> Result<Vec<Scene>> {
+fn set_scene(parent: &Cgroup, children: &[&Cgroup]) -> Result<Vec<Scene>> {
     let version = Hierarchy::find()?.version;
     let mut scene = Vec::new();
     // A child's quota stays within its parent's whoever wrote which, and every burst within every quota.
-    for (cgroup, quota, from) in [(parent, 80_500_u64, 50_000), (child, 40_500, 10_000)] {
+    let all =
+        std::iter::once((parent, 80_503_u64, 50_000)).chain(children.iter().map(|child| (*child, 40_503, 10_000)));
+    for (cgroup, quota, from) in all {
         let mut add = |name: &str, original: &str, foreign: Foreign| -> Result<()> {
             let file = cgroup.dir().join(name);
             if !file.exists() {

@@ -39,6 +39,9 @@ fn node(node: &Node) -> Result<(), Problem> {
     if interval < Duration::from_millis(100) || interval > Duration::from_secs(60) {
         return problem("node.interval", "want 100ms to 60s");
     }
+    if node.priority > 99 {
+        return problem("node.priority", "want 1 to 99, or 0 for no real-time priority");
+    }
     absolute("node.state_dir", &node.state_dir)?;
     absolute("node.audit", &node.audit)
 }

@@ -88,6 +88,9 @@ pub struct Node {
     pub state_dir: PathBuf,
     /// File to which each change is appended as a line of JSON.
     pub audit: PathBuf,
+    /// SCHED_FIFO priority of the threads that decide and write while guard enforces, 1 to 99; 0 for none. Read at the
+    /// start.
+    pub priority: u8,
 }
 
 impl Default for Node {
@@ -97,6 +100,7 @@ impl Default for Node {
             interval: Time::from_millis(1_000),
             state_dir: "/var/lib/guard".into(),
             audit: "/var/log/guard/audit.jsonl".into(),
+            priority: 1,
         }
     }
 }

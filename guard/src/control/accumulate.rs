@@ -197,6 +197,10 @@ fn add_cgroup(a: &mut CgroupSample, b: &CgroupSample) {
         (a, b) => a.or(b),
     };
     a.boosts += b.boosts;
+    a.futex_boosts = match (a.futex_boosts, b.futex_boosts) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    };
     a.rt_seen |= b.rt_seen;
 }
 

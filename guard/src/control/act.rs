@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use guard_common::event::{Breach, BreachKind};
+use guard_common::event::BreachKind;
 
 use super::hands::{self, Hands};
 use super::lane::Key;
 use crate::kernel::Event;
 use crate::policy::{self, Plan, Settings, State, Trigger, Want};
-use crate::snapshot::{Action, Class, Knob, Snapshot};
+use crate::snapshot::{Action, Cgroup, Class, Knob, Snapshot};
 
 /// What decides, and what it does about it.
 #[derive(Debug)]
@@ -23,7 +23,13 @@ pub(super) struct Actor {
     /// The notes of the last decision, if they were other than those before.
     fresh_notes: Vec<String>,
     hands_off: Option<String>,
+    /// Late fair tasks that were told of, by cgroup.
+    late_told: HashMap<u64, u64>,
 }
+
+/// Most best-effort cgroups whose originals are journalled before anything is wanted of them. Those beyond wait for the
+/// disk when they are first shrunk.
+const BEST_EFFORT_PREPARED: usize = 256;
 
 impl Actor {
     pub(super) fn new(settings: Settings, hands: Option<Hands>) -> Self {
@@ -35,6 +41,7 @@ impl Actor {
             notes: Vec::new(),
             fresh_notes: Vec::new(),
             hands_off: None,
+            late_told: HashMap::new(),
         }
     }
 
@@ -62,15 +69,16 @@ impl Actor {
             self.notes.clone_from(&plan.notes);
             self.fresh_notes = std::mem::take(&mut plan.notes);
         }
-        let plc = if self.hands_off.is_some() { BTreeMap::new() } else { plc_and_ancestors(snapshot) };
+        let plc = if self.hands_off.is_some() { BTreeMap::new() } else { plc_and_ancestors(&snapshot.cgroups) };
         match &mut self.hands {
             Some(hands) => {
                 snapshot.actions = hands.actions();
-                hands.prepare(urgent_knobs(snapshot, &plc));
+                hands.prepare(urgent_knobs(&snapshot.cgroups, &plc), best_effort_knobs(&snapshot.cgroups));
                 hands.want(plan.wants);
             }
             None => snapshot.actions = self.tell(snapshot, plan.wants),
         }
+        self.late_told.retain(|id, _| snapshot.cgroups.iter().any(|cgroup| cgroup.id == *id));
         plc.into_keys().collect()
     }
 
@@ -87,6 +95,29 @@ impl Actor {
         }
     }
 
+    /// Whether anything may be written now.
+    pub(super) fn may_act(&self) -> bool {
+        self.hands.is_some() && self.hands_off.is_none()
+    }
+
+    /// What is late at once, by cgroup, ns.
+    pub(super) fn late_from(&self) -> HashMap<u64, u64> {
+        if self.may_act() { policy::late_from(&self.state) } else { HashMap::new() }
+    }
+
+    /// Does at once what PLC cgroups need that have turned up; `cgroups` as [`policy::meet`] wants them. Returns the
+    /// cgroups whose throttles cannot wait.
+    pub(super) fn meet(&mut self, cgroups: &[Cgroup]) -> HashSet<u64> {
+        let Some(hands) = self.hands.as_mut().filter(|_| self.hands_off.is_none()) else { return HashSet::new() };
+        let wants = policy::meet(cgroups, &self.settings, &mut self.state);
+        if !wants.is_empty() {
+            hands.want_also(wants);
+        }
+        let plc = plc_and_ancestors(cgroups);
+        hands.prepare_also(urgent_knobs(cgroups, &plc));
+        plc.into_keys().collect()
+    }
+
     /// Does at once what events ask for.
     pub(super) fn react(&mut self, events: &[Event]) {
         if self.hands_off.is_some() {
@@ -94,7 +125,7 @@ impl Actor {
         }
         let Some(hands) = &mut self.hands else { return };
         let mut wants = Vec::new();
-        for trigger in triggers(events) {
+        for trigger in triggers(events, &mut self.late_told) {
             wants.extend(policy::react(&trigger, &self.settings, &mut self.state));
         }
         if !wants.is_empty() {
@@ -156,10 +187,19 @@ fn taken_back(want: &Want) -> Action {
     }
 }
 
-/// Of many events of a cgroup one trigger each: that it was throttled, and the worst of its late wake-ups.
-fn triggers(events: &[Event]) -> Vec<Trigger> {
+/// Of many events of a cgroup one trigger each: that it was throttled, and the worst of its late wake-ups. `told` is how
+/// many late fair tasks of a cgroup were told of before.
+fn triggers(events: &[Event], told: &mut HashMap<u64, u64>) -> Vec<Trigger> {
     let mut throttled = BTreeSet::new();
-    let mut late: BTreeMap<u64, &Breach> = BTreeMap::new();
+    let mut late: BTreeMap<u64, Late> = BTreeMap::new();
+    let mut add = |id: u64, one: Late| {
+        let all = late.entry(id).or_insert(Late { times: 0, ..one });
+        let times = all.times.saturating_add(one.times);
+        if one.latency_ns > all.latency_ns {
+            *all = one;
+        }
+        all.times = times;
+    };
     for event in events {
         match event {
             Event::Throttled(event) => {
@@ -168,31 +208,43 @@ fn triggers(events: &[Event]) -> Vec<Trigger> {
             // Whoever slept for a lock is not helped by taking the CPU from others.
             Event::Late(breach) if breach.kind == BreachKind::Blocked as u32 => {}
             Event::Late(breach) => {
-                let worst = late.entry(breach.cgroup_id).or_insert(breach);
-                if latency_ns(breach) > latency_ns(worst) {
-                    *worst = breach;
-                }
+                let latency_ns = breach.switched_in_ns.saturating_sub(breach.since_ns);
+                let (at_ns, by) = (breach.switched_in_ns, breach.prev_cgroup_id);
+                add(breach.cgroup_id, Late { at_ns, latency_ns, times: 1, by });
             }
+            Event::LateFair(event) => {
+                let before = told.insert(event.cgroup_id, event.late).filter(|before| *before <= event.late);
+                let times = event.late - before.unwrap_or(0);
+                let (at_ns, latency_ns) = (event.at_ns, event.wait_ns);
+                add(event.cgroup_id, Late { at_ns, latency_ns, times, by: event.prev_cgroup_id });
+            }
+            Event::NewRealTime(_) => {}
         }
     }
     let throttled = throttled.into_iter().map(|id| Trigger::Throttled { id });
-    let late = late.into_iter().map(|(id, breach)| Trigger::Late {
+    let late = late.into_iter().map(|(id, Late { at_ns, latency_ns, times, by })| Trigger::Late {
         id,
-        latency_ns: latency_ns(breach),
-        by: breach.prev_cgroup_id,
+        at_ns,
+        latency_ns,
+        times,
+        by,
     });
     throttled.chain(late).collect()
 }
 
-fn latency_ns(breach: &Breach) -> u64 {
-    breach.switched_in_ns.saturating_sub(breach.since_ns)
+/// Late wake-ups of a cgroup: how many, and the worst of them.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    at_ns: u64,
+    latency_ns: u64,
+    times: u64,
+    by: u64,
 }
 
 /// The PLC cgroups that guard may change and everything that contains them but the root, with their paths by id.
-fn plc_and_ancestors(snapshot: &Snapshot) -> BTreeMap<u64, String> {
-    let ids: HashMap<&str, u64> =
-        snapshot.cgroups.iter().filter(|c| c.id != 0).map(|c| (c.path.as_str(), c.id)).collect();
-    let plc = snapshot.cgroups.iter().filter(|c| c.class == Class::Plc && !c.unmanaged);
+fn plc_and_ancestors(cgroups: &[Cgroup]) -> BTreeMap<u64, String> {
+    let ids: HashMap<&str, u64> = cgroups.iter().filter(|c| c.id != 0).map(|c| (c.path.as_str(), c.id)).collect();
+    let plc = cgroups.iter().filter(|c| c.class == Class::Plc && !c.unmanaged);
     plc.flat_map(|cgroup| super::join::self_and_ancestors(&cgroup.path))
         .filter(|path| *path != "/")
         .filter_map(|path| Some((*ids.get(path)?, path.to_owned())))
@@ -200,13 +252,29 @@ fn plc_and_ancestors(snapshot: &Snapshot) -> BTreeMap<u64, String> {
 }
 
 /// The knobs of these cgroups that protecting them may need in a hurry.
-fn urgent_knobs(snapshot: &Snapshot, plc: &BTreeMap<u64, String>) -> BTreeMap<Key, String> {
-    let cgroups = snapshot.cgroups.iter().filter(|cgroup| plc.contains_key(&cgroup.id));
+fn urgent_knobs(cgroups: &[Cgroup], plc: &BTreeMap<u64, String>) -> BTreeMap<Key, String> {
+    let cgroups = cgroups.iter().filter(|cgroup| plc.contains_key(&cgroup.id));
     cgroups
         .flat_map(|cgroup| {
             let there = |knob: &Knob| cgroup.knobs.as_ref().is_some_and(|knobs| knobs.setting(*knob).is_some());
             let knobs = [Knob::Quota, Knob::Burst, Knob::Shares].into_iter().filter(there);
             knobs.map(|knob| ((cgroup.id, knob), cgroup.path.clone()))
         })
+        .collect()
+}
+
+/// The quotas that shrinking best-effort work begins with: those of its topmost cgroups, and of such below them as have one.
+fn best_effort_knobs(cgroups: &[Cgroup]) -> BTreeMap<Key, String> {
+    let may = |cgroup: &&Cgroup| cgroup.class == Class::Be && !cgroup.unmanaged && cgroup.id != 0;
+    let paths: HashSet<&str> = cgroups.iter().filter(may).map(|cgroup| cgroup.path.as_str()).collect();
+    let quota = |cgroup: &Cgroup| cgroup.knobs.as_ref().and_then(|knobs| knobs.quota);
+    let is_top =
+        |cgroup: &Cgroup| !super::join::self_and_ancestors(&cgroup.path).skip(1).any(|path| paths.contains(path));
+    cgroups
+        .iter()
+        .filter(may)
+        .filter(|cgroup| quota(cgroup).is_some_and(|quota| quota.quota_us.is_some() || is_top(cgroup)))
+        .take(BEST_EFFORT_PREPARED)
+        .map(|cgroup| ((cgroup.id, Knob::Quota), cgroup.path.clone()))
         .collect()
 }

@@ -9,11 +9,8 @@ use super::hands::Hands;
 use super::lane::{Lane, Which};
 use super::observe::Observer;
 use super::run_loop::Acting;
-use super::sys;
+use super::tempo::Tempo;
 use crate::cgroup::{Executor, ExecutorOptions, Report, RestoreError, Restored, restore};
-
-/// Nice value of the threads between a throttle and its end: the controller's, and that of the lane that protects.
-const URGENT_NICE: i32 = -20;
 
 /// The directory of a lane's journal, below a state directory.
 fn journal(state_dir: &Path, lane: Which) -> PathBuf {
@@ -68,11 +65,10 @@ pub(super) fn hands(observer: &Observer, acting: &Acting) -> Result<Hands, Contr
         |lane| Executor::open(observer.hierarchy().clone(), &journal(&state_dir, lane), ExecutorOptions::default());
     let (protect, rest) = (open(Which::Protect)?, open(Which::Rest)?);
     let (reports, received) = Hands::channel();
-    let protect = Lane::start(Which::Protect, protect, reports.clone(), || sys::hurry(URGENT_NICE));
-    let protect = protect.map_err(ControlError::Thread)?;
-    // Before this thread hurries, which its children would inherit.
-    let rest = Lane::start(Which::Rest, rest, reports, || ()).map_err(ControlError::Thread)?;
-    sys::hurry(URGENT_NICE);
+    let priority = acting.config.node.priority;
+    let tempo = move || Tempo::urgent(priority);
+    let protect = Lane::start(Which::Protect, protect, reports.clone(), tempo).map_err(ControlError::Thread)?;
+    let rest = Lane::start(Which::Rest, rest, reports, tempo).map_err(ControlError::Thread)?;
     Ok(Hands::new(protect, rest, received, audit))
 }
 

@@ -100,6 +100,34 @@ impl Facts {
         self.forget(&by_id);
     }
 
+    /// Those of the cgroups `ids` that are PLC, and everything that may hold them back, with their knobs as they are now.
+    pub(super) fn meet(&mut self, ids: &HashSet<u64>, inventory: &Inventory, assignments: &Assignments) -> Vec<Cgroup> {
+        let new: Vec<&CgroupInfo> =
+            inventory.cgroups().filter(|c| ids.contains(&c.id) && c.class == Class::Plc).collect();
+        let contains = |above: &str, below: &str| {
+            below.strip_prefix(above.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let container = |info: &CgroupInfo| info.container.as_ref().map(|c| (c.runtime.clone(), c.id.clone()));
+        let concerns = |info: &CgroupInfo, plc: &CgroupInfo| {
+            contains(&info.path, &plc.path)
+                || contains(&plc.path, &info.path)
+                || container(plc).is_some_and(|own| Some(own) == container(info))
+        };
+        let now = Instant::now();
+        let mut met = Vec::new();
+        for info in inventory.cgroups().filter(|info| new.iter().any(|plc| concerns(info, plc))) {
+            // Whatever was read before may be older than the PLC.
+            self.touched.insert(info.id);
+            let mut cgroup = bare(info);
+            cgroup.knobs = self.knobs_of(inventory.hierarchy(), info.id, &info.path, now);
+            if let Some(workload) = assignments.workload(info.id) {
+                assign::say(workload, assignments.is_own(info.id), &mut cgroup);
+            }
+            met.push(cgroup);
+        }
+        met
+    }
+
     fn node(&mut self, node: &mut Node, now: Instant) {
         if self.slow.as_ref().is_none_or(|(at, _)| now.duration_since(*at) >= REREAD_EVERY) {
             let root = Path::new("/");
@@ -206,13 +234,18 @@ fn choose<'a>(here: &[&'a CgroupInfo], most: usize) -> Vec<&'a CgroupInfo> {
 /// Adds the cgroups in which nothing was counted.
 fn add_missing(cgroups: &mut Vec<Cgroup>, chosen: &[&CgroupInfo]) {
     let there: HashSet<u64> = cgroups.iter().map(|cgroup| cgroup.id).collect();
-    cgroups.extend(chosen.iter().filter(|info| !there.contains(&info.id)).map(|info| Cgroup {
+    cgroups.extend(chosen.iter().filter(|info| !there.contains(&info.id)).map(|info| bare(info)));
+}
+
+/// A cgroup by its names only.
+fn bare(info: &CgroupInfo) -> Cgroup {
+    Cgroup {
         path: info.path.clone(),
         id: info.id,
         class: info.class,
         container: info.container.clone(),
         ..Cgroup::default()
-    }));
+    }
 }
 
 /// Real-time threads of user space by cgroup: those of the last scan, and those that were seen since.

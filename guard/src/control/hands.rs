@@ -103,8 +103,14 @@ impl Hands {
     }
 
     /// Hands over the knobs that may have to be written in a hurry.
-    pub(super) fn prepare(&mut self, knobs: BTreeMap<Key, String>) {
-        self.protect.lane.prepare(knobs);
+    pub(super) fn prepare(&mut self, protect: BTreeMap<Key, String>, rest: BTreeMap<Key, String>) {
+        self.protect.lane.prepare(protect);
+        self.rest.lane.prepare(rest);
+    }
+
+    /// Hands over further ones for what protects.
+    pub(super) fn prepare_also(&mut self, protect: BTreeMap<Key, String>) {
+        self.protect.lane.prepare_also(protect);
     }
 
     fn split(&mut self, wants: Vec<Want>) -> (Wanted, Wanted) {

@@ -154,7 +154,7 @@ fn join_cgroup(sample: CgroupSample, info: Option<&CgroupInfo>, reading: Reading
             user: Latency(sample.timer_user),
             missed: 0,
         },
-        lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts },
+        lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts, futex_boosts: sample.futex_boosts },
         cpu_pressure: reading.pressure,
         ..Cgroup::default()
     }
@@ -235,7 +235,7 @@ fn join_thread(sample: ThreadSample, known: &Known) -> Thread {
         },
         user_estimated: sample.user_estimated,
         wakeup: Latency(sample.wakeup),
-        lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts },
+        lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts, futex_boosts: None },
         breaches: sample.breaches,
         budget_ns: (sample.budget_ns > 0).then_some(sample.budget_ns),
     }

@@ -10,6 +10,7 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
+use super::tempo::Tempo;
 use super::writer::Writer;
 use crate::cgroup::{Change, Outcome, What, WriteResult};
 use crate::policy::Want;
@@ -116,7 +117,7 @@ impl Lane {
         which: Which,
         writer: impl Writer,
         reports: mpsc::Sender<Report>,
-        at_start: impl FnOnce() + Send + 'static,
+        tempo: impl FnOnce() -> Tempo + Send + 'static,
     ) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
         let worker = Worker {
@@ -130,8 +131,7 @@ impl Lane {
             told: BTreeMap::new(),
         };
         thread::Builder::new().name(format!("guard-{}", which.name())).spawn(move || {
-            at_start();
-            worker.run();
+            worker.run(&tempo());
         })?;
         Ok(Self { mailbox, handed_over: 0 })
     }
@@ -167,6 +167,12 @@ impl Lane {
         self.mailbox.came.notify_one();
     }
 
+    /// Adds to these knobs.
+    pub(super) fn prepare_also(&self, knobs: BTreeMap<Key, String>) {
+        self.mailbox.open().prepare.extend(knobs);
+        self.mailbox.came.notify_one();
+    }
+
     /// Asks it to put everything back and end; its last report says so.
     pub(super) fn end(&self) {
         self.mailbox.open().end = true;
@@ -195,7 +201,7 @@ struct Worker<W> {
 }
 
 impl<W: Writer> Worker<W> {
-    fn run(mut self) {
+    fn run(mut self, tempo: &Tempo) {
         loop {
             let Post { number, wanted, urgent, prepare, end } = self.wait();
             self.number = self.number.max(number);
@@ -204,15 +210,21 @@ impl<W: Writer> Worker<W> {
                 self.report(outcomes, Why::Ending, true);
                 return;
             }
+            let in_a_hurry = !urgent.is_empty();
             let (whole, asked) = (wanted.is_some(), wanted.is_some() || !urgent.is_empty());
             self.wanted = wanted.unwrap_or_else(|| std::mem::take(&mut self.wanted));
             self.wanted.extend(urgent);
+            // A whole plan of what need not be protected is no answer to anything.
+            if self.which == Which::Rest && !in_a_hurry {
+                tempo.calm();
+            }
             if asked {
                 let changes = self.changes();
                 let outcomes = if changes.is_empty() { Vec::new() } else { self.writer.apply(&changes) };
                 // Even if nothing was done: then the controller knows that it has been served.
                 self.report(outcomes, Why::Wanted, false);
             }
+            tempo.calm();
             if !prepare.is_empty() {
                 let knobs: Vec<_> = prepare.into_iter().map(|((id, knob), path)| (path, id, knob)).collect();
                 self.writer.prepare(&knobs);
@@ -223,6 +235,7 @@ impl<W: Writer> Worker<W> {
                     self.report(outcomes, Why::Drifted, false);
                 }
             }
+            tempo.hurry();
         }
     }
 

@@ -1,13 +1,13 @@
 //! The loop and the lanes against writers that hang, floods of events, and configurations with mistakes. Time is virtual;
 //! the lanes are real threads, and what they do is waited for, never slept for.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use guard_common::event::Throttled;
+use guard_common::event::{NewRealTime, Throttled};
 use tokio::sync::mpsc;
 
 use super::ControlError;
@@ -18,12 +18,13 @@ use super::lane::{Key, Lane, Report, Which};
 use super::run_loop::{Acting, Ask, Enforce, Loop, Pace, Request};
 use super::selection::Keep;
 use super::source::Source;
+use super::tempo::Tempo;
 use super::writer::Writer;
 use crate::cgroup::{Change, Outcome, What, WriteResult};
 use crate::config::Config;
 use crate::kernel::Event;
 use crate::policy::{Direction, Origin, Want};
-use crate::snapshot::{Bandwidth, Knob, Setting, Snapshot};
+use crate::snapshot::{Bandwidth, Cgroup, Class, Knob, Knobs, Setting, Snapshot};
 use crate::view::samples;
 
 /// A writer that keeps its values in memory, and may hang.
@@ -100,8 +101,8 @@ fn scene(protect: Paper, rest: Paper) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let audit = dir.path().join("audit.jsonl");
     let (reports, received) = Hands::channel();
-    let protect = Lane::start(Which::Protect, protect, reports.clone(), || ()).unwrap();
-    let rest = Lane::start(Which::Rest, rest, reports, || ()).unwrap();
+    let protect = Lane::start(Which::Protect, protect, reports.clone(), Tempo::steady).unwrap();
+    let rest = Lane::start(Which::Rest, rest, reports, Tempo::steady).unwrap();
     Scene { hands: Hands::new(protect, rest, received, Audit::open(&audit).unwrap()), audit, _dir: dir }
 }
 
@@ -215,6 +216,8 @@ struct Stage {
 
 enum Events {
     None,
+    /// Once.
+    Once(Vec<Event>),
     /// As many as there is room for, at once, again and again.
     Flood {
         batches: Arc<Mutex<u32>>,
@@ -226,14 +229,16 @@ impl Source for Stage {
         Ok(())
     }
 
-    fn snapshot(&mut self) -> Result<(Snapshot, Keep), ControlError> {
+    fn snapshot(&mut self, _: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError> {
         self.snapshots += 1;
         Ok((samples::empty(), Keep::All))
     }
 
     async fn events(&mut self) -> Result<Vec<Event>, ControlError> {
-        match &self.events {
+        match &mut self.events {
             Events::None => std::future::pending().await,
+            Events::Once(events) if events.is_empty() => std::future::pending().await,
+            Events::Once(events) => Ok(std::mem::take(events)),
             Events::Flood { batches } => {
                 *batches.lock().unwrap() += 1;
                 let event = |n: u64| Event::Throttled(Throttled { cgroup_id: n % 3, at_ns: n });
@@ -245,6 +250,27 @@ impl Source for Stage {
     fn protect(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
         self.protected.lock().unwrap().clone_from(ids);
         Ok(())
+    }
+
+    fn protect_also(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
+        self.protected.lock().unwrap().extend(ids);
+        Ok(())
+    }
+
+    fn judge(&mut self, _: &HashMap<u64, u64>) -> Result<(), ControlError> {
+        Ok(())
+    }
+
+    fn meet(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup> {
+        let quota = Some(Bandwidth { quota_us: Some(20_000), period_us: 100_000 });
+        let plc = |id: &u64| Cgroup {
+            id: *id,
+            path: format!("/c{id}"),
+            class: Class::Plc,
+            knobs: Some(Knobs { quota, ..Knobs::default() }),
+            ..Cgroup::default()
+        };
+        ids.iter().map(plc).collect()
     }
 
     fn acted(&mut self, _: HashSet<Key>, _: HashSet<u64>) {}
@@ -287,7 +313,7 @@ fn looped(
     let (ask, asked) = mpsc::unbounded_channel();
     let actor = Some(Actor::new(acting.config.policy.clone(), Some(hands)));
     let pace = Pace { interval: Duration::from_secs(1), duration };
-    (Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace }, ask)
+    (Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace, tempo: Tempo::steady() }, ask)
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,6 +333,24 @@ async fn a_flood_of_events_is_answered_in_batches_and_does_not_hold_up_the_windo
     assert_eq!(windows, 5);
     let batches = *batches.lock().unwrap();
     assert!((100..=5_100).contains(&batches), "{batches} batches in 5 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_plc_is_protected_before_the_next_window_and_its_throttles_are_watched() {
+    let event = |id| Event::NewRealTime(NewRealTime { at_ns: 1, cgroup_id: id, tid: 7, policy: 1 });
+    let source = stage(Events::Once(vec![event(5), event(5), event(6)]));
+    let protected = Arc::clone(&source.protected);
+    let Scene { hands, audit, _dir } = scene(Paper::default(), Paper::default());
+    let half = Some(Duration::from_millis(500));
+    let (looped, _ask) = looped(source, hands, acting(None), half);
+    looped.run(|_, _| Ok::<(), ControlError>(())).await.unwrap();
+    assert_eq!(*protected.lock().unwrap(), HashSet::from([5, 6]));
+    let log = std::fs::read_to_string(audit).unwrap();
+    for path in ["/c5", "/c6"] {
+        let lifts: Vec<&str> =
+            log.lines().filter(|line| line.contains(path) && line.contains("\"new\":\"max 100000\"")).collect();
+        assert_eq!(lifts.len(), 1, "{log}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

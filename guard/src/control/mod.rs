@@ -24,6 +24,7 @@ mod serve;
 mod slot_holders;
 mod source;
 mod sys;
+mod tempo;
 mod writer;
 
 use std::io;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use guard_common::event::TELL_EVERY_NS;
 use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
 use tokio::io::unix::AsyncFd;
 
@@ -28,7 +29,7 @@ use crate::inventory::{self, CgroupFilter, CgroupInfo, Inventory, ThreadDetail, 
 use crate::kernel::offsets::CgroupSource;
 use crate::kernel::sample::ThreadSample;
 use crate::kernel::{Event, Kernel, KernelError, LoadOptions, monotonic_ns};
-use crate::snapshot::{Class, Knob, Node, Snapshot};
+use crate::snapshot::{Cgroup, Class, Knob, Node, Snapshot};
 
 /// Time after which what is slow to read and seldom changes is read again: all quotas, affinities, the node.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
@@ -43,6 +44,9 @@ const HISTOGRAM_BYTES: usize = 64 << 20;
 const SLOTS: (u32, u32) = (64, 1024);
 /// Most slots on nodes with so many CPUs that [`HISTOGRAM_BYTES`] holds fewer.
 const SLOTS_MANY_CPUS: u32 = 256;
+
+/// How long after an event to look for more: as long as the kernel side may hold back a wake-up.
+const LOOK_AGAIN: Duration = Duration::from_nanos(TELL_EVERY_NS);
 
 /// Real-time threads that are named when the one that was asked for does not exist.
 const THREADS_NAMED: usize = 5;
@@ -101,6 +105,10 @@ pub struct Observer {
     events_fd: Option<AsyncFd<OwnedFd>>,
     /// Events that were taken together with a sample.
     events: Vec<Event>,
+    /// When to look for events unasked: the kernel side does not wake guard for all that follow soon after another.
+    look_again: Option<tokio::time::Instant>,
+    /// Cgroups in which real-time threads were counted and that were not known then.
+    unknown_realtime: HashSet<u64>,
     /// CLOCK_MONOTONIC and CPU time of this process at the begin of the window, ns.
     began_ns: (u64, u64),
 }
@@ -163,6 +171,8 @@ impl Observer {
             policy,
             events_fd: None,
             events: Vec::new(),
+            look_again: None,
+            unknown_realtime: HashSet::new(),
             began_ns: (monotonic_ns(), process_cpu_ns()),
         };
         if watch.act {
@@ -194,19 +204,24 @@ impl Observer {
     /// # Errors
     /// When the kernel side cannot be read.
     pub fn snapshot(&mut self) -> Result<Snapshot, ControlError> {
-        let (mut snapshot, keep) = self.whole_snapshot()?;
+        let (mut snapshot, keep) = self.whole_snapshot(&mut |_| ())?;
         keep.narrow(&mut snapshot);
         Ok(snapshot)
     }
 
     /// As [`Self::snapshot`]. With policies it holds the whole node, and what of it is to be shown is returned beside it.
-    pub(super) fn whole_snapshot(&mut self) -> Result<(Snapshot, Keep), ControlError> {
+    /// Events that need nothing else of this observer are handed to `react` between its steps.
+    pub(super) fn whole_snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError> {
         self.take()?;
+        self.breathe(react);
         // Right after the kernel side, so that both count the same window.
         let mut readings = HashMap::new();
         self.read_files(&mut readings);
+        self.breathe(react);
         self.refresh();
+        self.breathe(react);
         self.read_files(&mut readings);
+        self.breathe(react);
 
         let sum = self.accumulator.take();
         let sample = &sum.sample;
@@ -254,11 +269,23 @@ impl Observer {
     /// When the event loop refuses the file descriptor.
     pub(super) async fn events(&mut self) -> Result<Vec<Event>, ControlError> {
         let Some(fd) = &self.events_fd else { return pending().await };
-        if self.events.is_empty() {
-            let mut ready = fd.readable().await.map_err(ControlError::Events)?;
-            // Before they are taken, so that one that comes meanwhile makes it readable again.
-            ready.clear_ready();
+        while self.events.is_empty() {
+            let again = self.look_again;
+            let unasked = async {
+                match again {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                ready = fd.readable() => {
+                    // Before they are taken, so that one that comes meanwhile makes it readable again.
+                    ready.map_err(ControlError::Events)?.clear_ready();
+                }
+                () = unasked => {}
+            }
             self.events = self.kernel.events();
+            self.look_again = (!self.events.is_empty()).then(|| tokio::time::Instant::now() + LOOK_AGAIN);
         }
         Ok(std::mem::take(&mut self.events))
     }
@@ -269,6 +296,38 @@ impl Observer {
     /// When the kernel side refuses.
     pub(super) fn protect(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
         Ok(self.kernel.protect(ids)?)
+    }
+
+    /// The same for further ones.
+    ///
+    /// # Errors
+    /// When the kernel side refuses.
+    pub(super) fn protect_also(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
+        Ok(self.kernel.protect_also(ids)?)
+    }
+
+    /// Wants to be told at once when a fair task of one of these cgroups waits for a CPU for longer than this, ns.
+    ///
+    /// # Errors
+    /// When the kernel side refuses.
+    pub(super) fn judge(&mut self, budgets: &HashMap<u64, u64>) -> Result<(), ControlError> {
+        Ok(self.kernel.judge(budgets)?)
+    }
+
+    /// Gets to know cgroups that turned out to have real-time threads. Returns those that are PLC and everything that may
+    /// hold them back: what contains them, what is below them and the rest of their containers.
+    pub(super) fn meet(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup> {
+        let Some(policy) = &mut self.policy else { return Vec::new() };
+        if ids.iter().any(|id| self.inventory.cgroup_by_id(*id).is_none()) {
+            if let Err(error) = self.inventory.refresh() {
+                tracing::warn!("{error}");
+            }
+            ids.iter().for_each(|id| self.inventory.mark_realtime(*id));
+            policy.assignments.refresh(&mut self.inventory);
+        } else {
+            ids.iter().for_each(|id| self.inventory.mark_realtime(*id));
+        }
+        policy.facts.meet(ids, &self.inventory, &policy.assignments)
     }
 
     /// Says which knobs guard holds and which cgroups it has written to since the last Snapshot.
@@ -299,6 +358,22 @@ impl Observer {
             && self.selection.tids.iter().all(|tid| self.threads.has_ended(*tid))
     }
 
+    /// Hands over what has happened meanwhile, in the middle of something else.
+    fn breathe(&mut self, react: &mut dyn FnMut(&[Event])) {
+        if self.events_fd.is_none() {
+            return;
+        }
+        let mut events = std::mem::take(&mut self.events);
+        events.extend(self.kernel.events());
+        // Meeting a cgroup needs the inventory, which is under way.
+        let (later, now): (Vec<Event>, Vec<Event>) =
+            events.into_iter().partition(|event| matches!(event, Event::NewRealTime(_)));
+        self.events = later;
+        if !now.is_empty() {
+            react(&now);
+        }
+    }
+
     /// What the kernel side counted, into the accumulator.
     fn take(&mut self) -> Result<(), ControlError> {
         if self.events_fd.is_some() {
@@ -313,6 +388,9 @@ impl Observer {
         }
         for cgroup in sample.cgroups.iter().filter(|c| !c.wake_rt.is_empty()) {
             self.inventory.mark_realtime(cgroup.id);
+            if self.inventory.cgroup_by_id(cgroup.id).is_none() {
+                self.unknown_realtime.insert(cgroup.id);
+            }
         }
         for cgroup in sample.cgroups.iter().filter(|c| c.throttles > 0) {
             if let Some(info) = self.inventory.cgroup_by_id(cgroup.id)
@@ -359,7 +437,15 @@ impl Observer {
         let scan = now.duration_since(self.scanned_at) >= self.scan_every();
         let refreshed = if scan { self.inventory.scan_threads() } else { self.inventory.refresh() };
         match refreshed {
-            Ok(()) => self.find_gone(),
+            Ok(()) => {
+                for id in std::mem::take(&mut self.unknown_realtime) {
+                    self.inventory.mark_realtime(id);
+                }
+                if scan {
+                    self.kernel.known_realtime(&self.inventory.realtime());
+                }
+                self.find_gone();
+            }
             // Then nobody knows which of the cgroups that were counted are still there.
             Err(error) => tracing::warn!("{error}"),
         }

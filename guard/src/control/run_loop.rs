@@ -2,6 +2,7 @@
 //! caller. One thread, no busy work; it sleeps between samples. What may hang (writes, the journal's disk, the audit log,
 //! the output) is done by threads of its own, see [`super::hands`] and [`super::outlet`].
 
+use std::collections::HashSet;
 use std::future::pending;
 use std::io;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use super::lane::Report;
 use super::observe::{Observer, Watch};
 use super::outlet::Outlet;
 use super::source::Source;
+use super::tempo::Tempo;
 use crate::config::{Config, ConfigError};
 use crate::kernel::Event;
 use crate::snapshot::Snapshot;
@@ -113,7 +115,7 @@ pub async fn run<E: From<ControlError>>(
         last = Some(snapshot);
         outcome
     };
-    Loop { source: observer, actor: None, asked, acting: None, pace }.run(deliver).await?;
+    Loop { source: observer, actor: None, asked, acting: None, pace, tempo: Tempo::steady() }.run(deliver).await?;
     last.ok_or_else(|| ControlError::NoWindow.into())
 }
 
@@ -162,7 +164,9 @@ fn ready<A>(watch: &Watch, pace: Pace, acting: Acting, asked: A) -> Result<Loop<
     let observer = Observer::start(&watch)?;
     let hands = acting.enforce.is_some().then(|| super::enforce::hands(&observer, &acting)).transpose()?;
     let actor = Some(Actor::new(acting.config.policy.clone(), hands));
-    Ok(Loop { source: observer, actor, asked, acting: Some(acting), pace })
+    // Last: threads that were started before do not take it over.
+    let tempo = acting.enforce.as_ref().map_or_else(Tempo::steady, |_| Tempo::urgent(acting.config.node.priority));
+    Ok(Loop { source: observer, actor, asked, acting: Some(acting), pace, tempo })
 }
 
 /// Everything that the loop turns.
@@ -172,6 +176,8 @@ pub(super) struct Loop<S, A> {
     pub(super) asked: A,
     pub(super) acting: Option<Acting>,
     pub(super) pace: Pace,
+    /// This thread's.
+    pub(super) tempo: Tempo,
 }
 
 /// Why the loop woke up.
@@ -217,7 +223,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
             tracing::error!("{error}");
         }
         if outcome? == Ending::Open {
-            let (mut snapshot, keep) = self.source.snapshot()?;
+            let (mut snapshot, keep) = self.source.snapshot(&mut |_| ())?;
             if let Some(actor) = &mut self.actor {
                 actor.conclude(&mut snapshot);
             }
@@ -242,14 +248,16 @@ impl<S: Source, A: Ask> Loop<S, A> {
                 Woken::End => return Ok(Ending::Open),
                 Woken::Sample => {
                     timing.sample = Instant::now() + SAMPLE_EVERY;
+                    self.tempo.calm();
                     self.source.sample()?;
+                    self.tempo.hurry();
                 }
                 Woken::Report(report) => self.take(report),
                 Woken::Events(events) => {
-                    timing.quiet_until = Instant::now() + QUIET;
-                    if let Some(actor) = &mut self.actor {
-                        actor.react(&events);
-                    }
+                    let begun = Instant::now();
+                    self.react(&events)?;
+                    // Whatever reacting takes, half of the time is left for everything else.
+                    timing.quiet_until = Instant::now() + QUIET.max(begun.elapsed());
                 }
                 Woken::Reload => reading = self.read_again(),
                 Woken::Read(read) => {
@@ -264,8 +272,10 @@ impl<S: Source, A: Ask> Loop<S, A> {
                         return Ok(Ending::Open);
                     }
                     timing.sample = Instant::now() + SAMPLE_EVERY;
+                    self.tempo.calm();
                     let snapshot = self.window()?;
                     deliver(snapshot, self.notes())?;
+                    self.tempo.hurry();
                     if self.source.all_named_ended() {
                         tracing::warn!("every thread named with --tid has ended");
                         return Ok(Ending::Told);
@@ -318,15 +328,42 @@ impl<S: Source, A: Ask> Loop<S, A> {
         })
     }
 
+    /// Answers events at once: first those of throttles and late wake-ups, which need no more than what is known.
+    fn react(&mut self, events: &[Event]) -> Result<(), ControlError> {
+        let Some(actor) = self.actor.as_mut().filter(|actor| actor.may_act()) else { return Ok(()) };
+        actor.react(events);
+        let new: HashSet<u64> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::NewRealTime(event) => Some(event.cgroup_id),
+                _ => None,
+            })
+            .collect();
+        if !new.is_empty() {
+            let met = self.source.meet(&new);
+            let urgent = actor.meet(&met);
+            self.source.protect_also(&urgent)?;
+        }
+        Ok(())
+    }
+
     /// Ends a window, decides, and begins the next one.
     fn window(&mut self) -> Result<Snapshot, ControlError> {
-        let (mut snapshot, keep) = self.source.snapshot()?;
+        let actor = &mut self.actor;
+        let mut react = |events: &[Event]| {
+            if let Some(actor) = actor.as_mut().filter(|actor| actor.may_act()) {
+                actor.react(events);
+            }
+        };
+        let (mut snapshot, keep) = self.source.snapshot(&mut react)?;
         if let Some(actor) = &mut self.actor {
             let urgent = actor.decide(&mut snapshot);
+            let late_from = actor.late_from();
             if let Some(hands) = actor.hands() {
                 let (held, touched) = hands.state();
                 self.source.acted(held, touched);
                 self.source.protect(&urgent)?;
+                self.source.judge(&late_from)?;
             }
         }
         keep.narrow(&mut snapshot);

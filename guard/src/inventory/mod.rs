@@ -227,6 +227,8 @@ impl Inventory {
             source,
         })?;
         self.refresh()?;
+        // guard's own threads are real-time where it acts, so as to react in time, not to be protected.
+        self.scan.realtime.retain(|thread| thread.tgid != std::process::id());
         let user = self.scan.realtime.iter().filter(|thread| !thread.kernel);
         let paths: HashSet<&str> = user.filter_map(|thread| thread.cgroup.as_deref()).collect();
         for entry in self.by_id.values_mut().filter(|entry| !entry.info.vanished) {
@@ -240,6 +242,12 @@ impl Inventory {
         if let Some(entry) = self.by_id.get_mut(&id) {
             entry.set_realtime(true);
         }
+    }
+
+    /// Ids of the cgroups that hold real-time threads of user space, as far as known.
+    #[must_use]
+    pub fn realtime(&self) -> HashSet<u64> {
+        self.by_id.values().filter(|entry| entry.realtime).map(|entry| entry.info.id).collect()
     }
 
     /// Gives the cgroup the class that the configuration names, whatever is found; None for the one that is found.

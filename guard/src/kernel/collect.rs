@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use bytes::BytesMut;
 use guard_common::{
-    event::{Breach, Throttled},
+    event::{Breach, LateFair, NewRealTime, Throttled},
     hist::BUCKETS,
     maps::{
         CgroupKind, CgroupSlot, CpuState, Hist, PERIOD_SURE, ThreadKind, ThreadState, cgroup_hist, thread_hist,
@@ -14,6 +14,7 @@ use guard_common::{
 
 use super::{
     Event, Kernel, KernelError,
+    offsets::all_present,
     sample::{CgroupSample, KernelSample, ThreadSample},
     sys,
 };
@@ -123,6 +124,8 @@ impl Kernel {
     fn sample_cgroups(&mut self, half: usize) -> Vec<CgroupSample> {
         let slots = self.cgroup_slots.len();
         self.before.cgroups.resize(slots, bytemuck::Zeroable::zeroed());
+        let o = &self.config.offsets;
+        let sees_futexes = all_present(&[o.task_pi_blocked_on, o.regs_syscall, o.regs_argument]);
         let mut samples = Vec::new();
         for slot in 0..slots {
             let now = self.cgroup_slots.read(slot);
@@ -151,6 +154,7 @@ impl Kernel {
                     if before.bandwidth_seen == 0 { 0 } else { since(now.throttled_time_ns, before.throttled_time_ns) }
                 }),
                 boosts: since(now.boosts, before.boosts),
+                futex_boosts: sees_futexes.then(|| since(now.futex_boosts, before.futex_boosts)),
                 rt_seen: now.rt_seen != 0,
             };
             if !sample.is_empty() {
@@ -340,13 +344,10 @@ impl Kernel {
 
     /// What happened since the last call, oldest first. Breaches are kept for the next sample, too.
     pub fn events(&mut self) -> Vec<Event> {
-        let (breaches, throttled) = self.drain();
-        let mut events: Vec<Event> = throttled.into_iter().map(Event::Throttled).collect();
-        events.extend(breaches.iter().map(|breach| Event::Late(*breach)));
-        events.sort_by_key(|event| match event {
-            Event::Throttled(throttled) => throttled.at_ns,
-            Event::Late(breach) => breach.switched_in_ns,
-        });
+        let Records { breaches, mut others } = self.drain();
+        others.extend(breaches.iter().map(|breach| Event::Late(*breach)));
+        let mut events = others;
+        events.sort_by_key(Event::at_ns);
         let room = BREACHES_KEPT.saturating_sub(self.breaches.len());
         self.dropped_breaches += breaches.len().saturating_sub(room) as u64;
         self.breaches.extend(breaches.into_iter().take(room));
@@ -355,7 +356,7 @@ impl Kernel {
 
     /// Breaches since the last sample, oldest first.
     fn take_breaches(&mut self) -> Vec<Breach> {
-        let (breaches, _) = self.drain();
+        let Records { breaches, .. } = self.drain();
         let mut all = std::mem::take(&mut self.breaches);
         all.extend(breaches);
         all.sort_by_key(|b| b.switched_in_ns);
@@ -363,18 +364,32 @@ impl Kernel {
     }
 
     /// Takes all records out of the ring buffer, freeing it before they are looked at.
-    fn drain(&mut self) -> (Vec<Breach>, Vec<Throttled>) {
-        let (mut breaches, mut throttled) = (BytesMut::new(), BytesMut::new());
+    fn drain(&mut self) -> Records {
+        let mut breaches = BytesMut::new();
+        let mut others = Vec::new();
         while let Some(record) = self.ring.next() {
             // Nothing else is in the ring; a record of another length would shift all that follow.
             match record.len() {
                 n if n == size_of::<Breach>() => breaches.extend_from_slice(&record),
-                n if n == size_of::<Throttled>() => throttled.extend_from_slice(&record),
+                n if n == size_of::<Throttled>() => {
+                    others.push(Event::Throttled(bytemuck::pod_read_unaligned(&record)))
+                }
+                n if n == size_of::<LateFair>() => others.push(Event::LateFair(bytemuck::pod_read_unaligned(&record))),
+                n if n == size_of::<NewRealTime>() => {
+                    others.push(Event::NewRealTime(bytemuck::pod_read_unaligned(&record)));
+                }
                 _ => {}
             }
         }
-        (records(breaches), records(throttled))
+        Records { breaches: records(breaches), others }
     }
+}
+
+/// What was in the ring buffer.
+struct Records {
+    breaches: Vec<Breach>,
+    /// All but [`Event::Late`].
+    others: Vec<Event>,
 }
 
 /// The records in `frames`, which holds whole ones only.

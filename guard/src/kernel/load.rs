@@ -277,6 +277,9 @@ fn examine(options: &LoadOptions, cpus: u32, btf: &Btf, aya_btf: &aya::Btf) -> R
         irq: u32::from(btf.has_tracepoint("irq_handler_entry") && all_present(&[o.cfs_rq_rq, o.rq_rt_nr_running])),
         throttle_by_period: 0,
         act: u32::from(options.act),
+        futex: u32::try_from(libc::SYS_futex).unwrap_or(u32::MAX),
+        own_tgid: if options.act { std::process::id() } else { 0 },
+        reserved: 0,
     };
     let no_fentry =
         if throttle_known { fentry_refusal(options, &config, aya_btf)? } else { Some(NO_BANDWIDTH.to_owned()) };

@@ -11,7 +11,7 @@ pub mod symbols;
 mod sys;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap as StdHashMap, HashSet},
     io,
     mem::offset_of,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -22,7 +22,7 @@ use aya::{
     maps::{Array, HashMap, MapData, Queue, RingBuf},
 };
 pub(crate) use collect::monotonic_ns;
-use guard_common::event::{Breach, Throttled};
+use guard_common::event::{Breach, LateFair, NewRealTime, Throttled};
 use guard_common::maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, thread_state};
 pub use load::LoadOptions;
 
@@ -122,6 +122,23 @@ pub enum Event {
     Throttled(Throttled),
     /// A watched thread was late. It is in the next sample, too.
     Late(Breach),
+    /// Fair tasks of a cgroup with a budget were late.
+    LateFair(LateFair),
+    /// A cgroup turned out to have a real-time thread.
+    NewRealTime(NewRealTime),
+}
+
+impl Event {
+    /// When it was seen, CLOCK_MONOTONIC, ns.
+    #[must_use]
+    pub fn at_ns(&self) -> u64 {
+        match self {
+            Self::Throttled(event) => event.at_ns,
+            Self::Late(breach) => breach.switched_in_ns,
+            Self::LateFair(event) => event.at_ns,
+            Self::NewRealTime(event) => event.at_ns,
+        }
+    }
 }
 
 /// The loaded and attached kernel side. Dropping it detaches every program and frees every map.
@@ -262,6 +279,47 @@ impl Kernel {
             self.cgroup_slots.write_field(slot, offset_of!(CgroupSlot, protected), protected);
         }
         Ok(())
+    }
+
+    /// As [`Self::protect`], for further cgroups.
+    ///
+    /// # Errors
+    /// When the map refuses an entry.
+    pub fn protect_also(&mut self, ids: &HashSet<u64>) -> Result<(), KernelError> {
+        for id in ids {
+            self.reserve_cgroup(*id)?;
+            if let Ok(slot) = self.cgroups.get(id, 0) {
+                self.cgroup_slots.write_field(slot as usize, offset_of!(CgroupSlot, protected), 1u32);
+            }
+        }
+        Ok(())
+    }
+
+    /// Wants an [`Event::LateFair`] from now on whenever a fair task of one of these cgroups waits for a CPU for longer
+    /// than this, ns, and for no others. Needs [`LoadOptions::act`].
+    ///
+    /// # Errors
+    /// When the map refuses an entry.
+    pub fn judge(&mut self, budgets: &StdHashMap<u64, u64>) -> Result<(), KernelError> {
+        for id in budgets.keys() {
+            self.reserve_cgroup(*id)?;
+        }
+        for slot in 1..self.cgroup_slots.len() {
+            let id: u64 = self.cgroup_slots.read_field(slot, offset_of!(CgroupSlot, id));
+            let late_ns = budgets.get(&id).copied().filter(|_| id != 0).unwrap_or(0);
+            self.cgroup_slots.write_field(slot, offset_of!(CgroupSlot, late_ns), late_ns);
+        }
+        Ok(())
+    }
+
+    /// Wants an [`Event::NewRealTime`] of each cgroup that is not one of these when it next shows a new real-time thread.
+    pub fn known_realtime(&mut self, ids: &HashSet<u64>) {
+        for slot in 1..self.cgroup_slots.len() {
+            let id: u64 = self.cgroup_slots.read_field(slot, offset_of!(CgroupSlot, id));
+            if id != 0 && !ids.contains(&id) {
+                self.cgroup_slots.write_field(slot, offset_of!(CgroupSlot, rt_told), 0u32);
+            }
+        }
     }
 
     /// Slots that tasks remember are void from here on.

@@ -54,6 +54,7 @@ pub fn resolve(btf: &Btf, cgroups: CgroupSource) -> Result<Offsets, MissingMembe
         task_rt_priority: need("task_struct", "rt_priority")?,
         task_cgroups: need("task_struct", "cgroups")?,
         task_pi_blocked_on: want("task_struct", "pi_blocked_on"),
+        task_flags: need("task_struct", "flags")?,
         task_sched_task_group: want("task_struct", "sched_task_group"),
         task_cfs_rq: want("task_struct", "se.cfs_rq"),
         task_dl: want("task_struct", "dl"),
@@ -71,6 +72,8 @@ pub fn resolve(btf: &Btf, cgroups: CgroupSource) -> Result<Offsets, MissingMembe
         rq_clock: want("rq", "clock"),
         rq_cpu: want("rq", "cpu"),
         rq_rt_nr_running: want("rq", "rt.rt_nr_running"),
+        task_rt_rq: want("task_struct", "rt.rt_rq"),
+        rt_rq_nr_running: want("rt_rq", "rt_nr_running"),
         tg_cgroup: want("task_group", "css.cgroup"),
         tg_cfs_bandwidth: want("task_group", "cfs_bandwidth"),
         cfs_b_period_timer: want("cfs_bandwidth", "period_timer"),
@@ -82,10 +85,16 @@ pub fn resolve(btf: &Btf, cgroups: CgroupSource) -> Result<Offsets, MissingMembe
         timer_is_soft: want("hrtimer", "is_soft"),
         timer_base_offset: want("hrtimer_clock_base", "offset"),
         rt_mutex_waiter_lock: want("rt_mutex_waiter", "lock"),
+        rt_mutex_waiter_wake_state: want("rt_mutex_waiter", "wake_state"),
         rt_mutex_owner: want("rt_mutex_base", "owner"),
         tg_cfs_rq: want("task_group", "cfs_rq"),
         regs_syscall: match want("pt_regs", "orig_ax") {
             NO_OFFSET => want("pt_regs", "syscallno"),
+            x86 => x86,
+        },
+        regs_argument: match want("pt_regs", "si") {
+            // The second of its general registers.
+            NO_OFFSET => btf.offset_of("pt_regs", "regs").map_or(NO_OFFSET, |regs| regs + 8),
             x86 => x86,
         },
     })

@@ -61,6 +61,8 @@ pub struct CgroupSample {
     pub boosts: u64,
     /// Whether an RT thread was ever seen in it.
     pub rt_seen: bool,
+    /// Those of `boosts` that a wait for a PI futex gave; absent where the kernel does not show which do.
+    pub futex_boosts: Option<u64>,
 }
 
 /// One watched thread in the interval.

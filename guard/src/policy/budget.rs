@@ -65,6 +65,12 @@ impl Metric {
         count.saturating_sub(within)
     }
 
+    /// Whether it is one of fair tasks.
+    #[must_use]
+    pub fn is_of_fair_tasks(self, cgroup: &Cgroup) -> bool {
+        self.of == Of::Wakeup && cgroup.class != Class::Plc
+    }
+
     fn latency(self, cgroup: &Cgroup) -> Option<&Latency> {
         let latency = match self.of {
             Of::Wakeup if cgroup.class == Class::Plc => &cgroup.wakeup.rt,

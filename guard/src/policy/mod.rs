@@ -13,11 +13,13 @@ pub mod plan;
 pub mod protect;
 pub mod suppress;
 
+use std::collections::HashMap;
+
 pub use check::Invalid;
 pub use plan::{Direction, Origin, Plan, Want};
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Cgroup, Class, Snapshot};
 use ledger::Ledger;
 use model::Model;
 
@@ -86,14 +88,33 @@ pub fn react(trigger: &Trigger, settings: &Settings, state: &mut State) -> Vec<W
     let State { model, ledger, protect, cpuset, suppress, .. } = state;
     let wants = match *trigger {
         Trigger::Throttled { id } => protect::throttled(model, id, &settings.protect, protect),
-        Trigger::Late { id, latency_ns, by } => {
-            let late = suppress::Late { id, latency_ns, by };
+        Trigger::Late { id, at_ns, latency_ns, times, by } => {
+            let late = suppress::Late { id, at_ns, latency_ns, times, by };
             suppress::late(model, late, &settings.suppress, &cpuset::owned(model, cpuset), suppress)
         }
     };
     let wants = plan::merge(wants, model, &mut Vec::new());
     ledger.note(&wants, model);
     wants
+}
+
+/// What should be done at once for PLC cgroups that have turned up since the last Snapshot, in addition to the last Plan.
+/// `cgroups` are these and whatever may hold them back: what contains them, what is below them and the rest of their
+/// containers, with their knobs as they are now.
+pub fn meet(cgroups: &[Cgroup], settings: &Settings, state: &mut State) -> Vec<Want> {
+    let State { model, ledger, protect, .. } = state;
+    model.meet(cgroups, ledger);
+    let new: Vec<u64> = cgroups.iter().filter(|cgroup| cgroup.class == Class::Plc).map(|cgroup| cgroup.id).collect();
+    let wants = protect::met(model, &new, &settings.protect, protect);
+    let wants = plan::merge(wants, model, &mut Vec::new());
+    ledger.note(&wants, model);
+    wants
+}
+
+/// What is late at once, by cgroup, ns: that which suppress answers between two Snapshots.
+#[must_use]
+pub fn late_from(state: &State) -> HashMap<u64, u64> {
+    suppress::late_from(&state.suppress)
 }
 
 /// What happened between two Snapshots and cannot wait for the next one.
@@ -104,12 +125,16 @@ pub enum Trigger {
         /// Whose quota: the protected cgroup, or an ancestor of one.
         id: u64,
     },
-    /// A watched thread was on its CPU later than its budget allows.
+    /// Threads were on a CPU later than their budget allows.
     Late {
-        /// Its cgroup.
+        /// Their cgroup.
         id: u64,
-        /// How late, ns.
+        /// When the worst of them got its CPU, on a clock that only goes forwards, ns.
+        at_ns: u64,
+        /// How late that one was, ns.
         latency_ns: u64,
+        /// How many there were.
+        times: u64,
         /// Cgroup of the task that had the CPU before it.
         by: u64,
     },

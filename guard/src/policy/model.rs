@@ -81,6 +81,17 @@ impl Model {
         model
     }
 
+    /// Takes in what is known of some cgroups between two Snapshots. What they use stays as it was known.
+    pub(super) fn meet(&mut self, cgroups: &[Cgroup], ledger: &Ledger) {
+        for cgroup in cgroups.iter().filter(|cgroup| cgroup.id != 0) {
+            let mut met = node(cgroup, 0.0, ledger);
+            if let Some(known) = self.cgroups.get(&met.path).filter(|known| known.id == met.id) {
+                (met.used_milli, met.own_milli) = (known.used_milli, known.own_milli);
+            }
+            self.cgroups.insert(met.path.clone(), met);
+        }
+    }
+
     /// CPUs online, in thousandths.
     pub(super) fn capacity_milli(&self) -> u64 {
         self.online.len() as u64 * 1000

@@ -174,6 +174,20 @@ pub(super) fn throttled(model: &Model, id: u64, settings: &Settings, state: &mut
     wants(model, settings, state.bounded, &nodes, &|node| touched.contains(&node.id))
 }
 
+/// What is to be done at once for PLC cgroups that were not known before.
+pub(super) fn met(model: &Model, new: &[u64], settings: &Settings, state: &mut State) -> Vec<Want> {
+    if !settings.enabled {
+        return Vec::new();
+    }
+    let mut touched = BTreeSet::new();
+    for node in model.cgroups.values().filter(|node| node.class == Class::Plc && new.contains(&node.id)) {
+        let plc = state.take_in(node, settings);
+        touched.extend(strangling(model, plc).iter().map(|node| node.id));
+    }
+    let nodes = lifted(model, settings, state);
+    wants(model, settings, state.bounded, &nodes, &|node| touched.contains(&node.id))
+}
+
 fn ran_out(cgroup: &crate::snapshot::Cgroup) -> bool {
     cgroup.throttle.count > 0 || cgroup.throttle.cpu_stat.is_some_and(|stat| stat.nr_throttled > 0)
 }
@@ -184,13 +198,19 @@ impl State {
             plc.left_s -= model.seconds;
         }
         for node in model.cgroups.values().filter(|node| node.class == Class::Plc) {
-            let throttled = self.plcs.get(&node.id).is_some_and(|plc| plc.throttled);
-            let (path, container) = (node.path.clone(), node.container.clone());
-            // A hold of 0 s still lasts while it is seen.
-            let left_s = settings.hold_s.max(f64::MIN_POSITIVE);
-            self.plcs.insert(node.id, Plc { path, container, left_s, throttled });
+            self.take_in(node, settings);
         }
         self.plcs.retain(|_, plc| plc.left_s > 0.0);
+    }
+
+    /// Takes note of a PLC.
+    fn take_in(&mut self, node: &Node, settings: &Settings) -> &Plc {
+        let throttled = self.plcs.get(&node.id).is_some_and(|plc| plc.throttled);
+        let (path, container) = (node.path.clone(), node.container.clone());
+        // A hold of 0 s still lasts while it is seen.
+        let left_s = settings.hold_s.max(f64::MIN_POSITIVE);
+        let plc = Plc { path, container, left_s, throttled };
+        self.plcs.entry(node.id).insert_entry(plc).into_mut()
     }
 }
 

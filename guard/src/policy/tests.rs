@@ -179,21 +179,88 @@ fn late_wakeups_cut_best_effort_work_once_the_budget_is_broken_for_the_interval(
     let seen = snapshot(vec![cgroup(1, "/be", Class::Be), late(cgroup(2, "/plc", Class::Plc), 10_000)]);
     let (settings, mut state) = (Settings::default(), State::default());
     assert!(decide(&seen, &settings, &mut state).wants.is_empty());
-    let late_by = |latency_ns| Trigger::Late { id: 2, latency_ns, by: 1 };
+    let late_at =
+        |at_ms: u64, latency_ns, times| Trigger::Late { id: 2, at_ns: at_ms * 1_000_000, latency_ns, times, by: 1 };
+    let late_by = |latency_ns| late_at(1_000, latency_ns, 1);
     assert!(react(&late_by(200_000), &settings, &mut state).is_empty(), "within 200 us");
     // 1000 wake-ups in the last interval: p99 leaves 10 of them.
-    for n in 0..10 {
+    for n in 0..7 {
         assert!(react(&late_by(300_000), &settings, &mut state).is_empty(), "{n}");
     }
+    assert!(react(&late_at(1_000, 300_000, 3), &settings, &mut state).is_empty(), "three at once");
     // It used 1 CPU, so that half of it is what is felt.
     let wants = react(&late_by(300_000), &settings, &mut state);
     assert_eq!(shown(&wants), [("/be", Knob::Quota, "50000 100000".to_owned())]);
     assert!(wants[0].reason.contains("/plc was 300000 ns late"), "{}", wants[0].reason);
-    assert!(react(&late_by(900_000), &settings, &mut state).is_empty(), "once between two Snapshots");
+    assert!(react(&late_at(1_100, 900_000, 5), &settings, &mut state).is_empty(), "began before the cut could show");
     // The interval with the breach is no reason for another cut: most of it was before this one.
     let broken = snapshot(vec![cgroup(1, "/be", Class::Be), late(cgroup(2, "/plc", Class::Plc), 300_000)]);
     assert_eq!(shown(&decide(&broken, &settings, &mut state).wants), shown(&wants));
     assert_eq!(shown(&decide(&broken, &settings, &mut state).wants), [("/be", Knob::Quota, "25000 100000".to_owned())]);
+}
+
+#[test]
+fn the_next_cut_waits_until_the_last_one_can_show_and_no_longer() {
+    let seen = snapshot(vec![cgroup(1, "/be", Class::Be), late(cgroup(2, "/plc", Class::Plc), 10_000)]);
+    let (settings, mut state) = (Settings::default(), State::default());
+    decide(&seen, &settings, &mut state);
+    let quota_after = |at_ms: u64, state: &mut State| {
+        let late = Trigger::Late { id: 2, at_ns: at_ms * 1_000_000, latency_ns: 1_000_000, times: 20, by: 1 };
+        react(&late, &settings, state).first().map(|want| want.setting.to_string())
+    };
+    assert_eq!(quota_after(1_000, &mut state).as_deref(), Some("50000 100000"));
+    for at_ms in [1_001, 1_050, 1_100] {
+        assert_eq!(quota_after(at_ms, &mut state), None, "{at_ms} ms");
+    }
+    assert_eq!(quota_after(1_101, &mut state).as_deref(), Some("25000 100000"));
+    assert_eq!(quota_after(1_202, &mut state).as_deref(), Some("12500 100000"));
+}
+
+#[test]
+fn fair_tasks_are_late_from_their_smallest_limit_on_and_those_of_a_plc_are_not_judged() {
+    let budget = |metric: &str, limit_ns| crate::snapshot::Budget { metric: metric.into(), limit_ns };
+    let mut service = cgroup(1, "/service", Class::Ls);
+    service.budgets = vec![budget("wakeup.max", 9_000_000), budget("wakeup.p90", 2_000_000), budget("timer.max", 5)];
+    let mut plc = cgroup(2, "/plc", Class::Plc);
+    plc.budgets = vec![budget("wakeup.max", 50_000)];
+    let seen = snapshot(vec![service, plc, cgroup(3, "/be", Class::Be)]);
+    let mut state = State::default();
+    decide(&seen, &Settings::default(), &mut state);
+    assert_eq!(late_from(&state), HashMap::from([(1, 2_000_000)]));
+}
+
+#[test]
+fn a_plc_that_turns_up_between_two_snapshots_is_lifted_at_once_with_what_contains_it() {
+    let slice = with_quota(cgroup(1, "/slice", Class::Ls), 50_000);
+    let other = with_quota(cgroup(3, "/other", Class::Plc), 10_000);
+    let seen = snapshot(vec![slice.clone(), other]);
+    let (settings, mut state) = (Settings::default(), State::default());
+    let plan = decide(&seen, &settings, &mut state);
+    assert_eq!(shown(&plan.wants), [("/other", Knob::Quota, "max 100000".to_owned())]);
+    let plc = with_quota(cgroup(2, "/slice/plc", Class::Plc), 20_000);
+    let wants = meet(&[slice.clone(), plc.clone()], &settings, &mut state);
+    let lifted =
+        [("/slice", Knob::Quota, "max 100000".to_owned()), ("/slice/plc", Knob::Quota, "max 100000".to_owned())];
+    assert_eq!(shown(&wants), lifted);
+    // The next Snapshot shows guard's own values, which are not taken for the originals.
+    let unlimited = |mut cgroup: Cgroup| {
+        cgroup.knobs.as_mut().unwrap().quota = Some(Bandwidth::UNLIMITED);
+        cgroup
+    };
+    let plan = decide(&snapshot(vec![unlimited(slice.clone()), unlimited(plc.clone())]), &settings, &mut state);
+    assert_eq!(shown(&plan.wants), lifted);
+
+    let waiting = protect::Settings { when: protect::When::Throttled, ..protect::Settings::default() };
+    let waiting = Settings { protect: waiting, ..Settings::default() };
+    let mut state = State::default();
+    decide(&snapshot(vec![slice.clone()]), &waiting, &mut state);
+    assert!(meet(&[slice.clone(), plc.clone()], &waiting, &mut state).is_empty(), "not before a throttle");
+    assert_eq!(react(&Trigger::Throttled { id: 2 }, &waiting, &mut state).len(), 2, "but known to be a PLC");
+
+    let unmanaged = Cgroup { unmanaged: true, ..plc };
+    let mut state = State::default();
+    decide(&snapshot(vec![slice.clone()]), &settings, &mut state);
+    assert_eq!(shown(&meet(&[slice, unmanaged], &settings, &mut state)), lifted[..1]);
 }
 
 #[test]
@@ -203,7 +270,10 @@ fn a_budget_on_the_maximum_is_broken_by_one_wakeup() {
     let seen = snapshot(vec![cgroup(1, "/be", Class::Be), plc]);
     let (settings, mut state) = (Settings::default(), State::default());
     decide(&seen, &settings, &mut state);
-    assert_eq!(react(&Trigger::Late { id: 2, latency_ns: 50_001, by: 0 }, &settings, &mut state).len(), 1);
+    assert_eq!(
+        react(&Trigger::Late { id: 2, at_ns: 1, latency_ns: 50_001, times: 1, by: 0 }, &settings, &mut state).len(),
+        1
+    );
 }
 
 #[test]
@@ -256,7 +326,7 @@ fn best_effort_work_that_holds_a_plcs_lock_is_left_alone() {
         assert_eq!(plan.wants.iter().map(|want| want.path.as_str()).collect::<Vec<_>>(), shrunk, "{name}");
     }
     let mut seen = snapshot(cgroups());
-    seen.cgroups[1].lock.boosts = 1;
+    seen.cgroups[1].lock.futex_boosts = Some(1);
     let mut settings = Settings::default();
     assert_eq!(decide(&seen, &settings, &mut State::default()).wants[0].path, "/be/b");
     settings.suppress.shared_lock_boosts = 0;

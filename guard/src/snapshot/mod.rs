@@ -356,6 +356,9 @@ pub struct Lock {
     pub wait: Latency,
     /// Times a thread was boosted by priority inheritance.
     pub boosts: u64,
+    /// Those of them for a futex, that is for a lock of user space; absent for threads and where this is not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub futex_boosts: Option<u64>,
 }
 
 /// Pressure stall information: stalled time in the interval.

@@ -165,6 +165,10 @@ impl Lock {
     fn absorb(&mut self, other: &Self) {
         self.wait.merge(&other.wait);
         add(&mut self.boosts, other.boosts);
+        self.futex_boosts = match (self.futex_boosts, other.futex_boosts) {
+            (Some(a), Some(b)) => Some(a.saturating_add(b)),
+            (a, b) => a.or(b),
+        };
     }
 }
 

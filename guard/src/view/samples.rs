@@ -103,7 +103,7 @@ pub(crate) fn full() -> Snapshot {
                     by: Some("/machine".into()),
                     ..Throttle::default()
                 },
-                lock: Lock { wait: latency(&[7_000]), boosts: 3 },
+                lock: Lock { wait: latency(&[7_000]), boosts: 3, futex_boosts: Some(2) },
                 cpu_pressure: Some(Pressure { some_ns: 1_000, full_ns: None }),
                 ..Cgroup::default()
             },
@@ -142,7 +142,7 @@ pub(crate) fn full() -> Snapshot {
                 timer_kind: Some("sleeper".into()),
                 timer,
                 wakeup: latency(&[5_000]),
-                lock: Lock { wait: latency(&[7_000]), boosts: 3 },
+                lock: Lock { wait: latency(&[7_000]), boosts: 3, futex_boosts: None },
                 breaches: 1,
                 budget_ns: Some(1_000_000),
                 ..Thread::default()
@@ -259,7 +259,7 @@ fn any_cgroup() -> impl Strategy<Value = Cgroup> {
             wakeup: WakeupPair { rt, fair, throttled },
             timer,
             throttle,
-            lock: Lock { wait, boosts },
+            lock: Lock { wait, boosts, futex_boosts: (boosts > 0).then_some(boosts / 2) },
             ..Cgroup::default()
         })
 }

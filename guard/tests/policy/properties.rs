@@ -77,11 +77,8 @@ fn check_cpus(snapshot: &Snapshot, wants: &[Want]) -> Result<(), TestCaseError> 
 fn trigger() -> impl Strategy<Value = Trigger> {
     prop_oneof![
         (95_u64..115).prop_map(|id| Trigger::Throttled { id }),
-        (95_u64..115, 0_u64..10_000_000, 95_u64..115).prop_map(|(id, latency_ns, by)| Trigger::Late {
-            id,
-            latency_ns,
-            by
-        }),
+        (95_u64..115, any::<u64>(), 0_u64..10_000_000, any::<u64>(), 95_u64..115)
+            .prop_map(|(id, at_ns, latency_ns, times, by)| Trigger::Late { id, at_ns, times, latency_ns, by }),
     ]
 }
 

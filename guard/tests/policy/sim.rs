@@ -146,7 +146,7 @@ impl Sim {
                 }),
                 ..Cgroup::default()
             };
-            cgroup.lock.boosts = at(&group.boosts, self.now_s).unwrap_or(0);
+            cgroup.lock.futex_boosts = at(&group.boosts, self.now_s);
             let nr_throttled = if use_.throttled.contains(&id) { 10 } else { 0 };
             cgroup.throttle.cpu_stat =
                 Some(CpuStat { nr_periods: 10, nr_throttled, throttled_ns: nr_throttled * 1000 });

@@ -128,10 +128,15 @@ pub(super) fn nothing_is_written_without_enforce() -> Result<Verdict> {
 
     let mut guard = scene.enforcing()?;
     scene.wait_until_lifted(&mut guard)?;
-    let watched = writes.seen()?.iter().filter(|write| write.pid == guard.pid()).count();
+    // The value is there before guard closes the file, upon which the watch is told.
+    let mut watched = 0;
+    until("the watch sees guard's write", Duration::from_secs(20) * patience(), || {
+        watched += writes.seen()?.iter().filter(|write| write.pid == guard.pid()).count();
+        Ok((watched > 0).then_some(()))
+    })
+    .context("the watch does not see guard's writes, so it proves nothing")?;
     guard.signal(Signal::TERM)?;
     guard.wait(Duration::from_secs(40) * patience())?;
-    ensure!(watched > 0, "the watch does not see guard's writes, so it proves nothing");
     Ok(Verdict::Passed(format!("0 writes without --enforce, {watched} with it; {} by others", seen.len())))
 }
 

@@ -2,18 +2,31 @@
 
 use anyhow::{Result, ensure};
 
-use crate::{harness::emulated, scenario::Verdict, undo};
+use crate::{
+    harness::emulated,
+    scenario::Verdict,
+    undo::{self, Victim},
+};
 
-/// Kills on this machine, and in an emulated one, where each takes seconds.
-const KILLS: [u64; 2] = [50, 8];
 const SEED: u64 = 20_261_124;
 
+/// Kills of the lanes with what the policies want, and of whole guards; fewer in an emulated machine, where each takes
+/// seconds.
 pub(super) fn killed_while_others_write() -> Result<Verdict> {
-    let figures = undo::storm(KILLS[usize::from(emulated())], SEED, |_| ())?;
+    let (kills, whole) = if emulated() { (8, 1) } else { (50, 4) };
+    let figures = undo::storm(Victim::Policies, kills, SEED, |_| ())?;
     ensure!(figures.put_back > 0, "guard was never killed while it held something: {figures:?}");
     ensure!(figures.kept > 0, "nobody else's value was ever there: {figures:?}");
+    let of_whole = undo::storm(Victim::Guard, whole, SEED, |_| ())?;
     Ok(Verdict::Passed(format!(
-        "{} kills: {} files put back, {} left to the other, {} of {} of the other's writes overtaken",
-        figures.kills, figures.put_back, figures.kept, figures.overtaken, figures.foreign_writes
+        "{} kills: {} files put back, {} left to the other, {} of {} of the other's writes overtaken; {} kills of whole \
+         guards: {} files put back",
+        figures.kills,
+        figures.put_back,
+        figures.kept,
+        figures.overtaken,
+        figures.foreign_writes,
+        of_whole.kills,
+        of_whole.put_back
     )))
 }

@@ -1,12 +1,15 @@
-//! More cgroups and threads than guard has room for.
+//! More cgroups and threads than guard has room for, and cgroups that come and go all the time.
 
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     compare::{Row, Tolerance},
-    harness::{Cgroup, Find as _, GuardRun, Workload, patience, until},
+    harness::{Cgroup, Enforcing, Find as _, GuardRun, Workload, patience, until},
     scenario::Verdict,
 };
 
@@ -61,4 +64,64 @@ pub(super) fn crowd() -> Result<Verdict> {
 fn count_dirs(cgroup: &Cgroup) -> Result<usize> {
     let entries = std::fs::read_dir(cgroup.dir())?;
     Ok(entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count())
+}
+
+/// Best-effort cgroups that come and go, in waves.
+const WAVES: usize = 10;
+const WAVE: usize = 200;
+/// PLC cgroups that turn up meanwhile.
+const PLCS: usize = 5;
+
+/// The crowd has quotas, so that guard has to know each of them; in the middle of it new PLC cgroups are protected.
+pub(super) fn churn() -> Result<Verdict> {
+    let top = Cgroup::create("churn")?;
+    top.allow_rt(100_000)?;
+    let be = top.child("be")?;
+    let mut guard = Enforcing::start(Some(&format!(
+        "[[workload]]\nmatch.cgroup = \"{}*\"\nclass = \"BE\"\n\n[[workload]]\nmatch.cgroup = \"{}*\"\nmanaged = true\n\n\
+         [[workload]]\nmatch.cgroup = \"*\"\nmanaged = false\n",
+        be.path(),
+        top.path()
+    )))?;
+    let crowd = thread::spawn(move || -> Result<()> {
+        for _ in 0..WAVES {
+            let wave: Vec<Cgroup> = (0..WAVE).map(|n| be.child(&format!("c{n}"))).collect::<Result<_>>()?;
+            wave.iter().try_for_each(|cgroup| cgroup.set_quota(10_000, 100_000))?;
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    });
+    let mut lifted_after = Vec::new();
+    for n in 0..PLCS {
+        let plc = top.child(&format!("plc{n}"))?;
+        plc.allow_rt(10_000)?;
+        plc.set_quota(20_000, 100_000)?;
+        let quota = plc.quota_text()?;
+        let cycle =
+            ["cycle", "clock-nanosleep-abs", "--policy", "fifo:80", "--interval-us", "10000", "--cycles", "1000000"];
+        let mut cycle = Workload::hold(&cycle)?;
+        plc.add(cycle.pid())?;
+        let begin = Instant::now();
+        cycle.go()?;
+        until("a new PLC's lifted quota", Duration::from_secs(10) * patience(), || {
+            Ok((plc.quota_text()? != quota).then_some(()))
+        })?;
+        lifted_after.push(begin.elapsed());
+    }
+    let made = crowd.join();
+    let Ok(made) = made else { bail!("who makes the crowd panicked") };
+    made.context("the crowd")?;
+    guard.passed(2)?;
+    let last = guard.snapshots()?.pop().context("no Snapshot")?;
+    let dearest = guard.snapshots()?.iter().map(|snapshot| snapshot.overhead.cpu_fraction).fold(0.0, f64::max);
+    guard.stop()?;
+    lifted_after.sort_unstable();
+    let memory_mib = last.overhead.memory_bytes >> 20;
+    ensure!(memory_mib < 128, "guard takes {memory_mib} MiB of memory after {} cgroups", WAVES * WAVE);
+    Ok(Verdict::Passed(format!(
+        "{} cgroups came and went; {PLCS} PLCs were lifted after {lifted_after:.1?}; guard took up to {:.0} % of a CPU, and \
+         {memory_mib} MiB at the end",
+        WAVES * WAVE,
+        100.0 * dearest
+    )))
 }

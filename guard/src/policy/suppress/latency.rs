@@ -3,7 +3,7 @@
 //! came is remembered, so that growth stops below it instead of running into it again and again; it is forgotten
 //! after a while, and after a longer one each time that proves wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Decision, LatencySettings, Load, Settings, memory::Memory, targets::Why};
 use crate::policy::{
@@ -20,14 +20,22 @@ pub(super) struct State {
     memory: Memory,
     /// Whether there was a cut since the last Snapshot: its interval is then not yet one under the new allowance.
     cut: bool,
+    /// When the last cut between two Snapshots was made, by the clock of what is late, ns.
+    cut_at_ns: Option<u64>,
     /// Who is judged, by cgroup id: for what happens before the next Snapshot.
     watched: BTreeMap<u64, Vec<Watched>>,
 }
+
+/// How long a cut takes to show: the kernel hands out a new quota at once, and stops who has used it up only then. A wait
+/// that began within one period of a cut says nothing of it yet, ns.
+const SETTLES_NS: u64 = 100_000_000;
 
 /// One limit of a cgroup.
 #[derive(Clone, Copy, Debug)]
 struct Watched {
     limit_ns: u64,
+    /// Whether fair tasks are judged, which nobody watches one by one.
+    fair: bool,
     /// So many wake-ups may yet be later than that until the next Snapshot without breaking the budget, judged by how
     /// many there were in the last interval.
     spare: u64,
@@ -37,7 +45,9 @@ struct Watched {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::policy) struct Late {
     pub id: u64,
+    pub at_ns: u64,
     pub latency_ns: u64,
+    pub times: u64,
     pub by: u64,
 }
 
@@ -79,7 +89,14 @@ fn limits(cgroup: &Cgroup, settings: &LatencySettings) -> Vec<(String, Metric, u
 pub(super) fn watch(snapshot: &Snapshot, settings: &LatencySettings, state: &mut State) {
     let watched = |cgroup: &Cgroup| {
         let limits = limits(cgroup, settings);
-        limits.into_iter().map(|(_, metric, limit_ns)| Watched { limit_ns, spare: metric.spare(cgroup) }).collect()
+        limits
+            .into_iter()
+            .map(|(_, metric, limit_ns)| Watched {
+                limit_ns,
+                fair: metric.is_of_fair_tasks(cgroup),
+                spare: metric.spare(cgroup),
+            })
+            .collect()
     };
     state.watched = snapshot
         .cgroups
@@ -158,17 +175,22 @@ pub(super) fn react(
     let mut broken = None;
     for watched in state.watched.get_mut(&late.id)? {
         if late.latency_ns > watched.limit_ns {
-            match watched.spare.checked_sub(1) {
+            match watched.spare.checked_sub(late.times) {
                 Some(left) => watched.spare = left,
-                None => broken = Some(watched.limit_ns),
+                None => {
+                    watched.spare = 0;
+                    broken = Some(watched.limit_ns);
+                }
             }
         }
     }
     let limit_ns = broken?;
-    if state.cut || load.budget.is_some_and(|budget| budget <= load.floor) {
+    let began_ns = late.at_ns.saturating_sub(late.latency_ns);
+    let answered = state.cut_at_ns.is_some_and(|cut_at_ns| began_ns < cut_at_ns.saturating_add(SETTLES_NS));
+    if answered || load.budget.is_some_and(|budget| budget <= load.floor) {
         return None;
     }
-    state.cut = true;
+    (state.cut, state.cut_at_ns) = (true, Some(late.at_ns));
     let level = load.level(model.capacity_milli());
     let milli = state.breach(level, settings).max(load.floor);
     let path = |id: u64| model.by_id(id).map_or_else(|| format!("cgroup {id}"), |node| node.path.clone());
@@ -182,6 +204,12 @@ pub(super) fn react(
         (format!("cgroups[{victim}].limit_ns"), limit_ns as f64),
     ];
     Some((milli, Why { reason, evidence: evidence.into() }))
+}
+
+/// From when on a fair task is late, by cgroup, ns: the smallest limit.
+pub(super) fn late_from(state: &State) -> HashMap<u64, u64> {
+    let least = |watched: &[Watched]| watched.iter().filter(|w| w.fair).map(|w| w.limit_ns).min();
+    state.watched.iter().filter_map(|(id, watched)| Some((*id, least(watched)?))).collect()
 }
 
 impl State {

@@ -10,6 +10,8 @@ mod settings;
 mod targets;
 mod threshold;
 
+use std::collections::HashMap;
+
 pub use settings::{Form, LatencySettings, PressureSettings, Profile, Settings, ThresholdSettings};
 
 use super::{
@@ -136,6 +138,11 @@ pub(super) fn late(
     state.budget = bounded(Some(milli), state.budget, floor, model, settings);
     state.why = why;
     enforce(model, &targets, settings, owned, state, &mut Vec::new())
+}
+
+/// What is late at once, by cgroup, ns; empty unless the profile answers to it.
+pub(super) fn late_from(state: &State) -> HashMap<u64, u64> {
+    if state.profile == Profile::Latency { latency::late_from(&state.latency) } else { HashMap::new() }
 }
 
 pub(super) use latency::Late;

@@ -31,7 +31,7 @@ pub struct Settings {
     /// CPU kept for the system besides what reserved_cpus in [node] keep, in thousandths of a CPU; the larger of the
     /// two counts.
     pub reserved_milli: u64,
-    /// From how many priority boosts in an interval a best-effort cgroup counts as sharing a lock with a PLC. It is
+    /// From how many priority boosts for futexes in an interval a best-effort cgroup counts as sharing a lock with a PLC. It is
     /// then not throttled: a throttled lock holder is worse than the noise. 0 turns this evidence off.
     pub shared_lock_boosts: u64,
     /// For how long that is remembered, s.

@@ -47,8 +47,14 @@ pub(super) fn remember_sharing(shared: &mut Shared, snapshot: &Snapshot, model: 
         }
     };
     for cgroup in &snapshot.cgroups {
-        if settings.shared_lock_boosts > 0 && cgroup.lock.boosts >= settings.shared_lock_boosts {
-            add(&cgroup.path, format!("its threads were boosted {} times in an interval", cgroup.lock.boosts));
+        // Only locks of user space: those of the kernel boost whoever holds them, above all on PREEMPT_RT, and a thread
+        // that is throttled holds none of them for long.
+        let boosts = cgroup.lock.futex_boosts.unwrap_or(0);
+        if settings.shared_lock_boosts > 0 && boosts >= settings.shared_lock_boosts {
+            add(
+                &cgroup.path,
+                format!("its threads were boosted {boosts} times in an interval for a lock of user space"),
+            );
         }
     }
     for breach in snapshot.breaches.iter().filter(|b| b.evidence.lock_wait_ns > 0 && plcs.contains(b.cgroup.as_str())) {
