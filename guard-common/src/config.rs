@@ -101,6 +101,11 @@ pub struct Config {
     pub throttle_by_period: u32,
     /// 1 when user space acts on what happens: it is woken for records, and told of throttles of protected cgroups.
     pub act: u32,
+    /// Entries of one CPU's part of the flight recorder minus one, the part's size being a power of two; 0 when it is
+    /// off.
+    pub flight_mask: u32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 /// Where the time a cfs_rq was throttled comes from.

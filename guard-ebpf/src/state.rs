@@ -77,6 +77,8 @@ pub(crate) static CONFIG: Config = Config {
     irq: 0,
     throttle_by_period: 0,
     act: 0,
+    flight_mask: 0,
+    reserved: 0,
 };
 
 /// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.

@@ -12,6 +12,7 @@ use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
 use tokio::io::unix::AsyncFd;
 
 use super::ControlError;
+use super::accounts::Accountant;
 use super::accumulate::Accumulator;
 use super::affinity;
 use super::assign::Assignments;
@@ -56,6 +57,10 @@ pub struct Watch {
     pub threshold: Duration,
     /// Whether to act on what happens, not only to count it.
     pub act: bool,
+    /// Whether late wake-ups are to be explained as far as can be: it makes observing dearer.
+    pub explain: bool,
+    /// With `explain`: whether to keep what happened around the worst ones.
+    pub trace: bool,
     /// Whether the kernel times guard's programs.
     pub run_time_stats: bool,
     /// Whether to collect what policies need, and the configuration that names workloads. It makes observing dearer.
@@ -87,6 +92,8 @@ pub struct Observer {
     selection: Selection,
     filter: CgroupFilter,
     accumulator: Accumulator,
+    /// Where late wake-ups are explained.
+    accountant: Option<Accountant>,
     meter: Meter,
     threads: Threads,
     slots: SlotHolders,
@@ -153,6 +160,7 @@ impl Observer {
             selection,
             filter,
             accumulator: Accumulator::new(watch.selection.tids.clone()),
+            accountant: watch.explain.then(|| Accountant::new(watch.trace)),
             meter,
             threads,
             slots,
@@ -214,7 +222,8 @@ impl Observer {
         let ids: HashSet<u64> = cgroups
             .chain(sample.cgroups.iter().map(|c| c.id))
             .chain(sample.threads.iter().map(|t| t.cgroup_id))
-            .chain(sample.breaches.iter().flat_map(|b| [b.cgroup_id, b.prev_cgroup_id]))
+            .chain(sample.breaches.iter().flat_map(|b| [b.cgroup_id, b.prev_cgroup_id, b.waker_cgroup_id]))
+            .chain(sum.accounts.values().flat_map(|accounted| accounted.cgroups()))
             .collect();
         self.threads.refresh(&sample.threads, &self.selection, &self.inventory);
         let holders: HashSet<u32> = sample.breaches.iter().map(|breach| breach.lock_owner).collect();
@@ -322,7 +331,9 @@ impl Observer {
             }
         }
         self.give_budgets(&sample.threads)?;
+        let accounts = self.accountant.as_mut().map(|accountant| accountant.look(&sample));
         self.accumulator.add(sample);
+        self.accumulator.account(accounts.unwrap_or_default());
         for id in ended {
             self.accumulator.end_cgroup(id);
         }
@@ -465,6 +476,7 @@ fn load_options(watch: &Watch, node: &Node, topology: &Topology, inventory: &Inv
         online_cpus: topology.online.iter().collect(),
         preempt_rt: node.realtime,
         act: watch.act,
+        flight: watch.explain,
         run_time_stats: watch.run_time_stats,
     }
 }
