@@ -44,7 +44,7 @@ impl WatchArguments {
             threshold: self.threshold,
             act: false,
             explain: self.explain,
-            trace: false,
+            traces: None,
             run_time_stats: self.run_time_stats,
             policy: None,
         }

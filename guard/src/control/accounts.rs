@@ -1,11 +1,11 @@
 //! Has every late wake-up accounted for while the flight recorder's entries of it are still there.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use guard_common::event::Breach;
-use guard_common::flight::Entry;
 
-use crate::explain::{Account, Course, account};
+use crate::explain::{Account, Course, Traced, account};
 use crate::kernel::sample::KernelSample;
 
 /// Late wake-ups of one sample that are accounted for, the worst: each costs a look through a second of events.
@@ -29,8 +29,6 @@ pub(super) struct Accounted {
     pub(super) account: Option<Account>,
     /// Time that the host took from its CPU in the sample that it is in, ns; none where the kernel does not tell.
     pub(super) steal_ns: Option<u64>,
-    /// What happened around it, if it is to be traced.
-    pub(super) trace: Vec<Entry>,
 }
 
 impl Accounted {
@@ -48,13 +46,45 @@ pub(super) struct Accountant {
     course: Course,
     /// CPU → stolen since boot, ns.
     stolen: HashMap<u32, u64>,
-    traced: bool,
+    traces: Option<Traces>,
+}
+
+/// What happened around the first late wake-ups, for whoever asked for it to take.
+#[derive(Clone, Debug, Default)]
+pub struct Traces(Arc<Mutex<Vec<Traced>>>);
+
+impl Traces {
+    /// Takes them.
+    #[must_use]
+    pub fn take(&self) -> Vec<Traced> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds one, if there is room.
+    fn add(&self, record: &Breach, course: &Course) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = TRACES.1.saturating_sub(all.iter().map(|trace| trace.entries.len()).sum());
+        if all.len() >= TRACES.0 || room == 0 {
+            return;
+        }
+        let begin_ns = record.since_ns.saturating_sub(TRACED_AROUND_NS);
+        let mut entries = course.between(begin_ns, record.switched_in_ns.saturating_add(TRACED_AROUND_NS));
+        entries.truncate(room);
+        let end = record.comm.iter().position(|b| *b == 0).unwrap_or(record.comm.len());
+        all.push(Traced {
+            tid: record.tid,
+            comm: String::from_utf8_lossy(&record.comm[..end]).into_owned(),
+            from_ns: record.since_ns,
+            to_ns: record.switched_in_ns,
+            entries,
+        });
+    }
 }
 
 impl Accountant {
-    /// `traced` keeps the course of events around each.
-    pub(super) fn new(traced: bool) -> Self {
-        Self { stolen: stolen(), traced, ..Self::default() }
+    /// With `traces`, also keeps the course of events around late wake-ups.
+    pub(super) fn new(traces: Option<Traces>) -> Self {
+        Self { stolen: stolen(), traces, ..Self::default() }
     }
 
     /// Accounts for the breaches of a sample.
@@ -65,20 +95,14 @@ impl Accountant {
         let mut worst: Vec<&Breach> = sample.breaches.iter().collect();
         worst.sort_by_key(|record| std::cmp::Reverse(record.switched_in_ns.saturating_sub(record.since_ns)));
         worst.truncate(MOST);
-        let (mut traces, mut events) = TRACES;
         let mut accounts = HashMap::new();
         for record in worst {
             let cpu = if record.expired_ns > 0 { record.waker_cpu } else { record.cpu };
             let steal_ns = self.stolen.get(&cpu).zip(before.get(&cpu)).map(|(now, before)| now.saturating_sub(*before));
-            let mut trace = Vec::new();
-            if self.traced && traces > 0 {
-                let begin_ns = record.since_ns.saturating_sub(TRACED_AROUND_NS);
-                trace = self.course.between(begin_ns, record.switched_in_ns.saturating_add(TRACED_AROUND_NS));
-                trace.truncate(events);
-                events -= trace.len();
-                traces -= 1;
+            if let Some(traces) = &self.traces {
+                traces.add(record, &self.course);
             }
-            accounts.insert(key(record), Accounted { account: account(record, &self.course), steal_ns, trace });
+            accounts.insert(key(record), Accounted { account: account(record, &self.course), steal_ns });
         }
         accounts
     }

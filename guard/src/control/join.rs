@@ -11,6 +11,7 @@ use super::clock::WallClock;
 use super::late;
 use super::meter::Reading;
 use super::selection::Keep;
+use crate::explain;
 use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
@@ -91,7 +92,12 @@ pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, c
         .map(|breach| late::join(breach, accounts.get(&accounts::key(breach)), known, clock))
         .collect();
 
+    // With the classes of all cgroups, but of the late wake-ups that are kept.
+    let mut inversions = explain::inversion::inversions(&breaches, &cgroups);
     keep.apply(&mut cgroups, &mut threads, &mut breaches);
+    inversions.retain(|inversion| {
+        breaches.iter().any(|breach| (&breach.comm, &breach.cgroup) == (&inversion.comm, &inversion.cgroup))
+    });
     order::cgroups(&mut cgroups);
     order::threads(&mut threads);
 
@@ -113,6 +119,7 @@ pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, c
         threads,
         cpus: sample.cpus,
         breaches,
+        inversions,
         actions: Vec::new(),
     }
 }

@@ -31,6 +31,7 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 
+pub use accounts::Traces;
 pub use enforce::put_back;
 pub use observe::{Observer, Watch};
 pub use planning::{Planned, Step, plan, replay};

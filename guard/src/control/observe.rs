@@ -12,7 +12,7 @@ use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
 use tokio::io::unix::AsyncFd;
 
 use super::ControlError;
-use super::accounts::Accountant;
+use super::accounts::{Accountant, Traces};
 use super::accumulate::Accumulator;
 use super::affinity;
 use super::assign::Assignments;
@@ -59,8 +59,8 @@ pub struct Watch {
     pub act: bool,
     /// Whether late wake-ups are to be explained as far as can be: it makes observing dearer.
     pub explain: bool,
-    /// With `explain`: whether to keep what happened around the worst ones.
-    pub trace: bool,
+    /// With `explain`: where to keep what happened around late wake-ups.
+    pub traces: Option<Traces>,
     /// Whether the kernel times guard's programs.
     pub run_time_stats: bool,
     /// Whether to collect what policies need, and the configuration that names workloads. It makes observing dearer.
@@ -142,7 +142,9 @@ impl Observer {
 
         let mut kernel = Kernel::load(&load_options(watch, &node, &topology, &inventory))?;
         for tid in &selection.tids {
-            kernel.watch_thread(*tid, 0)?;
+            // Whoever asks why a thread is late wants to know it whatever its policy is.
+            let budget = if watch.explain { watch.threshold } else { Duration::ZERO };
+            kernel.watch_thread(*tid, u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX))?;
         }
         let mut meter = Meter::default();
         meter.meet(inventory.hierarchy(), inventory.cgroups().map(id_and_path));
@@ -160,7 +162,7 @@ impl Observer {
             selection,
             filter,
             accumulator: Accumulator::new(watch.selection.tids.clone()),
-            accountant: watch.explain.then(|| Accountant::new(watch.trace)),
+            accountant: watch.explain.then(|| Accountant::new(watch.traces.clone())),
             meter,
             threads,
             slots,

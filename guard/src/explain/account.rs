@@ -362,7 +362,7 @@ pub(super) fn by_name(comm: &str) -> Option<Cause> {
 }
 
 /// A hard interrupt for people.
-fn irq_name(number: u32) -> String {
+pub(crate) fn irq_name(number: u32) -> String {
     if number & VECTOR == 0 {
         return format!("irq {number}");
     }
@@ -377,7 +377,177 @@ fn irq_name(number: u32) -> String {
 }
 
 /// A soft interrupt's vector: <https://elixir.bootlin.com/linux/v6.12/source/include/linux/interrupt.h#L549>
-fn softirq_name(vector: u32) -> String {
+pub(crate) fn softirq_name(vector: u32) -> String {
     let names = ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];
     usize::try_from(vector).ok().and_then(|at| names.get(at)).map_or_else(|| format!("softirq {vector}"), |n| (*n).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use guard_common::flight::{Entry, kind};
+    use proptest::prelude::*;
+
+    use super::super::testing::{flagged, switch, task, waking};
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const VICTIM: u32 = 80;
+
+    /// The victim (FIFO 80) was late from `since` ms to `to` ms.
+    fn record(kind: BreachKind, since: u64, waking: u64, to: u64) -> event::Breach {
+        event::Breach {
+            kind: kind as u32,
+            since_ns: since * MS,
+            slept_ns: since * MS,
+            waking_ns: waking * MS,
+            switched_in_ns: to * MS,
+            tid: VICTIM,
+            prio: 19,
+            cpu: 1,
+            waker_cpu: 1,
+            wake_context: WakeContext::Task as u32,
+            ..event::Breach::zeroed()
+        }
+    }
+
+    fn accounted(record: &event::Breach, entries: &[Entry]) -> Account {
+        let mut course = Course::default();
+        course.add(entries);
+        let account = account(record, &course).expect("the recorder reaches back");
+        let sum: u64 = account.parts.iter().map(|part| part.ns).sum();
+        assert_eq!(sum, record.switched_in_ns - record.since_ns, "{account:?}");
+        account
+    }
+
+    fn ms(account: &Account, cause: Cause) -> u64 {
+        account.parts.iter().filter(|part| part.cause == cause).map(|part| part.ns).sum::<u64>() / MS
+    }
+
+    #[test]
+    fn a_wait_is_shared_out_among_those_who_had_the_cpu() {
+        let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: 2 * MS, ..waking(6 * MS, 0, 0, 0) };
+        let entries = [
+            switch(0, VICTIM, 90, 1),
+            waking(MS, VICTIM, 90, 1),
+            irq,
+            switch(8 * MS, 90, task(10, 120), 0),
+            switch(9 * MS, 10, VICTIM, 0),
+        ];
+        let account = accounted(&record(BreachKind::Wakeup, 1, 1, 9), &entries);
+        assert_eq!((ms(&account, Cause::HigherPriority), ms(&account, Cause::Irq)), (5, 2), "{account:?}");
+        assert_eq!(ms(&account, Cause::LowerPriorityBlocking), 1);
+        assert_eq!(account.parts[0].by.as_ref().map(|who| who.comm.as_str()), Some("t90"));
+    }
+
+    #[test]
+    fn what_is_taken_from_real_time_threads_is_not_called_blocking() {
+        for (bits, cause) in [(flags::STOLEN, Cause::RtThrottling), (flags::STOLEN | flags::SERVER, Cause::FairServer)] {
+            let taken = flagged(switch(2 * MS, 50, task(10, 120), 0), bits);
+            let entries = [switch(0, VICTIM, task(50, 49), 1), taken, switch(9 * MS, 10, VICTIM, 0)];
+            let account = accounted(&record(BreachKind::Wakeup, 3, 3, 9), &entries);
+            assert_eq!(ms(&account, cause), 6, "{account:?}");
+        }
+    }
+
+    #[test]
+    fn a_chain_is_followed_to_the_thread_that_a_quota_stopped() {
+        // The victim waits for 20, which waits for 30, which is throttled for 70 ms.
+        let mut record = record(BreachKind::Blocked, 2, 91, 92);
+        (record.waker, record.slept_in) = (20, 202);
+        let throttled = flagged(switch(20 * MS, task(30, 120), 0, 0), flags::THROTTLED);
+        let entries = [
+            switch(0, 0, task(20, 120), 0),
+            switch(MS, 20, task(30, 120), 1),
+            switch(MS + 1, 30, VICTIM, 0),
+            switch(2 * MS, VICTIM, task(30, 120), 1),
+            throttled,
+            Entry { took_ns: 69 * MS, ..switch(90 * MS, 0, task(30, 120), 0) },
+            waking(90 * MS + 1, 20, 30, 1),
+            switch(90 * MS + 2, 30, task(20, 120), 0),
+            waking(91 * MS, VICTIM, 20, 1),
+            switch(92 * MS, 20, VICTIM, 0),
+        ];
+        let account = accounted(&record, &entries);
+        assert_eq!(ms(&account, Cause::ThrottledLockHolder), 69, "{account:?}");
+        let chain: Vec<_> = account.chain.iter().map(|link| (link.who.tid, link.did)).collect();
+        assert_eq!(chain, [(20, Did::Waited), (30, Did::Throttled)]);
+        assert_eq!(account.parts[0].by.as_ref().map(|who| who.tid), Some(30));
+    }
+
+    #[test]
+    fn a_holder_that_has_to_leave_its_cpu_is_told_from_one_that_runs() {
+        let mut record = record(BreachKind::Blocked, 2, 11, 11);
+        (record.waker, record.slept_in) = (20, 202);
+        let entries = [
+            switch(0, 0, task(20, 120), 0),
+            switch(MS, 20, task(50, 49), 0),
+            switch(MS + 1, 50, VICTIM, 0),
+            switch(2 * MS, VICTIM, task(50, 49), 1),
+            switch(9 * MS, 50, task(20, 120), 1),
+            waking(11 * MS, VICTIM, 20, 1),
+            switch(11 * MS, 20, VICTIM, 0),
+        ];
+        let account = accounted(&record, &entries);
+        assert_eq!((ms(&account, Cause::LockHolderPreempted), ms(&account, Cause::NonPiLock)), (7, 2), "{account:?}");
+        assert_eq!(account.parts[0].by.as_ref().map(|who| who.tid), Some(50));
+        record.slept_in = maps::NO_SYSCALL;
+        assert_eq!(ms(&accounted(&record, &entries), Cause::PageFault), 2);
+    }
+
+    #[test]
+    fn a_late_timer_is_told_by_what_it_waited_for() {
+        let entries = [
+            switch(0, VICTIM, task(50, 49), 1),
+            switch(8 * MS, 50, task(3, 98), 0),
+            waking(9 * MS, VICTIM, 3, 2),
+            switch(9 * MS, 3, VICTIM, 0),
+        ];
+        let mut late = record(BreachKind::Timer, 1, 9, 9);
+        late.expired_ns = 9 * MS;
+        for (bits, cause) in [
+            (breach_flags::SOFT_TIMER, Cause::SoftTimer),
+            (breach_flags::SOFT_TIMER | breach_flags::REMOTE_TIMER, Cause::RemoteTimer),
+            (0, Cause::Unknown),
+        ] {
+            late.flags = bits;
+            assert_eq!(ms(&accounted(&late, &entries), cause), 8);
+        }
+    }
+
+    #[test]
+    fn what_was_overwritten_is_not_guessed() {
+        let gap = Entry { kind: kind::GAP, ..switch(5 * MS, 0, VICTIM, 0) };
+        let mut course = Course::default();
+        course.add(&[switch(0, 0, 90, 0), gap, switch(9 * MS, 90, VICTIM, 0)]);
+        assert_eq!(account(&record(BreachKind::Wakeup, 1, 1, 9), &course), None);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_add_up_whatever_happened(
+            kind in prop::sample::select(vec![BreachKind::Timer, BreachKind::Wakeup, BreachKind::Blocked]),
+            events in prop::collection::vec((0..40_u64, 0..6_u8, 0..5_u32, 0..5_u32, 0..16_u8, 0..9_u64), 0..40),
+            (since, waking, to) in (2..20_u64, 0..30_u64, 20..40_u64),
+            (waker, owner, bits, slept_in) in (0..5_u32, 0..5_u32, 0..128_u32, prop::sample::select(vec![0, 202, u32::MAX])),
+        ) {
+            let mut entries = vec![switch(0, 0, 1, 0), Entry { cpu: 1, ..switch(0, 0, 2, 0) }];
+            for (at, what, tid, other, bits, took) in events {
+                let entry = flagged(switch(at * MS, other, tid, u32::from(bits & 1)), bits);
+                entries.push(Entry { kind: what, took_ns: took * MS, cpu: u16::from(bits & 2 != 0), ..entry });
+            }
+            entries.sort_by_key(|entry| entry.at_ns);
+            entries.retain(|entry| entry.kind != kind::GAP);
+            let mut record = record(kind, since, waking, to);
+            (record.tid, record.waker, record.lock_owner, record.flags) = (3, waker, owner, bits);
+            (record.slept_in, record.expired_ns) = (slept_in, waking * MS);
+            let mut course = Course::default();
+            course.add(&entries);
+            if let Some(account) = account(&record, &course) {
+                let sum: u64 = account.parts.iter().map(|part| part.ns).sum();
+                prop_assert_eq!(sum, record.switched_in_ns - record.since_ns);
+                prop_assert!(account.chain.len() <= CHAIN);
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! judges takes a Snapshot and nothing else. This room does no I/O and knows no kernel.
 
 mod cpulist;
+mod inversion;
 mod knob;
 mod latency;
 pub(crate) mod order;
@@ -39,6 +40,9 @@ pub struct Snapshot {
     pub cpus: Vec<Cpu>,
     /// Wake-ups over their budget in this interval, oldest first.
     pub breaches: Vec<Breach>,
+    /// Who of the urgent waited for whom of the less urgent, as far as late wake-ups tell: the largest loss first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inversions: Vec<Inversion>,
     /// What guard changed, oldest first.
     pub actions: Vec<Action>,
 }
@@ -652,6 +656,34 @@ pub struct ChainLink {
     pub did: String,
     /// For how long it was waited for, ns.
     pub ns: u64,
+}
+
+/// Time that one thread, or several of one name, lost to less urgent ones of one name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Inversion {
+    /// Who waited.
+    pub comm: String,
+    /// Path of its cgroup.
+    pub cgroup: String,
+    /// Class of that, where it is in the Snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// Who was waited for, or had the CPU.
+    pub by_comm: String,
+    /// Path of its cgroup, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_cgroup: Option<String>,
+    /// Class of that, where it is in the Snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_class: Option<Class>,
+    /// In how many late wake-ups.
+    pub count: u64,
+    /// Time lost in all of them, ns.
+    pub lost_ns: u64,
+    /// Most time lost in one of them, ns.
+    pub worst_ns: u64,
+    /// Time per cause, ns; together `lost_ns`.
+    pub causes: BTreeMap<String, u64>,
 }
 
 /// A change guard made.
