@@ -4,6 +4,7 @@
 
 mod agreement;
 mod attached;
+mod explain;
 mod footprint;
 mod gate;
 mod overhead;
@@ -41,6 +42,8 @@ enum Bench {
     Reaction(reaction::Args),
     /// Whether every cgroup file is as it should be after guard was killed at a random instant and restored
     Restore(restore::Args),
+    /// How often guard names the right cause for late wake-ups that are made on purpose
+    Explain(explain::Args),
     /// guard gate's false alarms, misses and speed, on runs that are known
     Gate(gate::Args),
 }
@@ -64,6 +67,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Footprint(args) => result(footprint::run(args)?)?,
         Bench::Reaction(args) => result(reaction::run(args)?)?,
         Bench::Restore(args) => result(restore::run(args)?)?,
+        Bench::Explain(args) => result(explain::run(args)?)?,
         Bench::Gate(args) => result(gate::run(args)?)?,
     };
     if let Some(path) = &args.json {

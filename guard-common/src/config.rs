@@ -114,8 +114,9 @@ pub struct Config {
     pub futex: u32,
     /// Process whose real-time threads do not count as such: guard's own, where it acts; else 0.
     pub own_tgid: u32,
-    /// Keeps the size a multiple of eight bytes.
-    pub reserved: u32,
+    /// Entries of one CPU's part of the flight recorder minus one, the part's size being a power of two; 0 when it is
+    /// off.
+    pub flight_mask: u32,
 }
 
 /// Where the time a cfs_rq was throttled comes from.

@@ -4,5 +4,6 @@
 
 pub mod config;
 pub mod event;
+pub mod flight;
 pub mod hist;
 pub mod maps;

@@ -372,8 +372,8 @@ pub struct CpuState {
     pub softirq_out_ns: u64,
     /// 1 when the fair server (dl_server) took the CPU from an RT task, 0 when RT throttling did.
     pub rt_stolen_by_server: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// Which the outermost hard interrupt is, as [`crate::flight::Entry::arg`]; kept for the flight recorder only.
+    pub hardirq_number: u32,
     /// Address of the rt_rq of the RT task that lost this CPU last, where the kernel rations RT time per cgroup; else 0.
     pub rt_stolen_from: u64,
     /// Last wake-up of an RT task by this CPU, ns.

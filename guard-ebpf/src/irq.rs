@@ -2,7 +2,10 @@
 //! Softirq time is net: without the hard interrupts in it and, on PREEMPT_RT where softirqs run in threads, without
 //! the time in which that thread was switched out.
 
+use guard_common::flight::kind;
+
 use crate::{
+    flight,
     state::{self, Cpu, config},
     task::{MAX_RT_PRIO, Task},
 };
@@ -31,10 +34,13 @@ pub(crate) fn note_waking(cpu: &mut Cpu, task: Task, now: u64) {
 
 /// A hard interrupt begins.
 #[inline(always)]
-pub(crate) fn hardirq_entry() {
+pub(crate) fn hardirq_entry(number: u32) {
     let Some(Cpu { state: cpu, .. }) = Cpu::this() else { return };
     cpu.hardirq_depth += 1;
     if cpu.hardirq_depth == 1 {
+        if config!(flight_mask) != 0 {
+            cpu.hardirq_number = number;
+        }
         cpu.hardirq_start_ns = state::now();
         cpu.hardirq_rt = rt_runnable();
     }
@@ -56,6 +62,7 @@ pub(crate) fn hardirq_exit() {
     let time = now.saturating_sub(cpu.hardirq_start_ns);
     cpu.hardirq_count += 1;
     cpu.hardirq_ns += time;
+    flight::interrupt(kind::IRQ, cpu.hardirq_number, now, time);
     cpu.hardirq_rt_ns += in_the_way(cpu.hardirq_rt, cpu.hardirq_start_ns, cpu.rt_wake_ns, now).min(time);
     if cpu.softirq_owner != 0 && cpu.softirq_out_ns == 0 {
         cpu.softirq_off_ns += time;
@@ -94,7 +101,7 @@ pub(crate) fn softirq_entry() {
 
 /// A softirq ends.
 #[inline(always)]
-pub(crate) fn softirq_exit() {
+pub(crate) fn softirq_exit(vector: u32) {
     let Some(Cpu { state: cpu, .. }) = Cpu::this() else { return };
     if cpu.softirq_owner == 0 {
         return;
@@ -105,6 +112,7 @@ pub(crate) fn softirq_exit() {
     cpu.softirq_owner = 0;
     cpu.softirq_count += 1;
     cpu.softirq_ns += net;
+    flight::interrupt(kind::SOFTIRQ, vector, now, net);
     cpu.softirq_rt_ns += in_the_way(cpu.softirq_rt, start, cpu.rt_wake_ns, now).min(net);
     if cpu.epoch & 1 == 0 {
         cpu.softirq_max_ns[0] = cpu.softirq_max_ns[0].max(net);

@@ -13,6 +13,8 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod breach;
 #[cfg(target_arch = "bpf")]
+mod flight;
+#[cfg(target_arch = "bpf")]
 mod irq;
 #[cfg(target_arch = "bpf")]
 mod lock;
@@ -38,8 +40,10 @@ mod attach {
         programs::{BtfTracePointContext, FEntryContext, FExitContext},
     };
 
+    use guard_common::flight::{VECTOR, vector};
+
     use crate::{
-        irq, lock, rt_throttle,
+        flight, irq, lock, rt_throttle,
         state::{self, Cpu},
         task::{CfsRq, Task, Timer},
         threads, throttle, timer, wakeup,
@@ -64,6 +68,7 @@ mod attach {
         irq::switched(&mut cpu, prev, next, now);
         rt_throttle::switched(&mut cpu, prev, prev_runnable, next, now);
         wakeup::switched_in(&mut cpu, prev, next, now);
+        flight::switched(&cpu, prev, next, prev_state, preempt, now);
         0
     }
 
@@ -81,10 +86,13 @@ mod attach {
         0
     }
 
-    /// `sched_migrate_task(task_struct *p, int dest_cpu)`; attached only where throttled time is known.
+    /// `sched_migrate_task(task_struct *p, int dest_cpu)`; attached only where throttled time is known
+    /// or late wake-ups are explained.
     #[btf_tracepoint(function = "sched_migrate_task")]
     fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
-        wakeup::migrating(Task::from_arg(ctx.arg(0)), ctx.arg::<u64>(1) as u32);
+        let (task, to) = (Task::from_arg(ctx.arg(0)), ctx.arg::<u64>(1) as u32);
+        wakeup::migrating(task, to);
+        flight::migrating(task, to);
         0
     }
 
@@ -182,11 +190,11 @@ mod attach {
     }
 
     macro_rules! hardirq {
-        ($($entry:ident, $exit:ident;)*) => {$(
+        ($($entry:ident, $exit:ident, $ctx:ident => $number:expr;)*) => {$(
             /// Entry of a hard interrupt.
             #[btf_tracepoint]
-            fn $entry(_ctx: BtfTracePointContext) -> i32 {
-                irq::hardirq_entry();
+            fn $entry($ctx: BtfTracePointContext) -> i32 {
+                irq::hardirq_entry($number);
                 0
             }
 
@@ -199,12 +207,13 @@ mod attach {
         )*};
     }
 
+    // The first argument of `irq_handler_entry` is the interrupt's number.
     hardirq! {
-        irq_handler_entry, irq_handler_exit;
-        local_timer_entry, local_timer_exit;
-        call_function_entry, call_function_exit;
-        call_function_single_entry, call_function_single_exit;
-        irq_work_entry, irq_work_exit;
+        irq_handler_entry, irq_handler_exit, ctx => ctx.arg::<u64>(0) as u32;
+        local_timer_entry, local_timer_exit, _ctx => VECTOR | vector::LOCAL_TIMER;
+        call_function_entry, call_function_exit, _ctx => VECTOR | vector::CALL_FUNCTION;
+        call_function_single_entry, call_function_single_exit, _ctx => VECTOR | vector::CALL_FUNCTION_SINGLE;
+        irq_work_entry, irq_work_exit, _ctx => VECTOR | vector::IRQ_WORK;
     }
 
     /// `softirq_entry(unsigned int vec_nr)`.
@@ -216,8 +225,24 @@ mod attach {
 
     /// `softirq_exit(unsigned int vec_nr)`.
     #[btf_tracepoint(function = "softirq_exit")]
-    fn softirq_exit(_ctx: BtfTracePointContext) -> i32 {
-        irq::softirq_exit();
+    fn softirq_exit(ctx: BtfTracePointContext) -> i32 {
+        irq::softirq_exit(ctx.arg::<u64>(0) as u32);
+        0
+    }
+
+    /// `nmi_handler(void *handler, s64 delta_ns, int handled)`: after each handler of a non-maskable interrupt. Attached
+    /// only where late wake-ups are explained.
+    #[btf_tracepoint(function = "nmi_handler")]
+    fn nmi_handler(ctx: BtfTracePointContext) -> i32 {
+        flight::nmi(ctx.arg(1));
+        0
+    }
+
+    /// `page_fault_user(unsigned long address, pt_regs *regs, unsigned long error_code)`. Attached only where late
+    /// wake-ups are explained.
+    #[btf_tracepoint(function = "page_fault_user")]
+    fn page_fault_user(_ctx: BtfTracePointContext) -> i32 {
+        flight::fault();
         0
     }
 

@@ -84,7 +84,7 @@ pub(crate) static CONFIG: Config = Config {
     act: 0,
     futex: 0,
     own_tgid: 0,
-    reserved: 0,
+    flight_mask: 0,
 };
 
 /// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.

@@ -275,6 +275,15 @@ impl CfsRq {
         load!(self.0, u64, cfs_rq_tg)
     }
 
+    /// How many throttles, its own and its ancestors', weigh on it.
+    #[inline(always)]
+    pub(crate) fn throttle_count(self) -> u32 {
+        if self.0.is_null() || !present!(cfs_rq_throttle_count) {
+            return 0;
+        }
+        load!(self.0, u32, cfs_rq_throttle_count)
+    }
+
     /// RT tasks runnable on its run queue.
     #[inline(always)]
     pub(crate) fn rt_nr_running(self) -> u32 {

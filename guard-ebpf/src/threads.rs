@@ -162,7 +162,7 @@ pub(crate) fn woken(cpu: &Cpu, task: Task, rec: &TaskRec) {
 
 /// In which context `current` is.
 #[inline(always)]
-fn context(cpu: &Cpu, current: Task) -> WakeContext {
+pub(crate) fn context(cpu: &Cpu, current: Task) -> WakeContext {
     if cpu.state.hardirq_depth != 0 || cpu.state.hard_active != 0 {
         WakeContext::Hardirq
     } else if cpu.state.softirq_owner == current.tid() + 1 {

@@ -9,7 +9,7 @@ use guard_common::{
 };
 
 use crate::{
-    breach, irq, lock,
+    breach, flight, irq, lock,
     state::{self, Cpu, config, known_task, task_record},
     task::{CfsRq, MAX_RT_PRIO, Task, cfs_rq_of_group, probe},
     threads, throttle, timer,
@@ -26,6 +26,7 @@ pub(crate) fn waking(task: Task) {
         threads::woken(&cpu, task, rec);
     }
     irq::note_waking(&mut cpu, task, now);
+    flight::waking(&cpu, task, now);
 }
 
 /// A new `task` is being woken for the first time; whatever its tid's record held belongs to the past.

@@ -5,6 +5,7 @@
 pub mod checks;
 pub mod compare;
 pub mod harness;
+pub mod inject;
 pub mod random;
 pub mod scenario;
 mod sys;

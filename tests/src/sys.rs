@@ -156,3 +156,172 @@ pub(crate) fn adopt(fd: i32) -> Option<OwnedFd> {
     // SAFETY: a descriptor in a fanotify event is a new one of this process, which nobody else has.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+/// Gives a thread (0 is the calling one) a policy.
+pub(crate) fn set_policy(tid: u32, policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: priority };
+    // SAFETY: `param` outlives the call, which only reads it.
+    check(unsafe { libc::sched_setscheduler(tid.cast_signed(), policy, &raw const param) })
+}
+
+/// A thread's real-time priority.
+pub(crate) fn priority(tid: u32) -> io::Result<libc::c_int> {
+    let mut param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` is valid for writes for the length of the call.
+    check(unsafe { libc::sched_getparam(tid.cast_signed(), &raw mut param) })?;
+    Ok(param.sched_priority)
+}
+
+/// Allows this process so many open files.
+pub(crate) fn allow_files(most: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes, then for reads, for the length of the calls.
+    unsafe {
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        if limit.rlim_cur >= most {
+            return Ok(());
+        }
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: limit.rlim_max.max(most) };
+        check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))
+    }
+}
+
+/// Gives the calling thread, and those it starts later, a network of their own.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: a call with a number.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
+}
+
+fn udp_socket() -> io::Result<OwnedFd> {
+    // SAFETY: a call with numbers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    check(fd.min(0))?;
+    // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Turns the loopback device on.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    let socket = udp_socket()?;
+    // SAFETY: ifreq is plain data for which all zeroes is a value.
+    let mut request = unsafe { mem::zeroed::<libc::ifreq>() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: `request` is initialised and outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
+/// A socket that shares a UDP port with others and keeps hardly anything of what it gets.
+pub(crate) fn shared_port(port: u16) -> io::Result<OwnedFd> {
+    let socket = udp_socket()?;
+    for (option, value) in [(libc::SO_REUSEADDR, 1_i32), (libc::SO_RCVBUF, 1)] {
+        let length = mem::size_of_val(&value) as libc::socklen_t;
+        // SAFETY: `value` outlives the call, which only reads it.
+        check(unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), length)
+        })?;
+    }
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: 0 },
+        sin_zero: [0; 8],
+    };
+    let length = mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: `address` outlives the call, which only reads it.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(socket)
+}
+
+/// A page of memory of its own.
+pub(crate) struct Mapped {
+    at: ptr::NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the mapping belongs to the process, and is only read, volatilely, or discarded as a whole.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// Maps it.
+    pub(crate) fn page() -> io::Result<Self> {
+        let length = rustix::param::page_size();
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let at = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let at = ptr::NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mmap returned the null page"))?;
+        Ok(Self { at, length })
+    }
+
+    /// Reads a byte of it.
+    pub(crate) fn touch(&self) {
+        // SAFETY: within the mapping.
+        unsafe { self.at.as_ptr().read_volatile() };
+    }
+
+    /// Takes away what is behind it.
+    pub(crate) fn discard(&self) -> io::Result<()> {
+        // SAFETY: the whole mapping; what it holds is of no use to anybody.
+        check(unsafe { libc::madvise(self.at.as_ptr().cast(), self.length, libc::MADV_DONTNEED) })
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping of `page`; nothing refers to it any more.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.length) };
+    }
+}
+
+/// Begin of what every ioctl of userfaultfd(2) works on, and room for the rest.
+#[repr(C)]
+struct FaultRange {
+    start: u64,
+    length: u64,
+    mode: u64,
+    result: u64,
+}
+
+/// <https://elixir.bootlin.com/linux/v6.12/source/include/uapi/linux/userfaultfd.h>
+const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+const UFFDIO_ZEROPAGE: libc::c_ulong = 0xc020_aa04;
+const UFFD_API: u64 = 0xaa;
+const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
+
+/// Opens a userfaultfd(2).
+pub(crate) fn userfaultfd() -> io::Result<OwnedFd> {
+    // SAFETY: a call with a number.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    check(fd.min(0))?;
+    // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut api = [UFFD_API, 0, 0];
+    // SAFETY: `api` is as large as the call says and valid for reads and writes.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_API, api.as_mut_ptr()) })?;
+    Ok(fd)
+}
+
+/// Wants to be told when somebody touches `memory` where nothing is behind it.
+pub(crate) fn watch_faults(faults: &OwnedFd, memory: &Mapped) -> io::Result<()> {
+    fault_call(faults, memory, UFFDIO_REGISTER, UFFDIO_REGISTER_MODE_MISSING)
+}
+
+/// Puts zeroes behind `memory` and wakes whoever waits for that.
+pub(crate) fn bring(faults: &OwnedFd, memory: &Mapped) -> io::Result<()> {
+    fault_call(faults, memory, UFFDIO_ZEROPAGE, 0)
+}
+
+fn fault_call(faults: &OwnedFd, memory: &Mapped, call: libc::c_ulong, mode: u64) -> io::Result<()> {
+    let mut range = FaultRange { start: memory.at.as_ptr() as u64, length: memory.length as u64, mode, result: 0 };
+    // SAFETY: `range` has the layout of the call's argument and is valid for reads and writes.
+    check(unsafe { libc::ioctl(faults.as_raw_fd(), call, &raw mut range) })
+}

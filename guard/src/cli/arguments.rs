@@ -22,6 +22,10 @@ pub(super) struct WatchArguments {
     /// A wake-up of a watched thread that takes longer is recorded one by one, as a late one.
     #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = threshold)]
     threshold: Duration,
+    /// Also record who ran on each CPU, so that late wake-ups can be explained better: always on in `guard explain`. Each
+    /// switch and wake-up costs more then.
+    #[arg(long)]
+    explain: bool,
     /// Let the kernel time guard's own programs, for the report's overhead (makes every event a little slower).
     #[arg(long)]
     run_time_stats: bool,
@@ -39,6 +43,8 @@ impl WatchArguments {
             selection: Selection { cgroups: self.cgroup.clone(), tids: self.tid.clone() },
             threshold: self.threshold,
             act: false,
+            explain: self.explain,
+            traces: None,
             run_time_stats: self.run_time_stats,
             policy: None,
         }

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
     /// Report on a recording (`guard run --record`), a JSON report or lines of them instead of measuring.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["duration", "cgroup", "tid", "threshold", "run_time_stats"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["duration", "cgroup", "tid", "threshold", "explain", "run_time_stats"])]
     replay: Option<PathBuf>,
     #[command(flatten)]
     watch: WatchArguments,
@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// What could not be read is told and left out.
-fn told_if_damaged(next: Result<Snapshot, record::Damage>) -> Option<Snapshot> {
+pub(super) fn told_if_damaged(next: Result<Snapshot, record::Damage>) -> Option<Snapshot> {
     next.inspect_err(|damage| eprintln!("warning: left out: {damage}")).ok()
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::accounts::{Accounted, Key};
 use crate::kernel::sample::{CgroupSample, KernelSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{Cpu, Interrupt, Lost, Stolen};
@@ -22,6 +23,8 @@ pub(super) struct Sum {
     pub(super) sample: KernelSample,
     /// Skipped cycles by cgroup id, of all threads.
     pub(super) missed: HashMap<u64, u64>,
+    /// Accounts of its breaches, as far as there are any.
+    pub(super) accounts: HashMap<Key, Accounted>,
 }
 
 /// The sum of the samples so far.
@@ -83,6 +86,12 @@ impl Accumulator {
                 self.threads.insert(tid, thread);
             }
         }
+    }
+
+    /// Adds accounts of breaches of the sample that was added last.
+    pub(super) fn account(&mut self, accounts: HashMap<Key, Accounted>) {
+        let room = BREACHES_MAX.saturating_sub(self.sum.accounts.len());
+        self.sum.accounts.extend(accounts.into_iter().take(room));
     }
 
     /// Says that a cgroup has gone and its last counts were added. Of very many only the worst stay apart.

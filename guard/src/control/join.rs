@@ -1,13 +1,14 @@
 //! Joins what the kernel counted with who is on the node and what the cgroup files say. Pure: everything it needs is
 //! handed in.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use guard_common::event::{self, BreachKind, WakeContext, breach_flags};
-use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL, TimerKind};
+use guard_common::maps::TimerKind;
 
+use super::accounts;
 use super::accumulate::Sum;
 use super::clock::WallClock;
+use super::late;
 use super::meter::Reading;
 use super::selection::Keep;
 use crate::explain;
@@ -15,7 +16,7 @@ use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Evidence, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread,
+    Breach, Cgroup, CpuStat, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread,
     Throttle, Timer, WakeupPair, Window,
 };
 
@@ -57,7 +58,7 @@ pub(super) struct KnownThread {
 
 /// The Snapshot of a window.
 pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, cost: OwnCost) -> Snapshot {
-    let Sum { sample, missed } = sum;
+    let Sum { sample, missed, accounts } = sum;
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -85,9 +86,18 @@ pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, c
     let mut threads: Vec<Thread> = seen.map(|thread| join_thread(thread, known)).collect();
     add_unseen(&mut threads, keep, known);
 
-    let mut breaches: Vec<Breach> = sample.breaches.iter().map(|breach| join_breach(breach, known, clock)).collect();
+    let mut breaches: Vec<Breach> = sample
+        .breaches
+        .iter()
+        .map(|breach| late::join(breach, accounts.get(&accounts::key(breach)), known, clock))
+        .collect();
 
+    // With the classes of all cgroups, but of the late wake-ups that are kept.
+    let mut inversions = explain::inversion::inversions(&breaches, &cgroups);
     keep.apply(&mut cgroups, &mut threads, &mut breaches);
+    inversions.retain(|inversion| {
+        breaches.iter().any(|breach| (&breach.comm, &breach.cgroup) == (&inversion.comm, &inversion.cgroup))
+    });
     order::cgroups(&mut cgroups);
     order::threads(&mut threads);
 
@@ -109,6 +119,7 @@ pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, c
         threads,
         cpus: sample.cpus,
         breaches,
+        inversions,
         actions: Vec::new(),
     }
 }
@@ -260,150 +271,12 @@ fn add_unseen(threads: &mut Vec<Thread>, keep: &Keep, known: &Known) {
     }
 }
 
-fn join_breach(record: &event::Breach, known: &Known, clock: WallClock) -> Breach {
-    let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
-    let comm = comm_of(&record.comm);
-    let timer = record.kind == BreachKind::Timer as u32;
-    let blocked = record.kind == BreachKind::Blocked as u32;
-    let wait_since_ns =
-        [record.waking_ns, record.expired_ns, record.since_ns].into_iter().find(|ns| *ns > 0).unwrap_or(0);
-    let owner = known.threads.get(&record.lock_owner).filter(|_| record.lock_owner != 0);
-    let mut breach = Breach {
-        at: clock.rfc3339(record.switched_in_ns),
-        tid: record.tid,
-        cgroup: path_of(record.cgroup_id, known),
-        kind: if timer {
-            "timer"
-        } else if blocked {
-            "blocked"
-        } else {
-            "wakeup"
-        }
-        .to_owned(),
-        latency_ns,
-        cause: String::new(),
-        culprit: None,
-        shares: BTreeMap::new(),
-        sentence: String::new(),
-        comm,
-        evidence: Evidence {
-            cpu: record.cpu,
-            prio: record.prio,
-            waker_cpu: record.waker_cpu,
-            irq_delay_ns: (timer && record.expired_ns > 0).then(|| record.expired_ns.saturating_sub(record.since_ns)),
-            wait_ns: record.switched_in_ns.saturating_sub(wait_since_ns),
-            hardirq_ns: record.hardirq_ns,
-            softirq_ns: record.softirq_ns,
-            throttled_ns: record.throttled_ns,
-            lock_wait_ns: record.lock_wait_ns,
-            lock_owner: record.lock_owner,
-            lock_owner_comm: owner.map(|of| of.info.comm.clone()),
-            lock_owner_cgroup: owner.and_then(|of| of.info.cgroup.clone()),
-            lock_kind: (record.flags & breach_flags::LOCK != 0).then(|| lock_kind(record.lock_flags).to_owned()),
-            blocked_ns: blocked.then(|| wait_since_ns.saturating_sub(record.slept_ns)),
-            blocked_in: blocked.then(|| system_call(record.slept_in)).flatten(),
-            prev_tid: record.prev_tid,
-            prev_comm: comm_of(&record.prev_comm),
-            prev_prio: record.prev_prio,
-            prev_cgroup: (record.prev_cgroup_id > 0).then(|| path_of(record.prev_cgroup_id, known)),
-            waker: record.waker,
-            waker_comm: comm_of(&record.waker_comm),
-            waker_prio: record.waker_prio,
-            waker_cgroup: (record.waker_cgroup_id > 0).then(|| path_of(record.waker_cgroup_id, known)),
-            woken_by: wake_context(record.wake_context),
-            waker_throttled_ns: if blocked { throttled_while_asleep(record) } else { 0 },
-            flags: flag_names(record.flags),
-        },
-    };
-    explain::explain(&mut breach);
-    breach
-}
-
-/// Part of the sleep in which the waker was throttled, by the last time that it was, ns.
-fn throttled_while_asleep(record: &event::Breach) -> u64 {
-    record.waker_throttled_ns.min(record.waker_throttled_until_ns.saturating_sub(record.slept_ns))
-}
-
-fn wake_context(context: u32) -> Option<String> {
-    let name = match context {
-        c if c == WakeContext::Task as u32 => "task",
-        c if c == WakeContext::Softirq as u32 => "softirq",
-        c if c == WakeContext::Hardirq as u32 => "hardirq",
-        _ => return None,
-    };
-    Some(name.to_owned())
-}
-
-/// Kind of a lock by contention_begin's flags: <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/lock.h>
-fn lock_kind(flags: u32) -> &'static str {
-    const SPIN: u32 = 1;
-    const READ_OR_WRITE: u32 = 2 | 4;
-    const RT: u32 = 8;
-    const PERCPU: u32 = 16;
-    const MUTEX: u32 = 32;
-    match flags {
-        LOCK_PI_FUTEX => "PI futex",
-        f if f & MUTEX != 0 => "mutex",
-        f if f & READ_OR_WRITE != 0 => "rwlock",
-        f if f & PERCPU != 0 => "per-CPU rwlock",
-        f if f & RT != 0 => "rt_mutex",
-        f if f & SPIN != 0 => "spinlock",
-        _ => "semaphore",
-    }
-}
-
-/// Name of a system call in which threads wait, else its number.
-fn system_call(number: u32) -> Option<String> {
-    if number == NO_SYSCALL {
-        return None;
-    }
-    let names = [
-        (libc::SYS_futex, "futex"),
-        (libc::SYS_clock_nanosleep, "clock_nanosleep"),
-        (libc::SYS_nanosleep, "nanosleep"),
-        (libc::SYS_read, "read"),
-        (libc::SYS_write, "write"),
-        (libc::SYS_readv, "readv"),
-        (libc::SYS_ioctl, "ioctl"),
-        (libc::SYS_ppoll, "ppoll"),
-        (libc::SYS_pselect6, "pselect6"),
-        (libc::SYS_epoll_pwait, "epoll_pwait"),
-        (libc::SYS_recvfrom, "recvfrom"),
-        (libc::SYS_recvmsg, "recvmsg"),
-        (libc::SYS_sendto, "sendto"),
-        (libc::SYS_sendmsg, "sendmsg"),
-        (libc::SYS_accept4, "accept4"),
-        (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait"),
-        (libc::SYS_wait4, "wait4"),
-        (libc::SYS_fsync, "fsync"),
-        (libc::SYS_openat, "openat"),
-        (libc::SYS_mmap, "mmap"),
-        (libc::SYS_munmap, "munmap"),
-        (libc::SYS_semtimedop, "semtimedop"),
-        (libc::SYS_io_uring_enter, "io_uring_enter"),
-        (libc::SYS_sched_yield, "sched_yield"),
-        #[cfg(target_arch = "x86_64")]
-        (libc::SYS_poll, "poll"),
-        #[cfg(target_arch = "x86_64")]
-        (libc::SYS_select, "select"),
-        #[cfg(target_arch = "x86_64")]
-        (libc::SYS_epoll_wait, "epoll_wait"),
-    ];
-    let name = names.into_iter().find(|(known, _)| *known == i64::from(number)).map(|(_, name)| name.to_owned());
-    Some(name.unwrap_or_else(|| format!("system call {number}")))
-}
-
-fn path_of(id: u64, known: &Known) -> String {
+pub(super) fn path_of(id: u64, known: &Known) -> String {
     known.cgroups.get(&id).map_or_else(|| nameless(id), |(info, _)| info.path.clone())
 }
 
 fn nameless(id: u64) -> String {
     if id == 0 { OTHER.to_owned() } else { format!("(id {id})") }
-}
-
-fn comm_of(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 fn timer_kind_name(kind: u32) -> Option<String> {
@@ -419,25 +292,11 @@ fn timer_kind_name(kind: u32) -> Option<String> {
     name.map(|(_, name)| name.to_owned())
 }
 
-fn flag_names(flags: u32) -> Vec<String> {
-    [
-        (breach_flags::PREEMPTED, "preempted"),
-        (breach_flags::REMOTE_TIMER, "remote_timer"),
-        (breach_flags::MIGRATED, "migrated"),
-        (breach_flags::RT_STOLEN, "rt_stolen"),
-        (breach_flags::FAIR_SERVER, "fair_server"),
-        (breach_flags::LOCK, "lock"),
-        (breach_flags::SOFT_TIMER, "soft_timer"),
-    ]
-    .into_iter()
-    .filter(|(bit, _)| flags & bit != 0)
-    .map(|(_, name)| name.to_owned())
-    .collect()
-}
 
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
+    use guard_common::event::{self, BreachKind, breach_flags};
 
     use super::*;
     use crate::kernel::sample::KernelSample;
@@ -588,7 +447,7 @@ mod tests {
     #[test]
     fn missed_cycles_stand_in_their_cgroup() {
         let sample = KernelSample { cgroups: vec![counted(1), counted(2)], ..KernelSample::default() };
-        let sum = Sum { sample, missed: HashMap::from([(1, 12), (9, 5)]) };
+        let sum = Sum { sample, missed: HashMap::from([(1, 12), (9, 5)]), ..Sum::default() };
         let cgroups = snapshot(sum, &Known::default(), &Keep::All, CLOCK(), OwnCost::default()).cgroups;
         let missed: HashMap<u64, u64> = cgroups.iter().map(|c| (c.id, c.timer.missed)).collect();
         assert_eq!(missed, HashMap::from([(1, 12), (2, 0)]));
@@ -673,7 +532,7 @@ mod tests {
             comm: *b"sixteen-letters!",
             ..event::Breach::zeroed()
         };
-        let breach = join_breach(&record, &Known::default(), CLOCK());
+        let breach = late::join(&record, None, &Known::default(), CLOCK());
         assert_eq!((breach.comm.as_str(), breach.cgroup.as_str()), ("sixteen-letters!", "(other)"));
         assert_eq!(
             (breach.evidence.wait_ns, breach.evidence.irq_delay_ns, breach.evidence.prev_cgroup),

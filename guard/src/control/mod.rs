@@ -1,6 +1,7 @@
 //! The loop that ties observing together: samples the kernel side, names what it counted by the inventory and the
 //! cgroup files, and hands out Snapshots. Everything below it is plain; everything above it takes Snapshots.
 
+mod accounts;
 mod accumulate;
 mod act;
 mod affinity;
@@ -12,6 +13,7 @@ mod facts;
 mod hands;
 mod join;
 mod lane;
+mod late;
 #[cfg(test)]
 mod loop_tests;
 mod meter;
@@ -30,6 +32,7 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 
+pub use accounts::Traces;
 pub use enforce::put_back;
 pub use observe::{Observer, Watch};
 pub use planning::{Planned, Step, plan, replay};

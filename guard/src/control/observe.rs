@@ -13,6 +13,7 @@ use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
 use tokio::io::unix::AsyncFd;
 
 use super::ControlError;
+use super::accounts::{Accountant, Traces};
 use super::accumulate::Accumulator;
 use super::affinity;
 use super::assign::Assignments;
@@ -60,6 +61,10 @@ pub struct Watch {
     pub threshold: Duration,
     /// Whether to act on what happens, not only to count it.
     pub act: bool,
+    /// Whether late wake-ups are to be explained as far as can be: it makes observing dearer.
+    pub explain: bool,
+    /// With `explain`: where to keep what happened around late wake-ups.
+    pub traces: Option<Traces>,
     /// Whether the kernel times guard's programs.
     pub run_time_stats: bool,
     /// Whether to collect what policies need, and the configuration that names workloads. It makes observing dearer.
@@ -91,6 +96,8 @@ pub struct Observer {
     selection: Selection,
     filter: CgroupFilter,
     accumulator: Accumulator,
+    /// Where late wake-ups are explained.
+    accountant: Option<Accountant>,
     meter: Meter,
     threads: Threads,
     slots: SlotHolders,
@@ -143,7 +150,9 @@ impl Observer {
 
         let mut kernel = Kernel::load(&load_options(watch, &node, &topology, &inventory))?;
         for tid in &selection.tids {
-            kernel.watch_thread(*tid, 0)?;
+            // Whoever asks why a thread is late wants to know it whatever its policy is.
+            let budget = if watch.explain { watch.threshold } else { Duration::ZERO };
+            kernel.watch_thread(*tid, u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX))?;
         }
         let mut meter = Meter::default();
         meter.meet(inventory.hierarchy(), inventory.cgroups().map(id_and_path));
@@ -161,6 +170,7 @@ impl Observer {
             selection,
             filter,
             accumulator: Accumulator::new(watch.selection.tids.clone()),
+            accountant: watch.explain.then(|| Accountant::new(watch.traces.clone())),
             meter,
             threads,
             slots,
@@ -229,7 +239,8 @@ impl Observer {
         let ids: HashSet<u64> = cgroups
             .chain(sample.cgroups.iter().map(|c| c.id))
             .chain(sample.threads.iter().map(|t| t.cgroup_id))
-            .chain(sample.breaches.iter().flat_map(|b| [b.cgroup_id, b.prev_cgroup_id]))
+            .chain(sample.breaches.iter().flat_map(|b| [b.cgroup_id, b.prev_cgroup_id, b.waker_cgroup_id]))
+            .chain(sum.accounts.values().flat_map(|accounted| accounted.cgroups()))
             .collect();
         self.threads.refresh(&sample.threads, &self.selection, &self.inventory);
         let holders: HashSet<u32> = sample.breaches.iter().map(|breach| breach.lock_owner).collect();
@@ -400,7 +411,9 @@ impl Observer {
             }
         }
         self.give_budgets(&sample.threads)?;
+        let accounts = self.accountant.as_mut().map(|accountant| accountant.look(&sample));
         self.accumulator.add(sample);
+        self.accumulator.account(accounts.unwrap_or_default());
         for id in ended {
             self.accumulator.end_cgroup(id);
         }
@@ -551,6 +564,7 @@ fn load_options(watch: &Watch, node: &Node, topology: &Topology, inventory: &Inv
         online_cpus: topology.online.iter().collect(),
         preempt_rt: node.realtime,
         act: watch.act,
+        flight: watch.explain,
         run_time_stats: watch.run_time_stats,
     }
 }

@@ -5,8 +5,19 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Cause;
-use crate::snapshot::{Breach, Culprit, Snapshot};
+use super::{Cause, Coupling};
+use crate::snapshot::{Breach, ChainLink, Culprit, Inversion, Snapshot};
+
+/// All that `guard explain` says; its JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Explanation {
+    /// Late wake-ups, merged, the worst first.
+    pub findings: Vec<Finding>,
+    /// Who of the urgent waited for whom of the less urgent, the largest loss first.
+    pub inversions: Vec<Inversion>,
+    /// What went up and down together, the closest first.
+    pub couplings: Vec<Coupling>,
+}
 
 /// Late wake-ups of one thread that have the same cause and the same culprit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +31,9 @@ pub struct Finding {
     /// Because of whom, as far as known: of the worst one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub culprit: Option<Culprit>,
+    /// Threads that were waited for in the worst one: the first by the late thread, each other one by the one before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<ChainLink>,
     /// How often.
     pub count: u64,
     /// The latest, ns.
@@ -58,6 +72,7 @@ fn new(breach: &Breach) -> Finding {
         cgroup: breach.cgroup.clone(),
         cause: breach.cause.clone(),
         culprit: breach.culprit.clone(),
+        chain: breach.evidence.chain.clone(),
         count: 1,
         worst_ns: breach.latency_ns,
         total_ns: breach.latency_ns,
@@ -80,6 +95,7 @@ fn add(finding: &mut Finding, breach: &Breach) {
         finding.at.clone_from(&breach.at);
         finding.sentence.clone_from(&breach.sentence);
         finding.culprit.clone_from(&breach.culprit);
+        finding.chain.clone_from(&breach.evidence.chain);
     }
 }
 

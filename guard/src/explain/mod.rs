@@ -1,10 +1,37 @@
-//! Why a wake-up was late: from what was known at the switch-in to one primary cause, the shares of the time lost, who
-//! did it, a sentence and a remedy. Pure: a recorded Snapshot can be explained again.
+//! Why a wake-up was late: from what was known at the switch-in, and from the flight recorder where it runs, to one
+//! primary cause, the shares of the time lost, who did it, a sentence and a remedy. Pure: a recorded Snapshot can be
+//! explained again.
 
+mod account;
 mod cause;
+mod coupling;
+mod course;
 mod finding;
+pub mod inversion;
+mod sentence;
 mod share;
+#[cfg(test)]
+pub(crate) mod testing;
 
+pub(crate) use account::{irq_name, softirq_name};
+pub use account::{Account, Did, Link, Part, account};
 pub use cause::Cause;
-pub use finding::{Finding, findings};
+pub use coupling::{Coupling, Couplings};
+pub use course::{Course, Who};
+pub use finding::{Explanation, Finding, findings};
 pub use share::explain;
+
+/// What happened around a late wake-up; instants are CLOCK_MONOTONIC in ns.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// Who was late.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Since when its lateness counts.
+    pub from_ns: u64,
+    /// When it was on its CPU.
+    pub to_ns: u64,
+    /// What all CPUs did meanwhile, and a little before and after, in order of time.
+    pub entries: Vec<guard_common::flight::Entry>,
+}

@@ -3,24 +3,68 @@
 use std::collections::BTreeMap;
 
 use super::Cause;
+use super::account::by_name;
+use super::sentence::sentence;
 use crate::snapshot::{Breach, Culprit, Evidence};
 
 /// Effective kernel priorities from here on are fair.
-const FAIR: i32 = 100;
+pub(super) const FAIR: i32 = 100;
 
 /// Sets cause, culprit, shares and sentence of a breach by its evidence. The shares add up to its latency.
 pub fn explain(breach: &mut Breach) {
-    let shares = shares(breach);
+    let mut shares = accounted(breach).unwrap_or_else(|| shares(breach));
+    stolen(&mut shares, breach);
     // Of equal shares the one that is more than a guess.
     let primary = shares.iter().max_by_key(|(cause, ns)| (**ns, **cause != Cause::Unknown));
     let (cause, lost_ns) = primary.map_or((Cause::Unknown, 0), |(cause, ns)| (*cause, *ns));
-    breach.culprit = culprit(cause, &breach.evidence);
+    breach.culprit =
+        if breach.evidence.parts.is_empty() { culprit(cause, &breach.evidence) } else { worst(cause, &breach.evidence) };
     breach.cause = cause.name().to_owned();
     breach.sentence = sentence(breach, cause, lost_ns);
     breach.shares = shares.into_iter().map(|(cause, ns)| (cause.name().to_owned(), ns)).collect();
 }
 
-/// Time per cause, ns.
+/// Time per cause, ns, as it was accounted for; none when it was not.
+fn accounted(breach: &Breach) -> Option<BTreeMap<Cause, u64>> {
+    let parts = &breach.evidence.parts;
+    let mut left = breach.latency_ns;
+    let mut shares = BTreeMap::new();
+    for part in parts {
+        let ns = part.ns.min(left);
+        left -= ns;
+        *shares.entry(Cause::from_name(&part.cause).unwrap_or(Cause::Unknown)).or_insert(0) += ns;
+    }
+    if left > 0 {
+        *shares.entry(Cause::Unknown).or_insert(0) += left;
+    }
+    (!parts.is_empty()).then_some(shares)
+}
+
+/// In a virtual machine a CPU stands still when its host runs something else: then an interrupt comes late though
+/// nothing of this machine is in its way. What the host took explains no more than that.
+fn stolen(shares: &mut BTreeMap<Cause, u64>, breach: &Breach) {
+    let mut left = breach.evidence.steal_ns.unwrap_or(0);
+    if breach.kind != "timer" {
+        return;
+    }
+    for cause in [Cause::Unknown, Cause::CpuIdleExit] {
+        let Some(share) = shares.get_mut(&cause) else { continue };
+        let ns = left.min(*share);
+        *share -= ns;
+        left -= ns;
+        if ns > 0 {
+            *shares.entry(Cause::Steal).or_insert(0) += ns;
+        }
+    }
+    shares.retain(|_, ns| *ns > 0);
+}
+
+/// Who lost the late thread most of the time that `cause` took.
+fn worst(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
+    evidence.parts.iter().filter(|part| part.cause == cause.name()).max_by_key(|part| part.ns)?.by.clone()
+}
+
+/// Time per cause, ns, by the record alone: whoever had the CPU last is taken for all of the wait.
 fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
     let evidence = &breach.evidence;
     let mut left = breach.latency_ns;
@@ -46,7 +90,7 @@ fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
         "blocked" => {
             let blocked = evidence.blocked_ns.unwrap_or(0);
             let throttled = evidence.waker_throttled_ns.min(blocked);
-            give(throttled_holder(evidence, &breach.cgroup), throttled);
+            give(throttled_holder(evidence), throttled);
             give(sleep(evidence), blocked - throttled);
         }
         "timer" => give(late_interrupt(evidence), u64::MAX),
@@ -70,10 +114,8 @@ fn occupant(evidence: &Evidence) -> Cause {
         Cause::CpuIdleExit
     } else if evidence.prio >= FAIR {
         Cause::PolicyFallback
-    } else if evidence.prev_comm.starts_with("irq/") {
-        Cause::Irq
-    } else if ["ksoftirqd/", "ktimers/"].iter().any(|name| evidence.prev_comm.starts_with(name)) {
-        Cause::Softirq
+    } else if let Some(cause) = by_name(&evidence.prev_comm) {
+        cause
     } else if evidence.prev_prio <= evidence.prio {
         Cause::HigherPriority
     } else {
@@ -101,12 +143,8 @@ fn for_lock(evidence: &Evidence) -> bool {
 }
 
 /// What kept the thread from being woken while its waker was throttled.
-fn throttled_holder(evidence: &Evidence, cgroup: &str) -> Cause {
-    if for_lock(evidence) || evidence.waker_cgroup.as_deref() != Some(cgroup) {
-        Cause::ThrottledLockHolder
-    } else {
-        Cause::CoThreadThrottled
-    }
+fn throttled_holder(evidence: &Evidence) -> Cause {
+    if for_lock(evidence) { Cause::ThrottledLockHolder } else { Cause::CoThreadThrottled }
 }
 
 /// Why it slept as long as its waker was not throttled.
@@ -147,82 +185,6 @@ fn culprit(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
         Cause::ThrottledLockHolder | Cause::CoThreadThrottled => Some(waker()),
         Cause::LockContention | Cause::NonPiLock if evidence.woken_by.as_deref() == Some("task") => Some(waker()),
         _ => None,
-    }
-}
-
-fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
-    let evidence = &breach.evidence;
-    let late = match breach.kind.as_str() {
-        "timer" => format!("came on its CPU {} after its timer expired", time(breach.latency_ns)),
-        "blocked" => format!("was kept from its work for {}", time(breach.latency_ns)),
-        _ => format!("came on its CPU {} after it became runnable", time(breach.latency_ns)),
-    };
-    let who = breach.culprit.as_ref().map_or_else(String::new, |culprit| named(culprit, &breach.cgroup));
-    let lost = time(lost_ns);
-    let lock = evidence.lock_kind.as_deref().unwrap_or("lock");
-    let why = match cause {
-        Cause::ThrottledLockHolder => {
-            format!("for {lost} the holder of the lock it waited for, {who}, could not run because of a CPU quota")
-        }
-        Cause::LockContention if who.is_empty() => format!("it waited {lost} for a {lock}"),
-        Cause::LockContention => format!("it waited {lost} for a {lock} held by {who}"),
-        Cause::NonPiLock => {
-            format!("it waited {lost} for a futex without priority inheritance until {who} woke it")
-        }
-        Cause::CoThreadThrottled => {
-            format!("for {lost} {who}, for which it waited, could not run because of a CPU quota")
-        }
-        Cause::HigherPriority => format!("{who} had the CPU for {lost}"),
-        Cause::LowerPriorityBlocking => format!("{who}, of lower priority, kept the CPU for {lost}"),
-        Cause::Irq if who.is_empty() => format!("hard interrupts took {lost}"),
-        Cause::Irq => format!("the interrupt thread {who} had the CPU for {lost}"),
-        Cause::Softirq if who.is_empty() => format!("soft interrupts took {lost}"),
-        Cause::Softirq => format!("soft interrupts in {who} had the CPU for {lost}"),
-        Cause::RtThrottling => format!("RT throttling gave the CPU to {who} for {lost}"),
-        Cause::FairServer => format!("the fair server gave the CPU to {who} for {lost}"),
-        Cause::PolicyFallback if evidence.throttled_ns > 0 => {
-            format!("it runs under a fair policy and its CPU quota stopped it for {lost}")
-        }
-        Cause::PolicyFallback => format!("it runs under a fair policy, and {who} had the CPU for {lost}"),
-        Cause::RemoteTimer => {
-            format!("its timer expired on CPU {} and the interrupt there came {lost} late", evidence.waker_cpu)
-        }
-        Cause::SoftTimer => format!("its timer runs in a soft interrupt, which came {lost} late"),
-        Cause::CpuIdleExit => format!("CPU {} needed {lost} to wake from idle", evidence.cpu),
-        Cause::Unknown => match (breach.kind.as_str(), evidence.blocked_in.as_deref()) {
-            ("blocked", Some(call)) => format!("it slept in {call} for {lost}; what for cannot be told"),
-            ("timer", _) if evidence.irq_delay_ns.is_some_and(|delay| delay * 2 > breach.latency_ns) => {
-                "the timer's interrupt itself came late: interrupts were off, or another machine had the CPU".to_owned()
-            }
-            _ => "the cause is unknown".to_owned(),
-        },
-    };
-    format!("{} (tid {}) {late}: {why}", breach.comm, breach.tid)
-}
-
-/// "mqtt (SCHED_OTHER, tid 12, in /kubepods/pod1)".
-fn named(culprit: &Culprit, own_cgroup: &str) -> String {
-    let mut about = Vec::new();
-    match culprit.prio {
-        Some(-1) => about.push("SCHED_DEADLINE".to_owned()),
-        Some(prio @ 0..FAIR) => about.push(format!("real-time priority {}", 99 - prio)),
-        Some(_) => about.push("fair".to_owned()),
-        None => {}
-    }
-    about.push(format!("tid {}", culprit.tid));
-    match culprit.cgroup.as_deref() {
-        Some(path) if path == own_cgroup => about.push("same cgroup".to_owned()),
-        Some(path) => about.push(format!("in {path}")),
-        None => {}
-    }
-    let comm = if culprit.comm.is_empty() { "a thread" } else { &culprit.comm };
-    format!("{comm} ({})", about.join(", "))
-}
-
-fn time(ns: u64) -> String {
-    match ns {
-        0..1_000_000 => format!("{} us", ns / 1_000),
-        _ => format!("{}.{} ms", ns / 1_000_000, ns / 100_000 % 10),
     }
 }
 

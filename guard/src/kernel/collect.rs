@@ -13,7 +13,7 @@ use guard_common::{
 };
 
 use super::{
-    Event, Kernel, KernelError,
+    Event, Kernel, KernelError, flight,
     offsets::all_present,
     sample::{CgroupSample, KernelSample, ThreadSample},
     sys,
@@ -118,6 +118,8 @@ impl Kernel {
         sample.lost = lost;
         sample.breaches = self.take_breaches();
         sample.lost.breaches += std::mem::take(&mut self.dropped_breaches);
+        // After the breaches, so that all that led to them is in it.
+        sample.flight = self.flight.as_mut().map(flight::Flight::take).unwrap_or_default();
         Ok(sample)
     }
 

@@ -12,6 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use guard_common::{
     config::{Config, throttled_time},
     event::Breach,
+    flight::{Entry, Head},
     maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, ThrottleStamp, ThrottleState, hists_per_cpu},
 };
 
@@ -19,6 +20,7 @@ use super::{
     Kernel, KernelError,
     btf::Btf,
     collect::Before,
+    flight::{self, Flight},
     offsets::{self, CgroupSource, all_present},
     selfcheck, symbols,
     sys::Shared,
@@ -55,6 +57,8 @@ pub struct LoadOptions {
     pub preempt_rt: bool,
     /// Whether guard acts on what happens: then it is woken for it; see [`Kernel::events`].
     pub act: bool,
+    /// Whether late wake-ups are to be explained: then a flight recorder runs, which costs an entry for each event.
+    pub flight: bool,
     /// Whether to count the programs' run time, which itself costs some 20 ns per event.
     pub run_time_stats: bool,
 }
@@ -112,6 +116,8 @@ const HARDIRQ: [[Probe; 2]; 5] = [
     [tracepoint("irq_work_exit"), tracepoint("irq_work_entry")],
 ];
 const MIGRATE: [Probe; 1] = [tracepoint("sched_migrate_task")];
+/// What only the flight recorder asks for.
+const FLIGHT: [Probe; 2] = [tracepoint("nmi_handler"), tracepoint("page_fault_user")];
 const THROTTLE: [Probe; 2] =
     [Probe { program: "unthrottle_cfs_rq", at: At::Entry }, Probe { program: "throttle_cfs_rq", at: At::Exit }];
 const HIERARCHY: [Probe; 2] =
@@ -185,6 +191,12 @@ impl Kernel {
             None
         };
         Ok(Self {
+            flight: if options.flight {
+                let entries = share::<Entry>(&ebpf, "FLIGHT", sizes.flight)?;
+                Some(Flight::new(entries, share::<Head>(&ebpf, "FLIGHT_HEADS", sizes.cpus)?))
+            } else {
+                None
+            },
             hists: share::<Hist>(&ebpf, "HISTS", sizes.hists)?,
             cgroup_slots: share::<CgroupSlot>(&ebpf, "CGROUP_SLOTS", sizes.cgroups)?,
             threads: share::<ThreadState>(&ebpf, "THREADS", sizes.threads)?,
@@ -220,6 +232,8 @@ struct Sizes {
     cpus: u32,
     hists: u32,
     throttles: u32,
+    /// Entries of the flight recorder, of all CPUs.
+    flight: u32,
 }
 
 impl Sizes {
@@ -233,6 +247,7 @@ impl Sizes {
             hists: cpus * hists_per_cpu(cgroups, threads),
             // A cfs_rq per cgroup and CPU, as far as they are ever throttled.
             throttles: (cgroups * cpus).clamp(64, 16_384),
+            flight: if options.flight { cpus * flight::entries(cpus) } else { 1 },
         }
     }
 
@@ -246,6 +261,8 @@ impl Sizes {
             + of(self.threads, size_of::<ThreadState>() + 8)
             + of(self.cpus, size_of::<CpuState>())
             + of(self.throttles, size_of::<ThrottleState>() + 8 + 64)
+            + of(self.flight, size_of::<Entry>())
+            + of(self.cpus, size_of::<Head>())
             + RING_BYTES
     }
 }
@@ -279,7 +296,7 @@ fn examine(options: &LoadOptions, cpus: u32, btf: &Btf, aya_btf: &aya::Btf) -> R
         act: u32::from(options.act),
         futex: u32::try_from(libc::SYS_futex).unwrap_or(u32::MAX),
         own_tgid: if options.act { std::process::id() } else { 0 },
-        reserved: 0,
+        flight_mask: if options.flight { flight::entries(cpus) - 1 } else { 0 },
     };
     let no_fentry =
         if throttle_known { fentry_refusal(options, &config, aya_btf)? } else { Some(NO_BANDWIDTH.to_owned()) };
@@ -301,13 +318,14 @@ fn examine(options: &LoadOptions, cpus: u32, btf: &Btf, aya_btf: &aya::Btf) -> R
 
 /// Tries the throttle programs on maps of the smallest size: what the kernel says against them, if anything.
 fn fentry_refusal(options: &LoadOptions, config: &Config, btf: &aya::Btf) -> Result<Option<String>, KernelError> {
-    let small = LoadOptions { cgroup_slots: 2, thread_slots: 1, ..options.clone() };
+    let small = LoadOptions { cgroup_slots: 2, thread_slots: 1, flight: false, ..options.clone() };
     let trial = Config {
         cgroup_slots: small.cgroup_slots,
         hists_per_cpu: hists_per_cpu(small.cgroup_slots, small.thread_slots),
         cpus: 1,
         task_mask: 0,
         throttled_time: throttled_time::FENTRY,
+        flight_mask: 0,
         ..*config
     };
     let mut ebpf = load_object(btf, &trial, &Sizes::new(&small, 1, 1))?;
@@ -334,6 +352,8 @@ fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, K
         .map_max_entries("FREE_THREADS", sizes.threads)
         .map_max_entries("CPUS", sizes.cpus)
         .map_max_entries("THROTTLES", sizes.throttles)
+        .map_max_entries("FLIGHT", sizes.flight)
+        .map_max_entries("FLIGHT_HEADS", sizes.cpus)
         .load(OBJECT)
         .map_err(|e| {
             if denied(&e) {
@@ -446,7 +466,26 @@ fn attach_signals(
     };
     say("irq", "tp_btf irq_handler, softirq and interrupt vectors", irq);
     say("breach", "ring buffer", Ok(()));
+    if config.flight_mask != 0 {
+        attach_flight(&mut signals, try_all);
+    }
     signals
+}
+
+/// Attaches what only the flight recorder asks for. Without it explanations lack a cause or two, and say so.
+fn attach_flight(signals: &mut Vec<Signal>, mut try_all: impl FnMut(&[Probe]) -> Result<(), String>) {
+    let mut missing: Vec<String> =
+        FLIGHT.iter().filter_map(|probe| try_all(std::slice::from_ref(probe)).err()).collect();
+    // With throttled time it is attached already.
+    if !signals.iter().any(|s| s.name == "throttled_wait" && s.state == SignalState::Active) {
+        missing.extend(try_all(&MIGRATE).err());
+    }
+    signals.push(Signal {
+        name: "flight".to_owned(),
+        source: "per-CPU rings of switches, wake-ups, moves, interrupts and page faults".to_owned(),
+        state: if missing.is_empty() { SignalState::Active } else { SignalState::Degraded },
+        reason: (!missing.is_empty()).then(|| missing.join("; ")),
+    });
 }
 
 fn attach(ebpf: &mut Ebpf, probe: &Probe, btf: &aya::Btf) -> Result<(), ProgramError> {

@@ -3,6 +3,7 @@
 
 pub mod btf;
 mod collect;
+mod flight;
 mod load;
 pub mod offsets;
 pub mod sample;
@@ -148,6 +149,8 @@ pub struct Kernel {
     signals: Vec<Signal>,
     attached: Vec<&'static str>,
     hists: sys::Shared<Hist>,
+    /// On only where late wake-ups are explained.
+    flight: Option<flight::Flight>,
     cgroup_slots: sys::Shared<CgroupSlot>,
     threads: sys::Shared<ThreadState>,
     cpus: sys::Shared<CpuState>,

@@ -2,6 +2,7 @@
 //! into a Snapshot. Plain data: no BPF here.
 
 use guard_common::event::Breach;
+use guard_common::flight::Entry;
 
 use crate::snapshot::{Cpu, Histogram, Lost, Signal};
 
@@ -22,6 +23,8 @@ pub struct KernelSample {
     pub cpus: Vec<Cpu>,
     /// Breach records, oldest first.
     pub breaches: Vec<Breach>,
+    /// The flight recorder's entries of the interval, oldest first; none where it is off.
+    pub flight: Vec<Entry>,
     /// What was lost.
     pub lost: Lost,
     /// Events and their mean run time in ns, when run-time statistics are on.

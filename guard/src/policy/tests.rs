@@ -51,6 +51,7 @@ fn snapshot(cgroups: Vec<Cgroup>) -> Snapshot {
         threads: Vec::new(),
         cpus: Vec::new(),
         breaches: Vec::new(),
+        inversions: Vec::new(),
         actions: Vec::new(),
     }
 }

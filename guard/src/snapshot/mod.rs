@@ -2,6 +2,7 @@
 //! judges takes a Snapshot and nothing else. This room does no I/O and knows no kernel.
 
 mod cpulist;
+mod inversion;
 mod knob;
 mod latency;
 pub(crate) mod order;
@@ -39,6 +40,9 @@ pub struct Snapshot {
     pub cpus: Vec<Cpu>,
     /// Wake-ups over their budget in this interval, oldest first.
     pub breaches: Vec<Breach>,
+    /// Who of the urgent waited for whom of the less urgent, as far as late wake-ups tell: the largest loss first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inversions: Vec<Inversion>,
     /// What guard changed, oldest first.
     pub actions: Vec<Action>,
 }
@@ -608,6 +612,81 @@ pub struct Evidence {
     pub waker_throttled_ns: u64,
     /// preempted, remote_timer, migrated, rt_stolen, fair_server, lock, soft_timer.
     pub flags: Vec<String>,
+    /// Whose quota stopped the thread that was waited for, or the late one itself: the nearest cgroup, itself or an
+    /// ancestor, that was throttled in the interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_by: Option<ThrottledBy>,
+    /// Time that the host of this virtual machine took from the CPU in the second around it, in steps of 10 ms; absent
+    /// where late wake-ups were not accounted for (`--explain`, `guard explain`), or the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steal_ns: Option<u64>,
+    /// The whole time lost, part by part, by what every CPU did meanwhile; the largest first, together the latency.
+    /// Absent where it was not accounted for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TimePart>,
+    /// Threads that were waited for: the first by the late thread, each other one by the one before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<ChainLink>,
+}
+
+/// A quota that stopped somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ThrottledBy {
+    /// Path of the cgroup that has it.
+    pub cgroup: String,
+    /// The quota.
+    pub quota: Quota,
+}
+
+/// A part of the time lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TimePart {
+    /// Why, in the words of `guard explain`.
+    pub cause: String,
+    /// How long, ns.
+    pub ns: u64,
+    /// Because of whom, as far as known; an interrupt has a name and no tid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Culprit>,
+}
+
+/// A thread that was waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChainLink {
+    /// Which.
+    pub who: Culprit,
+    /// What it did most of that time: ran, throttled, preempted, waited (for the next one) or slept.
+    pub did: String,
+    /// For how long it was waited for, ns.
+    pub ns: u64,
+}
+
+/// Time that one thread, or several of one name, lost to less urgent ones of one name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Inversion {
+    /// Who waited.
+    pub comm: String,
+    /// Path of its cgroup.
+    pub cgroup: String,
+    /// Class of that, where it is in the Snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// Who was waited for, or had the CPU.
+    pub by_comm: String,
+    /// Path of its cgroup, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_cgroup: Option<String>,
+    /// Class of that, where it is in the Snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_class: Option<Class>,
+    /// In how many late wake-ups.
+    pub count: u64,
+    /// Time lost in all of them, ns.
+    pub lost_ns: u64,
+    /// Most time lost in one of them, ns.
+    pub worst_ns: u64,
+    /// Time per cause, ns; together `lost_ns`.
+    pub causes: BTreeMap<String, u64>,
 }
 
 /// A change guard made.

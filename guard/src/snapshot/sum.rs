@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::{
-    Breach, Cgroup, Cpu, CpuStat, Interrupt, Lock, Lost, Overhead, Pressure, Snapshot, Stolen, Thread, Throttle, Timer,
+    Breach, Cgroup, Cpu, CpuStat, Interrupt, Inversion, Lock, Lost, Overhead, Pressure, Snapshot, Stolen, Thread, Throttle, Timer,
     order,
 };
 
@@ -20,6 +20,7 @@ impl Snapshot {
         snapshots.for_each(|later| sum.absorb(&later));
         order::cgroups(&mut sum.cgroups);
         order::threads(&mut sum.threads);
+        Inversion::sort(&mut sum.inversions);
         Some(sum)
     }
 
@@ -38,6 +39,9 @@ impl Snapshot {
         absorb_all(&mut self.cpus, &later.cpus, |c| c.cpu, |_| true, Cpu::absorb);
         self.breaches.extend_from_slice(&later.breaches);
         add(&mut self.overhead.lost.breaches, keep_worst(&mut self.breaches));
+        for inversion in &later.inversions {
+            Inversion::merge(&mut self.inversions, inversion.clone());
+        }
         self.actions.extend_from_slice(&later.actions);
         let surplus = self.actions.len().saturating_sub(ACTIONS_KEPT);
         self.actions.drain(..surplus);

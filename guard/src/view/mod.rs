@@ -15,3 +15,4 @@ pub(crate) mod samples;
 mod table;
 pub mod text;
 pub mod top;
+pub mod trace;

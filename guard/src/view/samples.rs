@@ -28,6 +28,7 @@ pub(crate) fn empty() -> Snapshot {
         threads: vec![],
         cpus: vec![],
         breaches: vec![],
+        inversions: Vec::new(),
         actions: vec![],
     }
 }

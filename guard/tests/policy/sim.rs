@@ -192,6 +192,7 @@ impl Sim {
             cgroups,
             threads: Vec::new(),
             breaches: Vec::new(),
+            inversions: Vec::new(),
             actions: Vec::new(),
         }
     }

@@ -36,6 +36,7 @@ fn kernel(hierarchy: &Hierarchy) -> Result<Kernel> {
         online_cpus: topology.online.iter().collect(),
         preempt_rt: node.realtime,
         act: true,
+        flight: false,
         run_time_stats: false,
     })?)
 }

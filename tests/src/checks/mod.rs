@@ -4,6 +4,7 @@ mod act;
 mod container;
 mod doctor;
 mod events;
+mod explain;
 mod gate;
 mod lab;
 mod limits;
@@ -47,6 +48,9 @@ const EVERYWHERE: &[Scenario] = &[
     loads("CPU time taken from a FIFO thread is seen and attributed", taken::fifo_hog),
     loads("a FIFO thread on a contended PI lock shows waits and boosts", lock::pi_boosts),
     loads("a FIFO thread on a contended kernel lock shows waits", lock::kernel_lock),
+    loads("late wake-ups made on purpose have their causes named", explain::causes_are_named),
+    loads("a chain of two locks is shown down to the quota of another cgroup", explain::chain_is_whole),
+    loads("what was recorded is explained again, and a trace can be written", explain::replayed_and_traced),
     loads("a thread may end while it is watched", limits::thread_ends),
     loads("tids that are used again bring no absurd latencies", limits::churn),
     loads("the report follows its published schema", limits::schema),

@@ -119,6 +119,19 @@ impl Cgroup {
         Self::make(self.hierarchy.clone(), format!("{}/{name}", self.path))
     }
 
+    /// Makes a cgroup in this one that takes single threads of its processes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn threads_below(&self, name: &str) -> Result<Self> {
+        let this = Self::make(self.hierarchy.clone(), format!("{}/{name}", self.path))?;
+        if self.hierarchy.version == Version::V2 {
+            this.set("cgroup.type", "threaded")?;
+            self.set("cgroup.subtree_control", "+cpu")?;
+        }
+        Ok(this)
+    }
+
     fn make(hierarchy: Hierarchy, path: String) -> Result<Self> {
         let this = Self { hierarchy, path };
         fs::create_dir(this.dir()).with_context(|| format!("mkdir {}", this.dir().display()))?;

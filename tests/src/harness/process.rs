@@ -118,11 +118,19 @@ impl Workload {
     ///
     /// # Errors
     /// When it fails, or is not done after `limit`.
-    pub fn outcome(mut self, limit: Duration) -> Result<Outcome> {
-        let outcome = self.next_line(limit)?;
+    pub fn outcome(self, limit: Duration) -> Result<Outcome> {
+        self.last(limit)
+    }
+
+    /// The same for a workload whose last line is something else.
+    ///
+    /// # Errors
+    /// As [`Self::outcome`].
+    pub fn last<T: serde::de::DeserializeOwned>(mut self, limit: Duration) -> Result<T> {
+        let last = self.next_line(limit)?;
         let status = self.child.wait().context("wait for a workload")?;
         ensure!(status.success(), "the workload ended with {status}");
-        Ok(outcome)
+        Ok(last)
     }
 
     fn next_line<T: serde::de::DeserializeOwned>(&mut self, limit: Duration) -> Result<T> {

@@ -219,6 +219,7 @@ fn draw(hierarchy: &Hierarchy, cgroups: &[(String, u64)], classes: &[Class], ran
         threads: Vec::new(),
         cpus: Vec::new(),
         breaches: Vec::new(),
+        inversions: Vec::new(),
         actions: Vec::new(),
     })
 }

@@ -5,6 +5,7 @@
 mod cgroups;
 mod cycle;
 mod enforce;
+pub mod inject;
 mod load;
 mod lock;
 mod pingpong;
@@ -45,6 +46,8 @@ pub enum Command {
     Pingpong(pingpong::Args),
     /// Cgroups with a napping process in each
     Cgroups(cgroups::Args),
+    /// A cyclic thread, and what makes it late on purpose
+    Inject(inject::Args),
     /// guard's executor, changing knobs at random until it is killed
     #[command(hide = true)]
     Enforce(enforce::Args),
@@ -145,6 +148,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::PipeMutex(args) => lock::pipe_mutex(&args)?,
         Command::Pingpong(args) => pingpong::run(&args)?,
         Command::Cgroups(args) => cgroups::run(&args)?,
+        Command::Inject(args) => return Ok(print_line(&inject::run(&args)?)?),
         Command::Enforce(args) => return enforce::run(&args),
         Command::Nap(args) => return load::nap(&args),
     };

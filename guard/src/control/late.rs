@@ -1,0 +1,223 @@
+//! Names a late wake-up: from the kernel side's record, and from the account that the flight recorder gave of it, to the
+//! breach of a Snapshot with its cause.
+
+use std::collections::BTreeMap;
+
+use guard_common::event::{self, BreachKind, WakeContext, breach_flags};
+use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL};
+
+use super::accounts::Accounted;
+use super::clock::WallClock;
+use super::join::{Known, path_of, self_and_ancestors};
+use crate::explain::{self, Who};
+use crate::snapshot::{Breach, ChainLink, Culprit, Evidence, ThrottledBy, TimePart};
+
+/// A breach of a Snapshot, explained.
+pub(super) fn join(
+    record: &event::Breach,
+    accounted: Option<&Accounted>,
+    known: &Known,
+    clock: WallClock,
+) -> Breach {
+    let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
+    let comm = comm_of(&record.comm);
+    let timer = record.kind == BreachKind::Timer as u32;
+    let blocked = record.kind == BreachKind::Blocked as u32;
+    let wait_since_ns =
+        [record.waking_ns, record.expired_ns, record.since_ns].into_iter().find(|ns| *ns > 0).unwrap_or(0);
+    let owner = known.threads.get(&record.lock_owner).filter(|_| record.lock_owner != 0);
+    let mut breach = Breach {
+        at: clock.rfc3339(record.switched_in_ns),
+        tid: record.tid,
+        cgroup: path_of(record.cgroup_id, known),
+        kind: if timer {
+            "timer"
+        } else if blocked {
+            "blocked"
+        } else {
+            "wakeup"
+        }
+        .to_owned(),
+        latency_ns,
+        cause: String::new(),
+        culprit: None,
+        shares: BTreeMap::new(),
+        sentence: String::new(),
+        comm,
+        evidence: Evidence {
+            cpu: record.cpu,
+            prio: record.prio,
+            waker_cpu: record.waker_cpu,
+            irq_delay_ns: (timer && record.expired_ns > 0).then(|| record.expired_ns.saturating_sub(record.since_ns)),
+            wait_ns: record.switched_in_ns.saturating_sub(wait_since_ns),
+            hardirq_ns: record.hardirq_ns,
+            softirq_ns: record.softirq_ns,
+            throttled_ns: record.throttled_ns,
+            lock_wait_ns: record.lock_wait_ns,
+            lock_owner: record.lock_owner,
+            lock_owner_comm: owner.map(|of| of.info.comm.clone()),
+            lock_owner_cgroup: owner.and_then(|of| of.info.cgroup.clone()),
+            lock_kind: (record.flags & breach_flags::LOCK != 0).then(|| lock_kind(record.lock_flags).to_owned()),
+            blocked_ns: blocked.then(|| wait_since_ns.saturating_sub(record.slept_ns)),
+            blocked_in: blocked.then(|| system_call(record.slept_in)).flatten(),
+            prev_tid: record.prev_tid,
+            prev_comm: comm_of(&record.prev_comm),
+            prev_prio: record.prev_prio,
+            prev_cgroup: (record.prev_cgroup_id > 0).then(|| path_of(record.prev_cgroup_id, known)),
+            waker: record.waker,
+            waker_comm: comm_of(&record.waker_comm),
+            waker_prio: record.waker_prio,
+            waker_cgroup: (record.waker_cgroup_id > 0).then(|| path_of(record.waker_cgroup_id, known)),
+            woken_by: wake_context(record.wake_context),
+            waker_throttled_ns: if blocked { throttled_while_asleep(record) } else { 0 },
+            throttled_by: throttled_by(record, accounted, known),
+            steal_ns: accounted.and_then(|accounted| accounted.steal_ns),
+            parts: parts(accounted, known),
+            chain: chain(accounted, known),
+            flags: flag_names(record.flags),
+        },
+    };
+    explain::explain(&mut breach);
+    breach
+}
+
+/// Whose quota stopped the last of those that were waited for, else the waker, else the late thread itself.
+fn throttled_by(record: &event::Breach, accounted: Option<&Accounted>, known: &Known) -> Option<ThrottledBy> {
+    let last = accounted.and_then(|accounted| accounted.account.as_ref()?.chain.last());
+    let id = match last {
+        Some(link) => link.who.cgroup_id,
+        None if record.kind == BreachKind::Blocked as u32 => record.waker_cgroup_id,
+        None => record.cgroup_id,
+    };
+    let path = path_of(id, known);
+    self_and_ancestors(&path).find_map(|path| {
+        let (info, reading) = known.cgroups.values().find(|(info, _)| info.path == path)?;
+        let throttled = reading.cpu_stat.is_some_and(|stat| stat.nr_throttled > 0);
+        reading.quota.filter(|_| throttled).map(|quota| ThrottledBy { cgroup: info.path.clone(), quota })
+    })
+}
+
+/// Parts of the time lost, by name.
+fn parts(accounted: Option<&Accounted>, known: &Known) -> Vec<TimePart> {
+    let parts = accounted.and_then(|accounted| accounted.account.as_ref()).map_or(&[][..], |account| &account.parts);
+    parts
+        .iter()
+        .map(|part| TimePart {
+            cause: part.cause.name().to_owned(),
+            ns: part.ns,
+            by: part.by.as_ref().map(|who| culprit(who, known)),
+        })
+        .collect()
+}
+
+/// Who was waited for, by name.
+fn chain(accounted: Option<&Accounted>, known: &Known) -> Vec<ChainLink> {
+    let chain = accounted.and_then(|accounted| accounted.account.as_ref()).map_or(&[][..], |account| &account.chain);
+    chain
+        .iter()
+        .map(|link| ChainLink { who: culprit(&link.who, known), did: link.did.name().to_owned(), ns: link.ns })
+        .collect()
+}
+
+fn culprit(who: &Who, known: &Known) -> Culprit {
+    let comm = match known.threads.get(&who.tid) {
+        Some(of) if who.comm.is_empty() && who.tid != 0 => of.info.comm.clone(),
+        _ => who.comm.clone(),
+    };
+    Culprit { tid: who.tid, comm, cgroup: (who.cgroup_id > 0).then(|| path_of(who.cgroup_id, known)), prio: who.prio }
+}
+
+/// Part of the sleep in which the waker was throttled, by the last time that it was, ns.
+fn throttled_while_asleep(record: &event::Breach) -> u64 {
+    record.waker_throttled_ns.min(record.waker_throttled_until_ns.saturating_sub(record.slept_ns))
+}
+
+fn wake_context(context: u32) -> Option<String> {
+    let name = match context {
+        c if c == WakeContext::Task as u32 => "task",
+        c if c == WakeContext::Softirq as u32 => "softirq",
+        c if c == WakeContext::Hardirq as u32 => "hardirq",
+        _ => return None,
+    };
+    Some(name.to_owned())
+}
+
+/// Kind of a lock by contention_begin's flags: <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/lock.h>
+fn lock_kind(flags: u32) -> &'static str {
+    const SPIN: u32 = 1;
+    const READ_OR_WRITE: u32 = 2 | 4;
+    const RT: u32 = 8;
+    const PERCPU: u32 = 16;
+    const MUTEX: u32 = 32;
+    match flags {
+        LOCK_PI_FUTEX => "PI futex",
+        f if f & MUTEX != 0 => "mutex",
+        f if f & READ_OR_WRITE != 0 => "rwlock",
+        f if f & PERCPU != 0 => "per-CPU rwlock",
+        f if f & RT != 0 => "rt_mutex",
+        f if f & SPIN != 0 => "spinlock",
+        _ => "semaphore",
+    }
+}
+
+/// Name of a system call in which threads wait, else its number.
+fn system_call(number: u32) -> Option<String> {
+    if number == NO_SYSCALL {
+        return None;
+    }
+    let names = [
+        (libc::SYS_futex, "futex"),
+        (libc::SYS_clock_nanosleep, "clock_nanosleep"),
+        (libc::SYS_nanosleep, "nanosleep"),
+        (libc::SYS_read, "read"),
+        (libc::SYS_write, "write"),
+        (libc::SYS_readv, "readv"),
+        (libc::SYS_ioctl, "ioctl"),
+        (libc::SYS_ppoll, "ppoll"),
+        (libc::SYS_pselect6, "pselect6"),
+        (libc::SYS_epoll_pwait, "epoll_pwait"),
+        (libc::SYS_recvfrom, "recvfrom"),
+        (libc::SYS_recvmsg, "recvmsg"),
+        (libc::SYS_sendto, "sendto"),
+        (libc::SYS_sendmsg, "sendmsg"),
+        (libc::SYS_accept4, "accept4"),
+        (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait"),
+        (libc::SYS_wait4, "wait4"),
+        (libc::SYS_fsync, "fsync"),
+        (libc::SYS_openat, "openat"),
+        (libc::SYS_mmap, "mmap"),
+        (libc::SYS_munmap, "munmap"),
+        (libc::SYS_semtimedop, "semtimedop"),
+        (libc::SYS_io_uring_enter, "io_uring_enter"),
+        (libc::SYS_sched_yield, "sched_yield"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_poll, "poll"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_select, "select"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_epoll_wait, "epoll_wait"),
+    ];
+    let name = names.into_iter().find(|(known, _)| *known == i64::from(number)).map(|(_, name)| name.to_owned());
+    Some(name.unwrap_or_else(|| format!("system call {number}")))
+}
+
+fn comm_of(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn flag_names(flags: u32) -> Vec<String> {
+    [
+        (breach_flags::PREEMPTED, "preempted"),
+        (breach_flags::REMOTE_TIMER, "remote_timer"),
+        (breach_flags::MIGRATED, "migrated"),
+        (breach_flags::RT_STOLEN, "rt_stolen"),
+        (breach_flags::FAIR_SERVER, "fair_server"),
+        (breach_flags::LOCK, "lock"),
+        (breach_flags::SOFT_TIMER, "soft_timer"),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| flags & bit != 0)
+    .map(|(_, name)| name.to_owned())
+    .collect()
+}

@@ -1,0 +1,553 @@
+//! Accounts for the whole time of a late wake-up by the course of events: who had the CPU that the thread waited for, and
+//! what the thread that it slept for did meanwhile, through as many threads as wait for one another.
+
+use std::collections::BTreeMap;
+
+use guard_common::event::{BreachKind, WakeContext, breach_flags};
+use guard_common::flight::{VECTOR, flags, vector};
+use guard_common::{event, maps};
+
+use super::Cause;
+use super::course::{Course, Doing, Occupant, Who};
+
+/// Effective kernel priorities from here on are fair.
+const FAIR: i32 = 100;
+/// Most threads of a chain.
+const CHAIN: usize = 8;
+
+/// A part of the time lost, with its cause and with who did it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Why.
+    pub cause: Cause,
+    /// How long, ns.
+    pub ns: u64,
+    /// Because of whom.
+    pub by: Option<Who>,
+}
+
+/// A thread that was waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Which.
+    pub who: Who,
+    /// What it did most of the time.
+    pub did: Did,
+    /// For how long it was waited for, ns.
+    pub ns: u64,
+}
+
+/// What a thread did while it was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Did {
+    /// It ran.
+    Ran,
+    /// A quota stopped it.
+    Throttled,
+    /// It could run, and others had its CPU.
+    Preempted,
+    /// It waited for the next thread of the chain.
+    Waited,
+    /// It slept, until no thread woke it.
+    Slept,
+}
+
+impl Did {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ran => "ran",
+            Self::Throttled => "throttled",
+            Self::Preempted => "preempted",
+            Self::Waited => "waited",
+            Self::Slept => "slept",
+        }
+    }
+}
+
+/// The time of a breach, part by part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Parts, the largest first. Together they are the latency.
+    pub parts: Vec<Part>,
+    /// Threads that were waited for, each by the one before it.
+    pub chain: Vec<Link>,
+}
+
+/// Accounts for a breach; none when the recorder does not reach back far enough.
+#[must_use]
+pub fn account(record: &event::Breach, course: &Course) -> Option<Account> {
+    if !course.covers(record.cpu, record.since_ns) {
+        return None;
+    }
+    let mut teller = Teller { record, course, parts: BTreeMap::new() };
+    let end_ns = record.switched_in_ns;
+    let begin_ns = record.since_ns;
+    let woken_ns = [record.waking_ns, record.expired_ns, begin_ns].into_iter().find(|ns| *ns > 0).unwrap_or(begin_ns);
+    let woken_ns = woken_ns.clamp(begin_ns, end_ns);
+    let mut chain = Vec::new();
+    if record.kind == BreachKind::Timer as u32 {
+        let expired_ns = if record.expired_ns > 0 { record.expired_ns } else { woken_ns };
+        let expired_ns = expired_ns.clamp(begin_ns, woken_ns);
+        teller.late_timer(begin_ns, expired_ns);
+        let callback = if teller.flag(breach_flags::SOFT_TIMER) { Cause::SoftTimer } else { Cause::Irq };
+        teller.add(callback, woken_ns - expired_ns, None);
+    } else if record.kind == BreachKind::Blocked as u32 {
+        chain = teller.sleep(begin_ns, woken_ns);
+    } else {
+        teller.add(Cause::Unknown, woken_ns - begin_ns, None);
+    }
+    teller.wait(woken_ns, end_ns);
+    let mut parts: Vec<Part> = teller.parts.into_values().collect();
+    parts.sort_by_key(|part| std::cmp::Reverse(part.ns));
+    Some(Account { parts, chain })
+}
+
+struct Teller<'a> {
+    record: &'a event::Breach,
+    course: &'a Course,
+    parts: BTreeMap<(Cause, u32, Option<String>), Part>,
+}
+
+impl Teller<'_> {
+    fn flag(&self, flag: u32) -> bool {
+        self.record.flags & flag != 0
+    }
+
+    fn add(&mut self, cause: Cause, ns: u64, by: Option<Who>) {
+        if ns == 0 {
+            return;
+        }
+        let key = (cause, by.as_ref().map_or(0, |who| who.tid), by.as_ref().map(|who| who.comm.clone()));
+        self.parts.entry(key).or_insert(Part { cause, ns: 0, by }).ns += ns;
+    }
+
+    /// Time in interrupts has a cause of its own, whoever waits.
+    fn interrupt(what: &Occupant) -> Option<(Cause, Who)> {
+        let (cause, comm) = match what {
+            Occupant::Irq(number) => (Cause::Irq, irq_name(*number)),
+            Occupant::Softirq(vector) => (Cause::Softirq, softirq_name(*vector)),
+            Occupant::Nmi => (Cause::Nmi, "NMI".to_owned()),
+            Occupant::Task(..) | Occupant::Unknown => return None,
+        };
+        Some((cause, Who { tid: 0, comm, prio: None, cgroup_id: 0 }))
+    }
+
+    /// From the timer's expiry until its callback ran.
+    fn late_timer(&mut self, from_ns: u64, to_ns: u64) {
+        let soft = self.flag(breach_flags::SOFT_TIMER);
+        let remote = self.flag(breach_flags::REMOTE_TIMER);
+        for span in self.course.occupants(self.record.waker_cpu, from_ns, to_ns) {
+            let ns = span.ns();
+            if let Some((cause, who)) = Self::interrupt(&span.what) {
+                // The soft interrupts before its own are what a soft timer waits for.
+                let cause = if soft && cause == Cause::Softirq { Cause::SoftTimer } else { cause };
+                self.add(cause, ns, Some(who));
+                continue;
+            }
+            let Occupant::Task(who, _) = span.what else {
+                self.add(Cause::Unknown, ns, None);
+                continue;
+            };
+            match (soft, remote) {
+                (_, true) => self.add(Cause::RemoteTimer, ns, (who.tid != 0).then_some(who)),
+                (true, false) => self.add(Cause::SoftTimer, ns, (who.tid != 0).then_some(who)),
+                (false, false) if who.tid == 0 => self.add(Cause::CpuIdleExit, ns, None),
+                // Whatever ran had interrupts off, or the whole CPU stood still: that cannot be seen.
+                (false, false) => self.add(Cause::Unknown, ns, Some(who)),
+            }
+        }
+    }
+
+    /// From when the thread became ready until it had a CPU.
+    fn wait(&mut self, from_ns: u64, to_ns: u64) {
+        let own = self.record.tid;
+        let mut cpu = self.course.cpu_before(own, from_ns).unwrap_or(self.record.cpu);
+        let moves: Vec<(u64, u32)> = self
+            .course
+            .between(from_ns, to_ns)
+            .iter()
+            .filter(|e| e.kind == guard_common::flight::kind::MIGRATE && e.tid == own)
+            .map(|e| (e.at_ns, e.arg))
+            .collect();
+        let mut since_ns = from_ns;
+        let mut moved = false;
+        for (at_ns, to) in moves.into_iter().chain([(to_ns, self.record.cpu)]) {
+            self.queued(cpu, since_ns, at_ns, moved);
+            moved |= to != cpu && at_ns < to_ns;
+            (cpu, since_ns) = (to, at_ns);
+        }
+    }
+
+    /// While the thread waited for `cpu`; `moved` when it had come from another one meanwhile.
+    fn queued(&mut self, cpu: u32, from_ns: u64, to_ns: u64, moved: bool) {
+        if to_ns <= from_ns {
+            return;
+        }
+        let prio = self.record.prio;
+        if prio >= FAIR {
+            let throttled = self.record.throttled_ns.min(to_ns - from_ns);
+            let all = to_ns - from_ns;
+            self.add(Cause::PolicyFallback, throttled, None);
+            let rest = all - throttled;
+            for span in self.course.occupants(cpu, from_ns, to_ns) {
+                // Which part of the wait the quota caused is not known.
+                let ns = u64::try_from(u128::from(span.ns()) * u128::from(rest) / u128::from(all)).unwrap_or(0);
+                match span.what {
+                    Occupant::Task(who, _) if who.tid != 0 => self.add(Cause::PolicyFallback, ns, Some(who)),
+                    what => match Self::interrupt(&what) {
+                        Some((cause, who)) => self.add(cause, ns, Some(who)),
+                        None => self.add(Cause::PolicyFallback, ns, None),
+                    },
+                }
+            }
+            return;
+        }
+        for span in self.course.occupants(cpu, from_ns, to_ns) {
+            let ns = span.ns();
+            match span.what {
+                Occupant::Task(who, bits) => {
+                    let cause = who_had_the_cpu(&who, bits, prio, moved);
+                    self.add(cause, ns, (who.tid != 0).then_some(who));
+                }
+                what => match Self::interrupt(&what) {
+                    Some((cause, who)) => self.add(cause, ns, Some(who)),
+                    None => self.add(Cause::Unknown, ns, None),
+                },
+            }
+        }
+    }
+
+    /// The sleep of a thread for a lock, or in the middle of its cycle.
+    fn sleep(&mut self, from_ns: u64, to_ns: u64) -> Vec<Link> {
+        let record = self.record;
+        let lock = self.flag(breach_flags::LOCK);
+        let futex = i64::from(record.slept_in) == libc::SYS_futex;
+        let fault = record.slept_in == maps::NO_SYSCALL;
+        let base = if lock {
+            Cause::LockContention
+        } else if futex {
+            Cause::NonPiLock
+        } else if fault {
+            Cause::PageFault
+        } else {
+            Cause::Unknown
+        };
+        let throttled = if lock || futex || fault { Cause::ThrottledLockHolder } else { Cause::CoThreadThrottled };
+        let by_task = record.wake_context == WakeContext::Task as u32;
+        let holder = if lock && record.lock_owner != 0 {
+            record.lock_owner
+        } else if by_task {
+            record.waker
+        } else {
+            // A time-out, a signal, or a device has woken it.
+            let cause = if base == Cause::NonPiLock { Cause::Unknown } else { base };
+            self.add(cause, to_ns - from_ns, None);
+            return Vec::new();
+        };
+        let mut chain = Vec::new();
+        let why = Why { base, throttled };
+        self.waited_for(holder, why, from_ns, to_ns, &mut chain);
+        chain
+    }
+
+    /// What `tid` did while it was waited for.
+    fn waited_for(&mut self, tid: u32, why: Why, from_ns: u64, to_ns: u64, chain: &mut Vec<Link>) {
+        let who = self.course.who(tid, to_ns).unwrap_or_else(|| self.waker(tid));
+        let mut times: BTreeMap<Did, u64> = BTreeMap::new();
+        // The longest sleep that another thread ended.
+        let mut next: (u64, Vec<Link>) = (0, Vec::new());
+        let deep = chain.len() + 1 >= CHAIN;
+        for span in self.course.doings(tid, from_ns, to_ns) {
+            let ns = span.ns();
+            match span.what {
+                Doing::Runs => {
+                    *times.entry(Did::Ran).or_insert(0) += ns;
+                    self.add(why.base, ns, Some(who.clone()));
+                }
+                Doing::Waits { cpu, throttled_ns } => {
+                    let throttled = throttled_ns.min(ns);
+                    *times.entry(Did::Throttled).or_insert(0) += throttled;
+                    self.add(why.throttled, throttled, Some(who.clone()));
+                    *times.entry(Did::Preempted).or_insert(0) += ns - throttled;
+                    self.preempted(&who, why, cpu, (span.from_ns, span.to_ns), ns - throttled);
+                }
+                Doing::Sleeps { woken_by: Some(waker) } if !deep && waker != tid => {
+                    *times.entry(Did::Waited).or_insert(0) += ns;
+                    let mut links = vec![];
+                    self.waited_for(waker, why, span.from_ns, span.to_ns, &mut links);
+                    if ns > next.0 {
+                        next = (ns, links);
+                    }
+                }
+                Doing::Sleeps { .. } => {
+                    *times.entry(Did::Slept).or_insert(0) += ns;
+                    self.add(why.base, ns, Some(who.clone()));
+                }
+                Doing::Unknown => self.add(why.base, ns, Some(who.clone())),
+            }
+        }
+        let did = times.into_iter().max_by_key(|(_, ns)| *ns).map_or(Did::Ran, |(did, _)| did);
+        chain.push(Link { who, did, ns: to_ns - from_ns });
+        if did == Did::Waited {
+            chain.append(&mut next.1);
+        }
+        chain.truncate(CHAIN);
+    }
+
+    /// `holder` could run and did not: `ns` of `span` are to be accounted for.
+    fn preempted(&mut self, holder: &Who, why: Why, cpu: u32, span: (u64, u64), ns: u64) {
+        let all = span.1.saturating_sub(span.0);
+        if ns == 0 || all == 0 {
+            return;
+        }
+        let mut left = ns;
+        for part in self.course.occupants(cpu, span.0, span.1) {
+            let share = u64::try_from(u128::from(part.ns()) * u128::from(ns) / u128::from(all)).unwrap_or(0).min(left);
+            left -= share;
+            match part.what {
+                Occupant::Task(who, _) if who.tid != 0 && who.tid != holder.tid => {
+                    self.add(Cause::LockHolderPreempted, share, Some(who));
+                }
+                what => match Self::interrupt(&what) {
+                    Some((cause, who)) => self.add(cause, share, Some(who)),
+                    None => self.add(why.base, share, Some(holder.clone())),
+                },
+            }
+        }
+        self.add(why.base, left, Some(holder.clone()));
+    }
+
+    /// The waker as the breach record has it.
+    fn waker(&self, tid: u32) -> Who {
+        let record = self.record;
+        if tid == record.waker {
+            let end = record.waker_comm.iter().position(|b| *b == 0).unwrap_or(record.waker_comm.len());
+            let comm = String::from_utf8_lossy(&record.waker_comm[..end]).into_owned();
+            return Who { tid, comm, prio: Some(record.waker_prio), cgroup_id: record.waker_cgroup_id };
+        }
+        Who { tid, comm: String::new(), prio: None, cgroup_id: 0 }
+    }
+}
+
+/// What a wait for another thread is called: while that one runs or sleeps, and while a quota stops it.
+#[derive(Clone, Copy)]
+struct Why {
+    base: Cause,
+    throttled: Cause,
+}
+
+/// Why `who` had the CPU that a real-time thread of priority `prio` waited for.
+fn who_had_the_cpu(who: &Who, bits: u8, prio: i32, moved: bool) -> Cause {
+    let its_prio = who.prio.unwrap_or(FAIR);
+    if bits & flags::STOLEN != 0 && its_prio >= FAIR {
+        if bits & flags::SERVER != 0 { Cause::FairServer } else { Cause::RtThrottling }
+    } else if who.tid == 0 {
+        if moved { Cause::Migration } else { Cause::CpuIdleExit }
+    } else {
+        by_name(&who.comm).unwrap_or(if its_prio <= prio { Cause::HigherPriority } else { Cause::LowerPriorityBlocking })
+    }
+}
+
+/// The kernel's own threads that stand for something else.
+pub(super) fn by_name(comm: &str) -> Option<Cause> {
+    let causes = [
+        ("irq/", Cause::Irq),
+        ("ksoftirqd/", Cause::Softirq),
+        ("ktimers/", Cause::Softirq),
+        ("migration/", Cause::Migration),
+    ];
+    causes.into_iter().find(|(begin, _)| comm.starts_with(begin)).map(|(_, cause)| cause)
+}
+
+/// A hard interrupt for people.
+pub(crate) fn irq_name(number: u32) -> String {
+    if number & VECTOR == 0 {
+        return format!("irq {number}");
+    }
+    match number & !VECTOR {
+        vector::LOCAL_TIMER => "local timer",
+        vector::CALL_FUNCTION => "function call",
+        vector::CALL_FUNCTION_SINGLE => "function call of one CPU",
+        vector::IRQ_WORK => "irq_work",
+        _ => "an interrupt",
+    }
+    .to_owned()
+}
+
+/// A soft interrupt's vector: <https://elixir.bootlin.com/linux/v6.12/source/include/linux/interrupt.h#L549>
+pub(crate) fn softirq_name(vector: u32) -> String {
+    let names = ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];
+    usize::try_from(vector).ok().and_then(|at| names.get(at)).map_or_else(|| format!("softirq {vector}"), |n| (*n).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use guard_common::flight::{Entry, kind};
+    use proptest::prelude::*;
+
+    use super::super::testing::{flagged, switch, task, waking};
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const VICTIM: u32 = 80;
+
+    /// The victim (FIFO 80) was late from `since` ms to `to` ms.
+    fn record(kind: BreachKind, since: u64, waking: u64, to: u64) -> event::Breach {
+        event::Breach {
+            kind: kind as u32,
+            since_ns: since * MS,
+            slept_ns: since * MS,
+            waking_ns: waking * MS,
+            switched_in_ns: to * MS,
+            tid: VICTIM,
+            prio: 19,
+            cpu: 1,
+            waker_cpu: 1,
+            wake_context: WakeContext::Task as u32,
+            ..event::Breach::zeroed()
+        }
+    }
+
+    fn accounted(record: &event::Breach, entries: &[Entry]) -> Account {
+        let mut course = Course::default();
+        course.add(entries);
+        let account = account(record, &course).expect("the recorder reaches back");
+        let sum: u64 = account.parts.iter().map(|part| part.ns).sum();
+        assert_eq!(sum, record.switched_in_ns - record.since_ns, "{account:?}");
+        account
+    }
+
+    fn ms(account: &Account, cause: Cause) -> u64 {
+        account.parts.iter().filter(|part| part.cause == cause).map(|part| part.ns).sum::<u64>() / MS
+    }
+
+    #[test]
+    fn a_wait_is_shared_out_among_those_who_had_the_cpu() {
+        let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: 2 * MS, ..waking(6 * MS, 0, 0, 0) };
+        let entries = [
+            switch(0, VICTIM, 90, 1),
+            waking(MS, VICTIM, 90, 1),
+            irq,
+            switch(8 * MS, 90, task(10, 120), 0),
+            switch(9 * MS, 10, VICTIM, 0),
+        ];
+        let account = accounted(&record(BreachKind::Wakeup, 1, 1, 9), &entries);
+        assert_eq!((ms(&account, Cause::HigherPriority), ms(&account, Cause::Irq)), (5, 2), "{account:?}");
+        assert_eq!(ms(&account, Cause::LowerPriorityBlocking), 1);
+        assert_eq!(account.parts[0].by.as_ref().map(|who| who.comm.as_str()), Some("t90"));
+    }
+
+    #[test]
+    fn what_is_taken_from_real_time_threads_is_not_called_blocking() {
+        for (bits, cause) in [(flags::STOLEN, Cause::RtThrottling), (flags::STOLEN | flags::SERVER, Cause::FairServer)] {
+            let taken = flagged(switch(2 * MS, 50, task(10, 120), 0), bits);
+            let entries = [switch(0, VICTIM, task(50, 49), 1), taken, switch(9 * MS, 10, VICTIM, 0)];
+            let account = accounted(&record(BreachKind::Wakeup, 3, 3, 9), &entries);
+            assert_eq!(ms(&account, cause), 6, "{account:?}");
+        }
+    }
+
+    #[test]
+    fn a_chain_is_followed_to_the_thread_that_a_quota_stopped() {
+        // The victim waits for 20, which waits for 30, which is throttled for 70 ms.
+        let mut record = record(BreachKind::Blocked, 2, 91, 92);
+        (record.waker, record.slept_in) = (20, 202);
+        let throttled = flagged(switch(20 * MS, task(30, 120), 0, 0), flags::THROTTLED);
+        let entries = [
+            switch(0, 0, task(20, 120), 0),
+            switch(MS, 20, task(30, 120), 1),
+            switch(MS + 1, 30, VICTIM, 0),
+            switch(2 * MS, VICTIM, task(30, 120), 1),
+            throttled,
+            Entry { took_ns: 69 * MS, ..switch(90 * MS, 0, task(30, 120), 0) },
+            waking(90 * MS + 1, 20, 30, 1),
+            switch(90 * MS + 2, 30, task(20, 120), 0),
+            waking(91 * MS, VICTIM, 20, 1),
+            switch(92 * MS, 20, VICTIM, 0),
+        ];
+        let account = accounted(&record, &entries);
+        assert_eq!(ms(&account, Cause::ThrottledLockHolder), 69, "{account:?}");
+        let chain: Vec<_> = account.chain.iter().map(|link| (link.who.tid, link.did)).collect();
+        assert_eq!(chain, [(20, Did::Waited), (30, Did::Throttled)]);
+        assert_eq!(account.parts[0].by.as_ref().map(|who| who.tid), Some(30));
+    }
+
+    #[test]
+    fn a_holder_that_has_to_leave_its_cpu_is_told_from_one_that_runs() {
+        let mut record = record(BreachKind::Blocked, 2, 11, 11);
+        (record.waker, record.slept_in) = (20, 202);
+        let entries = [
+            switch(0, 0, task(20, 120), 0),
+            switch(MS, 20, task(50, 49), 0),
+            switch(MS + 1, 50, VICTIM, 0),
+            switch(2 * MS, VICTIM, task(50, 49), 1),
+            switch(9 * MS, 50, task(20, 120), 1),
+            waking(11 * MS, VICTIM, 20, 1),
+            switch(11 * MS, 20, VICTIM, 0),
+        ];
+        let account = accounted(&record, &entries);
+        assert_eq!((ms(&account, Cause::LockHolderPreempted), ms(&account, Cause::NonPiLock)), (7, 2), "{account:?}");
+        assert_eq!(account.parts[0].by.as_ref().map(|who| who.tid), Some(50));
+        record.slept_in = maps::NO_SYSCALL;
+        assert_eq!(ms(&accounted(&record, &entries), Cause::PageFault), 2);
+    }
+
+    #[test]
+    fn a_late_timer_is_told_by_what_it_waited_for() {
+        let entries = [
+            switch(0, VICTIM, task(50, 49), 1),
+            switch(8 * MS, 50, task(3, 98), 0),
+            waking(9 * MS, VICTIM, 3, 2),
+            switch(9 * MS, 3, VICTIM, 0),
+        ];
+        let mut late = record(BreachKind::Timer, 1, 9, 9);
+        late.expired_ns = 9 * MS;
+        for (bits, cause) in [
+            (breach_flags::SOFT_TIMER, Cause::SoftTimer),
+            (breach_flags::SOFT_TIMER | breach_flags::REMOTE_TIMER, Cause::RemoteTimer),
+            (0, Cause::Unknown),
+        ] {
+            late.flags = bits;
+            assert_eq!(ms(&accounted(&late, &entries), cause), 8);
+        }
+    }
+
+    #[test]
+    fn what_was_overwritten_is_not_guessed() {
+        let gap = Entry { kind: kind::GAP, ..switch(5 * MS, 0, VICTIM, 0) };
+        let mut course = Course::default();
+        course.add(&[switch(0, 0, 90, 0), gap, switch(9 * MS, 90, VICTIM, 0)]);
+        assert_eq!(account(&record(BreachKind::Wakeup, 1, 1, 9), &course), None);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_add_up_whatever_happened(
+            kind in prop::sample::select(vec![BreachKind::Timer, BreachKind::Wakeup, BreachKind::Blocked]),
+            events in prop::collection::vec((0..40_u64, 0..6_u8, 0..5_u32, 0..5_u32, 0..16_u8, 0..9_u64), 0..40),
+            (since, waking, to) in (2..20_u64, 0..30_u64, 20..40_u64),
+            (waker, owner, bits, slept_in) in (0..5_u32, 0..5_u32, 0..128_u32, prop::sample::select(vec![0, 202, u32::MAX])),
+        ) {
+            let mut entries = vec![switch(0, 0, 1, 0), Entry { cpu: 1, ..switch(0, 0, 2, 0) }];
+            for (at, what, tid, other, bits, took) in events {
+                let entry = flagged(switch(at * MS, other, tid, u32::from(bits & 1)), bits);
+                entries.push(Entry { kind: what, took_ns: took * MS, cpu: u16::from(bits & 2 != 0), ..entry });
+            }
+            entries.sort_by_key(|entry| entry.at_ns);
+            entries.retain(|entry| entry.kind != kind::GAP);
+            let mut record = record(kind, since, waking, to);
+            (record.tid, record.waker, record.lock_owner, record.flags) = (3, waker, owner, bits);
+            (record.slept_in, record.expired_ns) = (slept_in, waking * MS);
+            let mut course = Course::default();
+            course.add(&entries);
+            if let Some(account) = account(&record, &course) {
+                let sum: u64 = account.parts.iter().map(|part| part.ns).sum();
+                prop_assert_eq!(sum, record.switched_in_ns - record.since_ns);
+                prop_assert!(account.chain.len() <= CHAIN);
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Couplings: what went up and down together from window to window. A hint where to look, never a proof. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::{Class, Snapshot};
+
+/// Windows that a coefficient looks back on.
+const WINDOWS: usize = 300;
+/// Fewest windows that say anything.
+const FEWEST: usize = 10;
+/// From this coefficient on two series are called coupled.
+const COUPLED: f64 = 0.75;
+
+/// Two series and how far they go together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Coupling {
+    /// The cgroup.
+    pub cgroup: String,
+    /// What of it, and with what: "throttled time and cpu pressure" or "best-effort activity and latency".
+    pub what: String,
+    /// Windows with both figures.
+    pub samples: usize,
+    /// Pearson's coefficient; absent when a series stands still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pearson: Option<f64>,
+    /// Spearman's, which is Pearson's of the ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spearman: Option<f64>,
+    /// Whether one of them is above 0.75.
+    pub coupled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    ThrottledAndPressure,
+    BestEffortAndLatency,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ThrottledAndPressure => "throttled time and cpu pressure",
+            Self::BestEffortAndLatency => "best-effort activity and latency",
+        }
+    }
+}
+
+/// The last windows of each pair of series.
+#[derive(Clone, Debug, Default)]
+pub struct Couplings {
+    series: BTreeMap<(String, What), VecDeque<(f64, f64)>>,
+}
+
+impl Couplings {
+    /// Adds a window.
+    pub fn add(&mut self, snapshot: &Snapshot) {
+        let seconds = snapshot.window.seconds;
+        if seconds <= 0.0 {
+            return;
+        }
+        let best_effort = best_effort(snapshot).map(|activity| activity / seconds);
+        for cgroup in &snapshot.cgroups {
+            if let (Some(stat), Some(pressure)) = (cgroup.throttle.cpu_stat, cgroup.cpu_pressure) {
+                let pair = (share(stat.throttled_ns, seconds), share(pressure.some_ns, seconds));
+                self.push(&cgroup.path, What::ThrottledAndPressure, pair);
+            }
+            if let (Class::Plc, Some(activity)) = (cgroup.class, best_effort) {
+                let timer = cgroup.timer.last_stage().map(|(_, latency)| latency);
+                if let Some(latency) = timer.or((!cgroup.wakeup.rt.is_empty()).then_some(&cgroup.wakeup.rt)) {
+                    #[allow(clippy::cast_precision_loss, reason = "a latency stays far below 2^53 ns")]
+                    self.push(&cgroup.path, What::BestEffortAndLatency, (activity, latency.max_ns() as f64));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, cgroup: &str, what: What, pair: (f64, f64)) {
+        let series = self.series.entry((cgroup.to_owned(), what)).or_default();
+        series.push_back(pair);
+        if series.len() > WINDOWS {
+            series.pop_front();
+        }
+    }
+
+    /// What can be said of the last windows, the closest first.
+    #[must_use]
+    pub fn found(&self) -> Vec<Coupling> {
+        let mut found: Vec<Coupling> = self
+            .series
+            .iter()
+            .filter(|(_, series)| series.len() >= FEWEST)
+            .map(|((cgroup, what), series)| {
+                let (xs, ys): (Vec<f64>, Vec<f64>) = series.iter().copied().unzip();
+                let (pearson, spearman) = (pearson(&xs, &ys), pearson(&ranks(&xs), &ranks(&ys)));
+                let coupled = [pearson, spearman].into_iter().flatten().any(|r| r > COUPLED);
+                Coupling {
+                    cgroup: cgroup.clone(),
+                    what: what.name().to_owned(),
+                    samples: series.len(),
+                    pearson,
+                    spearman,
+                    coupled,
+                }
+            })
+            .collect();
+        let closeness = |c: &Coupling| c.pearson.unwrap_or(-2.0).max(c.spearman.unwrap_or(-2.0));
+        found.sort_by(|a, b| closeness(b).total_cmp(&closeness(a)).then_with(|| a.cgroup.cmp(&b.cgroup)));
+        found
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "times of a window stay far below 2^53 ns")]
+fn share(ns: u64, seconds: f64) -> f64 {
+    ns as f64 / 1e9 / seconds
+}
+
+/// What best-effort cgroups did in the window: CPU time where it was read for all of them, else wake-ups. None without
+/// any.
+#[allow(clippy::cast_precision_loss, reason = "counts of a window stay far below 2^53")]
+fn best_effort(snapshot: &Snapshot) -> Option<f64> {
+    let cgroups: Vec<_> = snapshot.cgroups.iter().filter(|cgroup| cgroup.class == Class::Be).collect();
+    if cgroups.is_empty() {
+        return None;
+    }
+    let cpu: Option<u64> = cgroups.iter().map(|cgroup| cgroup.cpu_ns).sum();
+    Some(cpu.unwrap_or_else(|| cgroups.iter().map(|cgroup| cgroup.wakeup.fair.count()).sum()) as f64)
+}
+
+/// Pearson's coefficient of two series of the same length; none when one of them stands still.
+#[allow(clippy::cast_precision_loss, reason = "at most some hundred samples")]
+fn pearson(xs: &[f64], ys: &[f64]) -> Option<f64> {
+    let n = xs.len() as f64;
+    let (mean_x, mean_y) = (xs.iter().sum::<f64>() / n, ys.iter().sum::<f64>() / n);
+    let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
+    for (x, y) in xs.iter().zip(ys) {
+        xy += (x - mean_x) * (y - mean_y);
+        xx += (x - mean_x).powi(2);
+        yy += (y - mean_y).powi(2);
+    }
+    let product = xx * yy;
+    (product > 0.0).then(|| (xy / product.sqrt()).clamp(-1.0, 1.0)).filter(|r| r.is_finite())
+}
+
+/// Rank of each value; equal ones share the mean of theirs.
+#[allow(clippy::cast_precision_loss, reason = "at most some hundred samples")]
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
+    let mut ranks = vec![0.0; values.len()];
+    for equal in order.chunk_by(|a, b| values[*a].total_cmp(&values[*b]).is_eq()) {
+        let first = order.iter().position(|at| at == &equal[0]).unwrap_or(0);
+        let rank = first as f64 + (equal.len() as f64 - 1.0) / 2.0;
+        equal.iter().for_each(|at| ranks[*at] = rank);
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::snapshot::{CpuStat, Pressure};
+    use crate::view::samples;
+
+    #[test]
+    fn coefficients_are_those_of_the_textbook() {
+        let close = |a: Option<f64>, b: f64| assert!(a.is_some_and(|a| (a - b).abs() < 1e-9), "{a:?} {b}");
+        close(pearson(&[1.0, 2.0, 3.0], &[2.0, 4.0, 6.0]), 1.0);
+        close(pearson(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]), -1.0);
+        // Anscombe's first quartet.
+        let xs = [10.0, 8.0, 13.0, 9.0, 11.0, 14.0, 6.0, 4.0, 12.0, 7.0, 5.0];
+        let ys = [8.04, 6.95, 7.58, 8.81, 8.33, 9.96, 7.24, 4.26, 10.84, 4.82, 5.68];
+        assert!((pearson(&xs, &ys).unwrap() - 0.816_42).abs() < 1e-5);
+        // One outlier decides Pearson's, not Spearman's.
+        let (xs, ys) = ([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 1_000.0]);
+        close(pearson(&ranks(&xs), &ranks(&ys)), 1.0);
+        assert!(pearson(&xs, &ys).unwrap() < 0.75);
+        assert_eq!(pearson(&[1.0, 1.0], &[1.0, 2.0]), None, "a series that stands still goes with nothing");
+        assert_eq!(ranks(&[5.0, 1.0, 5.0, 9.0]), [1.5, 0.0, 1.5, 3.0]);
+    }
+
+    #[test]
+    fn throttling_and_pressure_that_go_together_are_coupled_from_ten_windows_on() {
+        let mut couplings = Couplings::default();
+        for window in 0..12_u64 {
+            let mut snapshot = samples::full();
+            snapshot.window.seconds = 1.0;
+            let cgroup = &mut snapshot.cgroups[0];
+            let ns = window * window * 1_000_000;
+            cgroup.throttle.cpu_stat = Some(CpuStat { nr_periods: 10, nr_throttled: 1, throttled_ns: ns });
+            cgroup.cpu_pressure = Some(Pressure { some_ns: ns * 2 + 5, full_ns: None });
+            if window == 9 {
+                assert!(couplings.found().iter().all(|c| c.what != What::ThrottledAndPressure.name()));
+            }
+            couplings.add(&snapshot);
+        }
+        let found = couplings.found();
+        let own = found.iter().find(|c| c.what == What::ThrottledAndPressure.name()).unwrap();
+        assert_eq!((own.samples, own.coupled), (12, true));
+        assert!(own.pearson.unwrap() > 0.99 && own.spearman.unwrap() > 0.99);
+    }
+
+    proptest! {
+        #[test]
+        fn coefficients_stay_within_their_bounds(pairs in prop::collection::vec((-1e12..1e12_f64, -1e12..1e12_f64), 1..50)) {
+            let (xs, ys): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+            for r in [pearson(&xs, &ys), pearson(&ranks(&xs), &ranks(&ys))].into_iter().flatten() {
+                prop_assert!((-1.0..=1.0).contains(&r));
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The course of events on each CPU, from the flight recorder: who had a CPU when, and what a thread did when. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use guard_common::event::WakeContext;
+use guard_common::flight::{Entry, flags, kind};
+
+/// How far back events are kept, ns: breaches that are longer are explained without them.
+const KEEP_NS: u64 = 4_000_000_000;
+/// Most events that are kept of one CPU.
+const KEEP: usize = 1 << 18;
+/// How far before an interval what a thread was doing at its begin is looked for, ns.
+const LOOK_BACK_NS: u64 = 300_000_000;
+
+/// What the CPUs did lately.
+#[derive(Clone, Debug, Default)]
+pub struct Course {
+    cpus: BTreeMap<u32, VecDeque<Entry>>,
+    /// CPU → since when nothing of it is missing, where something is.
+    known_since: BTreeMap<u32, u64>,
+}
+
+/// A task as the recorder names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Who {
+    /// Its tid; 0 for what is no task.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its effective kernel priority, where known.
+    pub prio: Option<i32>,
+    /// Id of its cgroup; 0 when unknown.
+    pub cgroup_id: u64,
+}
+
+/// What had a CPU for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Occupant {
+    /// A task, with the flags of the switch that brought it.
+    Task(Who, u8),
+    /// A hard interrupt of this number.
+    Irq(u32),
+    /// A soft interrupt of this vector.
+    Softirq(u32),
+    /// A non-maskable interrupt.
+    Nmi,
+    /// It is not known.
+    Unknown,
+}
+
+/// What a thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// It has a CPU.
+    Runs,
+    /// It could run and waits for this CPU; for so long, ns, because of a quota.
+    Waits { cpu: u32, throttled_ns: u64 },
+    /// It sleeps, until this task wakes it; none when an interrupt does, or nobody has.
+    Sleeps { woken_by: Option<u32> },
+    /// It is not known.
+    Unknown,
+}
+
+/// A part of an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span<T> {
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+    pub(super) what: T,
+}
+
+impl<T> Span<T> {
+    pub(super) fn ns(&self) -> u64 {
+        self.to_ns.saturating_sub(self.from_ns)
+    }
+}
+
+fn name(entry: &Entry) -> String {
+    let end = entry.comm.iter().position(|b| *b == 0).unwrap_or(entry.comm.len());
+    String::from_utf8_lossy(&entry.comm[..end]).into_owned()
+}
+
+fn task_of(entry: &Entry) -> Who {
+    Who { tid: entry.tid, comm: name(entry), prio: Some(entry.prio), cgroup_id: entry.cgroup_id }
+}
+
+impl Course {
+    /// Adds events in order of time, and forgets the oldest.
+    pub fn add(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let cpu = u32::from(entry.cpu);
+            if entry.kind == kind::GAP {
+                self.known_since.insert(cpu, entry.at_ns);
+                continue;
+            }
+            self.cpus.entry(cpu).or_default().push_back(*entry);
+        }
+        let newest = self.cpus.values().filter_map(|cpu| cpu.back()).map(|e| e.at_ns).max().unwrap_or(0);
+        for (cpu, events) in &mut self.cpus {
+            while events.front().is_some_and(|e| e.at_ns + KEEP_NS < newest) || events.len() > KEEP {
+                // What a CPU is doing now may have begun long ago: of its switches the last one stays.
+                let Some(oldest) = events.pop_front() else { break };
+                let since = self.known_since.entry(*cpu).or_insert(0);
+                *since = (*since).max(oldest.at_ns);
+            }
+        }
+    }
+
+    /// Whether nothing of `cpu` is missing from `from_ns` on, and there is something at all.
+    pub(super) fn covers(&self, cpu: u32, from_ns: u64) -> bool {
+        let begin = self.cpus.get(&cpu).and_then(|events| events.front()).map_or(u64::MAX, |e| e.at_ns);
+        begin.max(self.known_since.get(&cpu).copied().unwrap_or(0)) <= from_ns
+    }
+
+    /// Events of all CPUs between two instants, in order of time.
+    pub fn between(&self, from_ns: u64, to_ns: u64) -> Vec<Entry> {
+        let mut all: Vec<Entry> = self.cpus.values().flat_map(|events| within(events, from_ns, to_ns)).copied().collect();
+        all.sort_by_key(|e| e.at_ns);
+        all
+    }
+
+    /// What had `cpu` from `from_ns` to `to_ns`, each instant once: of nested ones the innermost.
+    pub(super) fn occupants(&self, cpu: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Occupant>> {
+        let Some(events) = self.cpus.get(&cpu) else {
+            return vec![Span { from_ns, to_ns, what: Occupant::Unknown }];
+        };
+        // Tasks first, as they came.
+        let mut layers: Vec<(u8, Span<Occupant>)> = Vec::new();
+        let begin = events.partition_point(|e| e.at_ns <= from_ns);
+        let before = events.iter().take(begin).rev().find(|e| e.kind == kind::SWITCH);
+        let mut current = before.filter(|_| self.covers(cpu, from_ns));
+        let mut since_ns = from_ns;
+        let mut close = |current: Option<&Entry>, from: u64, to: u64| {
+            let what = current.map_or(Occupant::Unknown, |e| Occupant::Task(task_of(e), e.flags));
+            if to > from {
+                layers.push((0, Span { from_ns: from, to_ns: to, what }));
+            }
+        };
+        for event in events.iter().skip(begin).take_while(|e| e.at_ns < to_ns).filter(|e| e.kind == kind::SWITCH) {
+            close(current, since_ns, event.at_ns);
+            (current, since_ns) = (Some(event), event.at_ns);
+        }
+        close(current, since_ns, to_ns);
+        // An interrupt that ends after the interval may have begun within it.
+        let late = to_ns.saturating_add(LOOK_BACK_NS);
+        for event in events.iter().skip(begin).take_while(|e| e.at_ns < late) {
+            let (depth, what) = match event.kind {
+                kind::SOFTIRQ => (1, Occupant::Softirq(event.arg)),
+                kind::IRQ => (2, Occupant::Irq(event.arg)),
+                kind::NMI => (3, Occupant::Nmi),
+                _ => continue,
+            };
+            let span = Span {
+                from_ns: event.at_ns.saturating_sub(event.took_ns).max(from_ns),
+                to_ns: event.at_ns.min(to_ns),
+                what,
+            };
+            if span.ns() > 0 {
+                layers.push((depth, span));
+            }
+        }
+        flatten(layers)
+    }
+
+    /// What the thread `tid` did from `from_ns` to `to_ns`, in order.
+    pub(super) fn doings(&self, tid: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Doing>> {
+        let mut state = Doing::Unknown;
+        let mut last_cpu = None;
+        let mut since_ns = from_ns;
+        let mut spans = Vec::new();
+        let about = |e: &Entry| match e.kind {
+            kind::SWITCH => e.tid == tid || e.other == tid,
+            kind::WAKING | kind::MIGRATE => e.tid == tid,
+            _ => false,
+        };
+        let begin_ns = from_ns.saturating_sub(LOOK_BACK_NS);
+        let mut own: Vec<&Entry> =
+            self.cpus.values().flat_map(|events| within(events, begin_ns, to_ns)).filter(|e| about(e)).collect();
+        own.sort_by_key(|e| e.at_ns);
+        for event in own {
+            // Whoever leaves a CPU had it.
+            if state == Doing::Unknown && event.kind == kind::SWITCH && event.other == tid {
+                state = Doing::Runs;
+            }
+            let cpu = u32::from(event.cpu);
+            let quota = event.flags & flags::THROTTLED != 0;
+            let next = match (event.kind, state) {
+                (kind::SWITCH, _) if event.tid == tid => {
+                    // How much of the wait a quota caused is known at its end.
+                    if let Doing::Waits { throttled_ns, .. } = &mut state {
+                        let all = event.at_ns.saturating_sub(since_ns);
+                        *throttled_ns = if event.took_ns > 0 { event.took_ns.min(all) } else { (*throttled_ns).min(all) };
+                    }
+                    last_cpu = Some(cpu);
+                    Doing::Runs
+                }
+                (kind::SWITCH, _) => {
+                    last_cpu = Some(cpu);
+                    if event.arg == 0 || event.flags & flags::PREEMPTED != 0 {
+                        Doing::Waits { cpu, throttled_ns: if quota { u64::MAX } else { 0 } }
+                    } else {
+                        Doing::Sleeps { woken_by: None }
+                    }
+                }
+                (kind::WAKING, Doing::Sleeps { .. } | Doing::Unknown) => {
+                    if let Doing::Sleeps { woken_by } = &mut state {
+                        *woken_by = (event.arg == WakeContext::Task as u32).then_some(event.other);
+                    }
+                    Doing::Waits { cpu: last_cpu.unwrap_or(cpu), throttled_ns: if quota { u64::MAX } else { 0 } }
+                }
+                (kind::MIGRATE, Doing::Waits { throttled_ns, .. }) => {
+                    last_cpu = Some(event.arg);
+                    Doing::Waits { cpu: event.arg, throttled_ns: if throttled_ns > 0 { u64::MAX } else { 0 } }
+                }
+                (kind::MIGRATE, other) => {
+                    last_cpu = Some(event.arg);
+                    other
+                }
+                (_, other) => other,
+            };
+            if next != state || event.kind == kind::SWITCH {
+                push(&mut spans, since_ns.max(from_ns), event.at_ns.max(from_ns), state);
+                since_ns = event.at_ns;
+            }
+            state = next;
+        }
+        if let Doing::Waits { throttled_ns, .. } = &mut state {
+            *throttled_ns = (*throttled_ns).min(to_ns.saturating_sub(since_ns));
+        }
+        push(&mut spans, since_ns.max(from_ns), to_ns, state);
+        spans
+    }
+
+    /// The task `tid` by its last switch before `at_ns`.
+    pub(super) fn who(&self, tid: u32, at_ns: u64) -> Option<Who> {
+        let last = self.cpus.values().filter_map(|events| {
+            let end = events.partition_point(|e| e.at_ns <= at_ns);
+            events.iter().take(end).rev().find(|e| e.kind == kind::SWITCH && e.tid == tid)
+        });
+        last.max_by_key(|e| e.at_ns).map(task_of)
+    }
+
+    /// The CPU that the thread `tid` left last before `at_ns`.
+    pub(super) fn cpu_before(&self, tid: u32, at_ns: u64) -> Option<u32> {
+        let last = self.cpus.values().filter_map(|events| {
+            let end = events.partition_point(|e| e.at_ns < at_ns);
+            events.iter().take(end).rev().find(|e| e.kind == kind::SWITCH && e.other == tid)
+        });
+        last.max_by_key(|e| e.at_ns).map(|e| u32::from(e.cpu))
+    }
+}
+
+fn within(events: &VecDeque<Entry>, from_ns: u64, to_ns: u64) -> impl Iterator<Item = &Entry> {
+    let begin = events.partition_point(|e| e.at_ns < from_ns);
+    events.iter().skip(begin).take_while(move |e| e.at_ns <= to_ns)
+}
+
+fn push(spans: &mut Vec<Span<Doing>>, from_ns: u64, to_ns: u64, mut what: Doing) {
+    if to_ns <= from_ns {
+        return;
+    }
+    if let Doing::Waits { throttled_ns, .. } = &mut what {
+        *throttled_ns = (*throttled_ns).min(to_ns - from_ns);
+    }
+    spans.push(Span { from_ns, to_ns, what });
+}
+
+/// Of overlapping spans the deepest one for each instant.
+fn flatten(layers: Vec<(u8, Span<Occupant>)>) -> Vec<Span<Occupant>> {
+    let mut edges: Vec<u64> = layers.iter().flat_map(|(_, span)| [span.from_ns, span.to_ns]).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    let mut starts: Vec<usize> = (0..layers.len()).collect();
+    starts.sort_by_key(|at| layers[*at].1.from_ns);
+    let mut starts = starts.into_iter().peekable();
+    let mut open: Vec<usize> = Vec::new();
+    let mut flat: Vec<Span<Occupant>> = Vec::new();
+    for pair in edges.windows(2) {
+        let (from_ns, to_ns) = (pair[0], pair[1]);
+        while let Some(at) = starts.next_if(|at| layers[*at].1.from_ns <= from_ns) {
+            open.push(at);
+        }
+        open.retain(|at| layers[*at].1.to_ns > from_ns);
+        let Some(deepest) = open.iter().max_by_key(|at| layers[**at].0) else { continue };
+        let what = &layers[*deepest].1.what;
+        match flat.last_mut() {
+            Some(last) if last.what == *what && last.to_ns == from_ns => last.to_ns = to_ns,
+            _ => flat.push(Span { from_ns, to_ns, what: what.clone() }),
+        }
+    }
+    flat
+}

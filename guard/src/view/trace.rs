@@ -1,0 +1,149 @@
+//! The course of events around late wake-ups, in the JSON form of trace events that Perfetto (ui.perfetto.dev) and
+//! chrome://tracing open: <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
+
+use std::collections::{BTreeMap, HashMap};
+
+use guard_common::flight::{Entry, flags, kind};
+use serde_json::{Value, json};
+
+use crate::explain::{Traced, irq_name, softirq_name};
+
+/// Tracks: one per CPU, per thread, per CPU for each kind of interrupt, and one for what was late.
+const CPUS: u32 = 1;
+const THREADS: u32 = 2;
+const IRQS: u32 = 3;
+const SOFTIRQS: u32 = 4;
+const LATE: u32 = 5;
+
+/// Renders traces. What several of them share stands there once.
+#[must_use]
+pub fn render(traces: &[Traced]) -> String {
+    let mut entries: Vec<&Entry> = traces.iter().flat_map(|trace| &trace.entries).collect();
+    entries.sort_by_key(|entry| (entry.at_ns, entry.cpu, entry.seq));
+    entries.dedup();
+    let mut events = names();
+    events.extend(traces.iter().map(late));
+    let comms = comms(&entries);
+    events.extend(cpu_slices(&entries));
+    events.extend(thread_slices(&entries, &comms));
+    events.extend(entries.iter().filter_map(|entry| interrupt(entry)));
+    json!({ "displayTimeUnit": "ns", "traceEvents": events }).to_string() + "\n"
+}
+
+fn names() -> Vec<Value> {
+    [
+        (LATE, "Late wake-ups"),
+        (CPUS, "CPUs"),
+        (THREADS, "Threads"),
+        (IRQS, "Hard interrupts"),
+        (SOFTIRQS, "Soft interrupts"),
+    ]
+    .iter()
+    .map(|(process, name)| json!({ "ph": "M", "name": "process_name", "pid": process, "args": { "name": name } }))
+    .collect()
+}
+
+/// A slice. Times are us since boot, with the nanoseconds behind the point.
+fn slice(track: (u32, u32), name: &str, from_ns: u64, to_ns: u64, about: Value) -> Value {
+    #[allow(clippy::cast_precision_loss, reason = "ns since boot stay below 2^53 for a hundred days")]
+    let us = |ns: u64| ns as f64 / 1e3;
+    let (ts, dur) = (us(from_ns), us(to_ns.saturating_sub(from_ns)));
+    json!({ "ph": "X", "pid": track.0, "tid": track.1, "name": name, "ts": ts, "dur": dur, "args": about })
+}
+
+fn late(trace: &Traced) -> Value {
+    let about = json!({ "tid": trace.tid, "latency_ns": trace.to_ns.saturating_sub(trace.from_ns) });
+    slice((LATE, trace.tid), &format!("{} late", trace.comm), trace.from_ns, trace.to_ns, about)
+}
+
+fn comm(entry: &Entry) -> String {
+    let end = entry.comm.iter().position(|b| *b == 0).unwrap_or(entry.comm.len());
+    String::from_utf8_lossy(&entry.comm[..end]).into_owned()
+}
+
+fn comms(entries: &[&Entry]) -> HashMap<u32, String> {
+    entries.iter().filter(|e| e.kind == kind::SWITCH).map(|e| (e.tid, comm(e))).collect()
+}
+
+/// Who had each CPU, from its first switch on.
+fn cpu_slices(entries: &[&Entry]) -> Vec<Value> {
+    let mut running: BTreeMap<u16, &Entry> = BTreeMap::new();
+    let mut slices = Vec::new();
+    for entry in entries.iter().filter(|e| e.kind == kind::SWITCH) {
+        if let Some(before) = running.insert(entry.cpu, entry)
+            && before.tid != 0
+        {
+            let about = json!({ "tid": before.tid, "prio": before.prio, "cgroup": before.cgroup_id });
+            slices.push(slice((CPUS, u32::from(entry.cpu)), &comm(before), before.at_ns, entry.at_ns, about));
+        }
+    }
+    slices
+}
+
+/// What each thread did, from its first event on.
+fn thread_slices(entries: &[&Entry], comms: &HashMap<u32, String>) -> Vec<Value> {
+    let mut doing: BTreeMap<u32, (&'static str, u64)> = BTreeMap::new();
+    let mut slices = Vec::new();
+    let mut begin = |tid: u32, what: &'static str, at_ns: u64| {
+        if tid == 0 {
+            return;
+        }
+        if let Some((before, since_ns)) = doing.insert(tid, (what, at_ns)) {
+            slices.push(slice((THREADS, tid), before, since_ns, at_ns, json!({})));
+        }
+    };
+    for entry in entries {
+        let waits = if entry.flags & flags::THROTTLED != 0 { "throttled" } else { "waits for a CPU" };
+        match entry.kind {
+            kind::SWITCH => {
+                let stays = entry.arg == 0 || entry.flags & flags::PREEMPTED != 0;
+                begin(entry.other, if stays { waits } else { "sleeps" }, entry.at_ns);
+                begin(entry.tid, "runs", entry.at_ns);
+            }
+            kind::WAKING => begin(entry.tid, waits, entry.at_ns),
+            _ => {}
+        }
+    }
+    let named = doing.keys().map(|tid| {
+        let name = comms.get(tid).map_or_else(|| tid.to_string(), |comm| format!("{comm} {tid}"));
+        json!({ "ph": "M", "name": "thread_name", "pid": THREADS, "tid": tid, "args": { "name": name } })
+    });
+    let named: Vec<Value> = named.collect();
+    slices.extend(named);
+    slices
+}
+
+fn interrupt(entry: &Entry) -> Option<Value> {
+    let (process, name) = match entry.kind {
+        kind::IRQ => (IRQS, irq_name(entry.arg)),
+        kind::SOFTIRQ => (SOFTIRQS, softirq_name(entry.arg)),
+        kind::NMI => (IRQS, "NMI".to_owned()),
+        _ => return None,
+    };
+    let from_ns = entry.at_ns.saturating_sub(entry.took_ns);
+    Some(slice((process, u32::from(entry.cpu)), &name, from_ns, entry.at_ns, json!({})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::testing::{switch, waking};
+
+    #[test]
+    fn cpus_threads_and_interrupts_have_their_slices() {
+        let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: 500, ..waking(1_700, 0, 0, 0) };
+        let entries = vec![switch(1_000, 0, 7, 0), switch(2_000, 7, 8, 0), irq, switch(3_000, 8, 7, 1)];
+        let traced = Traced { tid: 7, comm: "cycle".into(), from_ns: 1_000, to_ns: 3_000, entries };
+        // Twice the same, as two late wake-ups close to each other have it.
+        let text = render(&[traced.clone(), traced]);
+        let trace: Value = serde_json::from_str(&text).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let of = |process: u32| events.iter().filter(|e| e["ph"] == "X" && e["pid"] == process).collect::<Vec<_>>();
+        assert_eq!(of(CPUS).len(), 2, "{text}");
+        assert_eq!((of(CPUS)[0]["ts"].as_f64(), of(CPUS)[0]["dur"].as_f64()), (Some(1.0), Some(1.0)));
+        assert_eq!(of(IRQS)[0]["name"], "irq 24");
+        let waits = of(THREADS).into_iter().find(|e| e["name"] == "waits for a CPU").unwrap();
+        assert_eq!((waits["tid"].as_u64(), waits["dur"].as_f64()), (Some(7), Some(1.0)));
+        assert_eq!(of(LATE).len(), 2);
+    }
+}

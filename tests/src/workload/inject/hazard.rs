@@ -1,0 +1,265 @@
+//! The hazards: what each wants of the victim, and what it does to it.
+
+use std::{
+    fs,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{QUOTA_US, Scene, herd, net, victim::Needs};
+use crate::workload::{Policy, burn_cpu_ns, burn_until, now_ns, pin, tid};
+
+/// One way to make the victim late. Each is named after its cause in `guard explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hazard {
+    /// A SCHED_FIFO thread above it is busy.
+    HigherPriority,
+    /// The holder of its lock, a plain futex, goes on running.
+    NonPiLock,
+    /// The same of a futex with priority inheritance.
+    LockContention,
+    /// The holder of its lock has to leave its CPU to a third thread.
+    LockHolderPreempted,
+    /// The holder of its lock uses up its cgroup's quota.
+    ThrottledLockHolder,
+    /// The holder of its lock waits for another lock, whose holder uses up the quota of another cgroup.
+    LockChain,
+    /// The helper that makes its data uses up its cgroup's quota.
+    CoThreadThrottled,
+    /// A SCHED_FIFO thread never sleeps, until the kernel takes the CPU from all of them.
+    RtTaken,
+    /// It was refused SCHED_FIFO, and its cgroup's quota is used up.
+    PolicyFallback,
+    /// Memory that it touches has to be brought first.
+    PageFault,
+    /// Its timerfd waits for the thread of soft timers, which has to wait itself (PREEMPT_RT).
+    SoftTimer,
+    /// The same on another CPU, where it armed its timer.
+    RemoteTimer,
+    /// Very many timers expire at the same instant in one interrupt.
+    Irq,
+    /// One datagram goes to very many sockets in one softirq; on PREEMPT_RT many soft timers in a thread above it.
+    Softirq,
+}
+
+/// Does it once; returns when it is over.
+pub(super) type Shoot = Box<dyn FnMut(&Scene) -> Result<()>>;
+
+/// CPU time that uses up a quota for certain, ns.
+const BEYOND_QUOTA_NS: u64 = QUOTA_US.0 * 1_000 * 3 / 2;
+/// How long the one thread is busy that never sleeps: longer than the second in which 0.95 s are its share.
+const NEVER_SLEEPS_NS: u64 = 1_300_000_000;
+
+impl Hazard {
+    /// Whether the process has to be in a cgroup with [`QUOTA_US`].
+    #[must_use]
+    pub fn wants_quota(self) -> bool {
+        matches!(self, Self::ThrottledLockHolder | Self::CoThreadThrottled | Self::PolicyFallback)
+    }
+
+    /// Whether a thread of it has to be in another cgroup with [`QUOTA_US`]; see `--far-cgroup`.
+    #[must_use]
+    pub fn wants_far_quota(self) -> bool {
+        self == Self::LockChain
+    }
+
+    /// Whether a SCHED_FIFO thread of the highest priority on the victim's CPU runs on all the same.
+    pub(super) fn spares_the_highest(self) -> bool {
+        match self {
+            Self::RtTaken | Self::Irq | Self::PolicyFallback => false,
+            Self::Softirq => realtime(),
+            _ => true,
+        }
+    }
+
+    pub(super) fn needs(self, needs: &mut Needs) -> Result<()> {
+        match self {
+            Self::NonPiLock | Self::LockHolderPreempted | Self::ThrottledLockHolder | Self::LockChain => needs.plain_lock = true,
+            Self::LockContention => needs.pi_lock = true,
+            Self::CoThreadThrottled => needs.data = true,
+            Self::PolicyFallback => needs.fair = true,
+            Self::PageFault => needs.page = true,
+            Self::SoftTimer => needs.timerfd = true,
+            Self::RemoteTimer => (needs.timerfd, needs.remote) = (true, true),
+            Self::Softirq => needs.network = !realtime(),
+            Self::HigherPriority | Self::RtTaken | Self::Irq => {}
+        }
+        if needs.fair && (needs.plain_lock || needs.pi_lock || needs.timerfd || needs.page || needs.data) {
+            bail!("a victim that was refused SCHED_FIFO has no other hazard");
+        }
+        Ok(())
+    }
+
+    /// Gets ready in the thread that will shoot.
+    pub(super) fn set_up(self, scene: &Arc<Scene>) -> Result<Shoot> {
+        let (cpu, harm_ns) = (Some(scene.cpu), scene.harm_ns);
+        pin(cpu)?;
+        match self {
+            Self::HigherPriority => {
+                Policy::Fifo(90).apply(0)?;
+                Ok(Box::new(move |_| {
+                    burn_until(now_ns() + harm_ns);
+                    Ok(())
+                }))
+            }
+            // Above whatever else is on the CPU, so that nobody but the victim stops the holder.
+            Self::NonPiLock => {
+                Policy::Fifo(1).apply(0)?;
+                Ok(Box::new(move |scene| {
+                    let _held = scene.victim.plain.lock().unwrap_or_else(PoisonError::into_inner);
+                    burn_cpu_ns(harm_ns);
+                    Ok(())
+                }))
+            }
+            Self::LockContention => {
+                Policy::Fifo(1).apply(0)?;
+                Ok(Box::new(move |scene| {
+                    scene.victim.pi.lock()?;
+                    burn_cpu_ns(harm_ns);
+                    Ok(scene.victim.pi.unlock()?)
+                }))
+            }
+            Self::LockHolderPreempted => {
+                let begin = third(scene.cpu, Policy::Fifo(50), harm_ns)?;
+                Ok(Box::new(move |scene| {
+                    let _held = scene.victim.plain.lock().unwrap_or_else(PoisonError::into_inner);
+                    begin.send(()).context("the third thread is gone")?;
+                    burn_cpu_ns(harm_ns / 50);
+                    Ok(())
+                }))
+            }
+            Self::ThrottledLockHolder => Ok(Box::new(|scene| {
+                let _held = scene.victim.plain.lock().unwrap_or_else(PoisonError::into_inner);
+                burn_cpu_ns(BEYOND_QUOTA_NS);
+                Ok(())
+            })),
+            Self::LockChain => chain(scene),
+            Self::CoThreadThrottled => helper(scene),
+            Self::PolicyFallback => Ok(Box::new(|_| {
+                burn_cpu_ns(BEYOND_QUOTA_NS);
+                Ok(())
+            })),
+            Self::RtTaken => {
+                // Before this thread has a policy that a new thread would inherit.
+                let rival = third(scene.cpu, Policy::Other, NEVER_SLEEPS_NS)?;
+                Policy::Fifo(50).apply(0)?;
+                Ok(Box::new(move |_| {
+                    rival.send(()).context("the rival is gone")?;
+                    burn_until(now_ns() + NEVER_SLEEPS_NS);
+                    Ok(())
+                }))
+            }
+            Self::PageFault => Ok(Box::new(move |scene| {
+                let page = scene.victim.page.as_ref().context("the victim has no such memory")?;
+                page.take_away()?;
+                page.bring_when_asked(harm_ns)
+            })),
+            Self::SoftTimer => {
+                Policy::Fifo(50).apply(0)?;
+                Ok(Box::new(move |_| {
+                    burn_until(now_ns() + harm_ns);
+                    Ok(())
+                }))
+            }
+            Self::RemoteTimer => {
+                pin(Some(scene.other_cpu))?;
+                Policy::Fifo(50).apply(0)?;
+                Ok(Box::new(move |_| {
+                    burn_until(now_ns() + harm_ns);
+                    Ok(())
+                }))
+            }
+            Self::Irq => herd::sleepers(scene),
+            Self::Softirq if realtime() => herd::soft_timers(scene),
+            Self::Softirq => net::broadcast(scene),
+        }
+    }
+}
+
+/// Whether this kernel is PREEMPT_RT.
+fn realtime() -> bool {
+    std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+}
+
+/// A thread of this policy that is busy for so long when it is told to.
+fn third(cpu: usize, policy: Policy, busy_ns: u64) -> Result<mpsc::Sender<()>> {
+    let (begin, begins) = mpsc::channel();
+    let (say, said) = mpsc::channel();
+    thread::spawn(move || {
+        let ready = pin(Some(cpu)).and_then(|()| policy.apply(0));
+        let failed = ready.is_err();
+        let _ = say.send(ready);
+        if failed {
+            return;
+        }
+        for () in begins {
+            burn_until(now_ns() + busy_ns);
+        }
+    });
+    said.recv().context("the third thread is gone")??;
+    Ok(begin)
+}
+
+/// Answers the victim's requests at once, and after a shot only when it has used up its quota.
+fn helper(scene: &Arc<Scene>) -> Result<Shoot> {
+    let armed = Arc::new(AtomicBool::new(false));
+    let (say, said) = mpsc::channel();
+    {
+        let (scene, armed) = (Arc::clone(scene), Arc::clone(&armed));
+        thread::spawn(move || -> Result<()> {
+            pin(Some(scene.cpu))?;
+            loop {
+                rustix::io::read(&scene.victim.request.0, &mut [0_u8]).context("read of a request")?;
+                let shot = armed.swap(false, Ordering::AcqRel);
+                if shot {
+                    burn_cpu_ns(BEYOND_QUOTA_NS);
+                }
+                rustix::io::write(&scene.victim.reply.1, &[1]).context("write of a reply")?;
+                if shot {
+                    say.send(()).context("the shooter is gone")?;
+                }
+            }
+        });
+    }
+    Ok(Box::new(move |_| {
+        armed.store(true, Ordering::Release);
+        said.recv().context("the helper is gone")
+    }))
+}
+
+/// This thread, in the other cgroup, holds the far lock; a near thread holds the victim's and wants the far one.
+fn chain(scene: &Arc<Scene>) -> Result<Shoot> {
+    let far = Arc::new(Mutex::new(()));
+    let (begin, begins) = mpsc::channel();
+    {
+        let (scene, far) = (Arc::clone(scene), Arc::clone(&far));
+        thread::spawn(move || -> Result<()> {
+            pin(Some(scene.cpu))?;
+            for () in begins {
+                let near = scene.victim.plain.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(far.lock().unwrap_or_else(PoisonError::into_inner));
+                drop(near);
+            }
+            Ok(())
+        });
+    }
+    let dir = scene.far_cgroup.as_ref().context("--far-cgroup is missing")?;
+    // A single thread: "tasks" on v1, "cgroup.threads" on v2.
+    let list = ["cgroup.threads", "tasks"].map(|name| dir.join(name)).into_iter().find(|list| list.exists());
+    let list = list.with_context(|| format!("{} is no cgroup", dir.display()))?;
+    fs::write(&list, tid().to_string()).with_context(|| format!("write to {}", list.display()))?;
+    Ok(Box::new(move |_| {
+        let _held = far.lock().unwrap_or_else(PoisonError::into_inner);
+        begin.send(()).context("the near thread is gone")?;
+        burn_cpu_ns(BEYOND_QUOTA_NS);
+        Ok(())
+    }))
+}
