@@ -10,6 +10,7 @@ pub mod json;
 pub mod lab;
 pub mod line;
 pub mod plan;
+pub mod probe;
 #[cfg(test)]
 pub(crate) mod samples;
 mod table;
