@@ -143,6 +143,7 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "report --replay F --format html --output f",
             "lab --list",
             "lab quota-lock --duration 10s --interval 20ms --format json",
             "lab all",

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod explain;
 mod figures;
 pub mod hdr;
+pub mod html;
 pub mod json;
 pub mod lab;
 pub mod line;

@@ -10,7 +10,7 @@ mod history;
 mod node;
 mod overview;
 mod page;
-mod risk;
+pub(super) mod risk;
 mod svg;
 #[cfg(test)]
 mod tests;
@@ -20,4 +20,5 @@ mod workload;
 pub use app::{App, Effect, Event, Kind, Options, Order, SourceState};
 pub use page::render;
 pub use svg::svg;
+pub(super) use theme::Level;
 pub use theme::Theme;
