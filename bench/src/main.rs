@@ -8,6 +8,7 @@ mod footprint;
 mod gate;
 mod overhead;
 mod reaction;
+mod record;
 mod restore;
 mod sys;
 mod table;
@@ -41,6 +42,8 @@ enum Bench {
     Reaction(reaction::Args),
     /// Whether every cgroup file is as it should be after guard was killed at a random instant and restored
     Restore(restore::Args),
+    /// Bytes and CPU time that a recording takes for each Snapshot
+    Record(record::Args),
     /// guard gate's false alarms, misses and speed, on runs that are known
     Gate(gate::Args),
 }
@@ -64,6 +67,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Footprint(args) => result(footprint::run(args)?)?,
         Bench::Reaction(args) => result(reaction::run(args)?)?,
         Bench::Restore(args) => result(restore::run(args)?)?,
+        Bench::Record(args) => result(record::run(args)?)?,
         Bench::Gate(args) => result(gate::run(args)?)?,
     };
     if let Some(path) = &args.json {

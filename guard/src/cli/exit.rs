@@ -74,10 +74,6 @@ pub(super) enum Failure {
     Broken(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("{}:{line}: {problem}", path.display())]
-    Recording { path: PathBuf, line: usize, problem: String },
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error("{0}")]
@@ -97,7 +93,7 @@ impl Failure {
                 Blame::Left => Exit::Found,
                 Blame::Defect => Exit::Defect,
             },
-            Self::Create { .. } | Self::Config(_) | Self::Recording { .. } | Self::Read { .. } => Exit::Usage,
+            Self::Create { .. } | Self::Config(_) => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
             Self::NotRestored(_) => Exit::Found,
             Self::Gate(_) | Self::Usage(_) | Self::Input { .. } => Exit::Usage,

@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// What could not be read is told and left out.
-fn told_if_damaged(next: Result<Snapshot, record::Damage>) -> Option<Snapshot> {
+pub(super) fn told_if_damaged(next: Result<Snapshot, record::Damage>) -> Option<Snapshot> {
     next.inspect_err(|damage| eprintln!("warning: left out: {damage}")).ok()
 }
 

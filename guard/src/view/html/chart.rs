@@ -9,7 +9,7 @@ pub(super) const WIDTH: f64 = 960.0;
 /// Curves that can be told apart.
 pub(super) const CURVES: usize = 6;
 
-/// A logarithmic scale between two powers of ten.
+/// A logarithmic scale that ends at a power of ten.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Log {
     from: f64,
@@ -27,6 +27,13 @@ impl Log {
         Self { from, decades: to - from, begin, end }
     }
 
+    /// The same from `least` on, which need be no power of ten.
+    pub(super) fn from(least: f64, most: f64, begin: f64, end: f64) -> Self {
+        let to = Self::new(least, most, begin, end);
+        let from = least.max(f64::MIN_POSITIVE).log10();
+        Self { from, decades: to.from + to.decades - from, ..to }
+    }
+
     /// Where a value stands; what is below the scale, at its begin.
     pub(super) fn at(&self, value: f64) -> f64 {
         let part = ((value.max(f64::MIN_POSITIVE).log10() - self.from) / self.decades).clamp(0.0, 1.0);
@@ -36,7 +43,7 @@ impl Log {
     /// The powers of ten, and between them the multiples, each with whether it is a power.
     fn ticks(&self) -> impl Iterator<Item = (f64, bool)> + '_ {
         #[allow(clippy::cast_possible_truncation, reason = "a handful of decades")]
-        let (from, decades) = (self.from as i32, self.decades as i32);
+        let (from, decades) = (self.from.ceil() as i32, (self.from + self.decades - self.from.ceil()).round() as i32);
         (0..=decades).flat_map(move |n| {
             let power = 10_f64.powi(from + n);
             let minor = (2..=9).filter(move |_| n < decades).map(move |m| (power * f64::from(m), false));
@@ -169,6 +176,9 @@ mod tests {
         assert_eq!(scale.ticks().filter(|(_, power)| *power).count(), 5);
         let one = Log::new(1.0, 1.0, 0.0, 10.0);
         assert_eq!((one.at(1.0), one.at(10.0)), (0.0, 10.0));
+        let counts = Log::from(0.5, 2.0, 0.0, 10.0);
+        assert_eq!((counts.at(0.5), counts.at(10.0)), (0.0, 10.0));
+        assert_eq!(counts.ticks().filter(|(_, power)| *power).map(|(n, _)| n).collect::<Vec<_>>(), [1.0, 10.0]);
     }
 
     #[test]

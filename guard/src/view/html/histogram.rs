@@ -10,7 +10,7 @@ use crate::snapshot::{Latency, Snapshot};
 
 const HEIGHT: f64 = 330.0;
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = WIDTH - 16.0;
+const RIGHT: f64 = WIDTH - 28.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = HEIGHT - 46.0;
 /// Height of a line of the legend.
@@ -65,7 +65,7 @@ fn plot(curves: &[(String, &Latency)], described: &str) -> String {
     let highest = curves.iter().flat_map(|(_, l)| l.indexed()).map(|(_, n)| n).max().unwrap_or(1);
     let x = Log::new(least, most + 1.0, LEFT, RIGHT);
     // From below one, so that a single latency is a line and not a dot on the axis.
-    let y = Log::new(0.5, float(highest), BOTTOM, TOP);
+    let y = Log::from(0.5, float(highest), BOTTOM, TOP);
     #[allow(clippy::cast_precision_loss, reason = "a handful")]
     let height = HEIGHT + LEGEND * curves.len() as f64;
     let mut svg = Svg::new(height);

@@ -4,6 +4,7 @@
 mod actions;
 mod app;
 mod causes;
+mod doctor;
 mod grid;
 mod help;
 mod history;
