@@ -9,6 +9,7 @@ mod footprint;
 mod gate;
 mod overhead;
 mod reaction;
+mod record;
 mod restore;
 mod sys;
 mod table;
@@ -44,6 +45,8 @@ enum Bench {
     Restore(restore::Args),
     /// How often guard names the right cause for late wake-ups that are made on purpose
     Explain(explain::Args),
+    /// Bytes and CPU time that a recording takes for each Snapshot
+    Record(record::Args),
     /// guard gate's false alarms, misses and speed, on runs that are known
     Gate(gate::Args),
 }
@@ -68,6 +71,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Reaction(args) => result(reaction::run(args)?)?,
         Bench::Restore(args) => result(restore::run(args)?)?,
         Bench::Explain(args) => result(explain::run(args)?)?,
+        Bench::Record(args) => result(record::run(args)?)?,
         Bench::Gate(args) => result(gate::run(args)?)?,
     };
     if let Some(path) = &args.json {

@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod kernel;
 pub mod lab;
 pub mod policy;
+pub mod probe;
 pub mod record;
 pub mod snapshot;
 pub mod view;

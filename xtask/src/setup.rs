@@ -77,7 +77,7 @@ const QEMU: (Sign, &str) = (Sign::Program("qemu-system-x86_64"), "qemu-system-x8
 const QEMU: (Sign, &str) = (Sign::Program("qemu-system-aarch64"), "qemu-system-arm");
 
 /// Debian packages, the sign that each is there, and what it is for.
-const PACKAGES: [(Sign, &str, &[Purpose]); 24] = [
+const PACKAGES: [(Sign, &str, &[Purpose]); 25] = [
     (QEMU.0, QEMU.1, &[Purpose::Vm]),
     (Sign::Program("modprobe"), "kmod", &[Purpose::Vm]),
     (Sign::Program("file"), "file", &[Purpose::Vm]),
@@ -92,6 +92,7 @@ const PACKAGES: [(Sign, &str, &[Purpose]); 24] = [
     (Sign::Program("tmux"), "tmux", &[Purpose::Test, Purpose::Bench]),
     (Sign::Program("podman"), "podman", &[Purpose::Test]),
     (Sign::Program("crun"), "crun", &[Purpose::Test]),
+    (Sign::Program("chromium"), "chromium", &[Purpose::Test]),
     (Sign::Program("runqlat"), "libbpf-tools", &[Purpose::Bench]),
     (Sign::File("/usr/bin/rustc"), "rustc-web", &[Purpose::Ebpf]),
     (Sign::File("/usr/bin/cargo"), "cargo-web", &[Purpose::Ebpf]),

@@ -10,6 +10,7 @@ use crate::dashboard::DashboardError;
 use crate::gate::GateError;
 use crate::lab::LabError;
 use crate::lab::workload::WorkloadError;
+use crate::probe::ProbeError;
 use crate::record::{RecordError, ReplayError};
 
 /// How guard ends. The numbers are public.
@@ -43,6 +44,8 @@ pub(super) enum Failure {
     Control(#[from] ControlError),
     #[error(transparent)]
     Gate(#[from] GateError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
@@ -71,10 +74,6 @@ pub(super) enum Failure {
     Broken(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("{}:{line}: {problem}", path.display())]
-    Recording { path: PathBuf, line: usize, problem: String },
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error("{0}")]
@@ -86,13 +85,15 @@ impl Failure {
         match self {
             // A reader that has seen enough (`guard report | head`) is no failure.
             Self::Write { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Control(error) | Self::Dashboard(DashboardError::Control(error)) => match error.blame() {
+            Self::Control(error)
+            | Self::Dashboard(DashboardError::Control(error))
+            | Self::Probe(ProbeError::Passive(error)) => match error.blame() {
                 Blame::Usage => Exit::Usage,
                 Blame::Node => Exit::Node,
                 Blame::Left => Exit::Found,
                 Blame::Defect => Exit::Defect,
             },
-            Self::Create { .. } | Self::Config(_) | Self::Recording { .. } | Self::Read { .. } => Exit::Usage,
+            Self::Create { .. } | Self::Config(_) => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
             Self::NotRestored(_) => Exit::Found,
             Self::Gate(_) | Self::Usage(_) | Self::Input { .. } => Exit::Usage,
@@ -102,6 +103,9 @@ impl Failure {
             Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
             Self::Lab(error) if error.is_defect() => Exit::Defect,
             Self::Lab(_) | Self::Workload(_) => Exit::Node,
+            Self::Probe(ProbeError::Options(_) | ProbeError::NoCgroup { .. }) => Exit::Usage,
+            Self::Probe(ProbeError::Panicked) => Exit::Defect,
+            Self::Probe(_) => Exit::Node,
         }
     }
 

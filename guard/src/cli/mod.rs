@@ -10,6 +10,7 @@ mod lab;
 mod logging;
 mod output;
 mod plan;
+mod probe;
 mod report;
 mod restore;
 mod run;
@@ -42,6 +43,7 @@ enum Command {
     Restore(restore::Arguments),
     Run(run::Arguments),
     Lab(lab::Arguments),
+    Probe(probe::Arguments),
     #[command(hide = true, name = crate::lab::SUBCOMMAND)]
     LabWorkload(lab::WorkloadArguments),
     Top(top::Arguments),
@@ -55,6 +57,7 @@ Examples:
   guard run --cgroup '/kubepods*'              one line per second for all pods
   guard report --tid 1234 --duration 1m        one thread for a minute
   guard doctor                                 what is wrong with this node, and how to mend it
+  guard probe -S -p 95 -m -D 1m -q             cyclictest's measurement
   guard plan                                   what guard would change here, and why
   guard run --enforce                          change it, and put it back at the end
   guard restore                                put back what a killed guard left
@@ -74,7 +77,7 @@ Exit codes:
 
 /// Runs guard with the given arguments, the program's name first, and returns its exit code. Messages are on stderr.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments = match Arguments::try_parse_from(probe::shielded(arguments.into_iter().collect())) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are errors to clap, and go to stdout. A closed pipe is no reason to complain.
@@ -98,6 +101,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
         Command::LabWorkload(arguments) => lab::workload(&arguments),
         Command::Top(arguments) => top::run(&arguments),
     };
@@ -114,7 +118,8 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(std::iter::once("guard").chain(line.split_whitespace()))
+        let words = std::iter::once("guard").chain(line.split_whitespace()).map(OsString::from).collect();
+        Arguments::try_parse_from(probe::shielded(words))
     }
 
     #[test]
@@ -138,9 +143,12 @@ mod tests {
             "report --duration 500ms --format text",
             "report --format json --output /tmp/r.json --cgroup /a/* --tid 1 --tid 2 --threshold 100us -vv",
             "report --format cyclictest",
+            "report --replay F --format html --output f",
             "lab --list",
             "lab quota-lock --duration 10s --interval 20ms --format json",
             "lab all",
+            "probe -h 100 -q -t2 -v --json=f",
+            "-v probe -v -p 80 --cgroup /a --passive",
             "explain --duration 1s --tid 7 --threshold 10us --format json --output f",
             "restore",
             "restore --state-dir /tmp/guard --dry-run --format json",

@@ -1,7 +1,5 @@
 //! `guard plan`: what the policies would do, without doing it.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +9,10 @@ use clap::{Args, ValueEnum};
 use super::arguments::{self, WatchArguments};
 use super::exit::Failure;
 use super::output;
+use super::report::told_if_damaged;
 use crate::config::Config;
 use crate::control::{self, Planned};
+use crate::record::Replay;
 use crate::snapshot::Snapshot;
 use crate::view;
 
@@ -31,8 +31,8 @@ pub(super) struct Arguments {
     /// Only look whether the configuration is right.
     #[arg(long, requires = "config", conflicts_with_all = ["replay", "duration"])]
     check: bool,
-    /// Recorded Snapshots: what `guard report --format json` or `guard run --output` wrote.
-    #[arg(long, value_name = "FILE")]
+    /// Recorded Snapshots: a recording (`guard run --record`), a JSON report, or lines of `guard run --output`.
+    #[arg(long, value_name = "PATH")]
     replay: Option<PathBuf>,
     /// How to show it.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -100,35 +100,9 @@ fn rendered(planned: &Planned, format: Format) -> Result<String, Failure> {
     })
 }
 
-/// The Snapshots of a file: one, over as many lines as it likes, or one per line.
-fn recorded(path: &Path) -> Result<Box<dyn Iterator<Item = Result<Snapshot, Failure>>>, Failure> {
-    let read = |source| Failure::Read { path: path.to_owned(), source };
-    let wrong = |line: usize, error: &serde_json::Error| Failure::Recording {
-        path: path.to_owned(),
-        line,
-        problem: format!("no Snapshot: {error}"),
-    };
-    let mut file = BufReader::new(File::open(path).map_err(read)?);
-    let mut first = String::new();
-    file.read_line(&mut first).map_err(read)?;
-    if serde_json::from_str::<serde_json::Value>(&first).is_err() {
-        let mut text = first;
-        file.read_to_string(&mut text).map_err(read)?;
-        let snapshot = serde_json::from_str(&text).map_err(|error| wrong(error.line(), &error))?;
-        return Ok(Box::new(std::iter::once(Ok(snapshot))));
-    }
-    let path = path.to_owned();
-    let lines = std::iter::once(Ok(first)).chain(file.lines()).zip(1..);
-    Ok(Box::new(lines.filter(|(line, _)| !matches!(line, Ok(line) if line.trim().is_empty())).map(
-        move |(line, number)| {
-            let line = line.map_err(|source| Failure::Read { path: path.clone(), source })?;
-            serde_json::from_str(&line).map_err(|error| Failure::Recording {
-                path: path.clone(),
-                line: number,
-                problem: format!("no Snapshot: {error}"),
-            })
-        },
-    )))
+/// The Snapshots of a recording or a file; what could not be read is told and left out.
+fn recorded(path: &Path) -> Result<impl Iterator<Item = Result<Snapshot, Failure>>, Failure> {
+    Ok(Replay::open(path)?.filter_map(told_if_damaged).map(Ok))
 }
 
 #[cfg(test)]
@@ -136,29 +110,20 @@ mod tests {
     use super::*;
     use crate::view::samples;
 
-    fn read(text: &str) -> Result<usize, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("r");
-        std::fs::write(&path, text).unwrap();
-        let all: Result<Vec<Snapshot>, Failure> = recorded(&path).and_then(Iterator::collect);
-        all.map(|all| all.len()).map_err(|error| error.to_string().replace(path.to_str().unwrap(), "FILE"))
-    }
-
     #[test]
     fn a_report_and_a_stream_are_both_read() {
         let snapshot = samples::full();
         let line = view::json::line(&snapshot).unwrap();
+        let read = |text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("r");
+            std::fs::write(&path, text).unwrap();
+            recorded(&path).map(Iterator::count).map_err(|error| error.to_string())
+        };
         assert_eq!(read(&view::json::pretty(&snapshot).unwrap()), Ok(1));
-        assert_eq!(read(&line), Ok(1));
         assert_eq!(read(&format!("{line}\n{line}\n\n{line}\n")), Ok(3));
-    }
-
-    #[test]
-    fn what_is_no_snapshot_is_named_by_its_line() {
-        let line = view::json::line(&samples::empty()).unwrap();
-        let error = read(&format!("{line}\n{{}}\n")).unwrap_err();
-        assert!(error.starts_with("FILE:2: no Snapshot: missing field"), "{error}");
-        assert!(read("").unwrap_err().starts_with("FILE:1: no Snapshot: "));
+        assert_eq!(read(&format!("{line}\n{{}}\n")), Ok(1), "the good part");
+        assert!(read("").unwrap_err().contains("empty"));
         assert!(recorded(Path::new("/no/such/file")).is_err());
     }
 }

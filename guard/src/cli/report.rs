@@ -52,6 +52,8 @@ enum Format {
     Json,
     /// The histogram that `cyclictest -h` prints, one column per thread that a timer woke.
     Cyclictest,
+    /// One page for a browser that needs nothing else: verdict, plots, causes, the node.
+    Html,
     /// hdrhistogram's interval log (V2), one line per histogram and, of a recording, per interval.
     Hdr,
 }
@@ -62,7 +64,7 @@ Examples:
   guard report --duration 1m --cgroup '/system.slice/*'
   guard report --tid 1234 --format cyclictest > histogram.txt
   guard report --format json --output report.json
-
+  guard report --format html --output report.html
   guard report --replay /var/lib/guard/record --format hdr > latencies.hlog
 
 Needs root, except for --replay. Exit codes: 0 done, 2 wrong usage, 3 this node cannot do it, 70 a defect of guard.
@@ -105,11 +107,14 @@ fn rendered(snapshots: impl Iterator<Item = Snapshot>, format: Format) -> Result
             .map_err(|source| Failure::Write { what: "the interval log".to_owned(), source })?;
         return Ok(String::from_utf8_lossy(&log).into_owned());
     }
+    if let Format::Html = format {
+        return Ok(view::html::Report::of(snapshots).render());
+    }
     let Some(snapshot) = Snapshot::sum(snapshots) else { return Ok(String::new()) };
     Ok(match format {
         Format::Text => view::text::render(&snapshot, output::width()),
         Format::Json => view::json::pretty(&snapshot)? + "\n",
         Format::Cyclictest => view::cyclictest::render(&snapshot),
-        Format::Hdr => String::new(),
+        Format::Hdr | Format::Html => String::new(),
     })
 }

@@ -7,6 +7,8 @@ mod screen;
 mod socket;
 mod source;
 
+pub use screen::Screen;
+
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,11 +21,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::control::{ControlError, Watch, runtime};
+use crate::doctor;
 use crate::record::{Replay, ReplayError};
 use crate::snapshot::Snapshot;
 use crate::view::json;
 use crate::view::top::{App, Effect, Event, Kind, Options as View, SourceState, Theme, render, svg};
-use screen::Screen;
 use source::{Outlet, Source, Told};
 
 /// Events that wait to be taken in, at most: a source that is faster waits.
@@ -111,6 +113,7 @@ pub fn run(options: &Options) -> Result<(), DashboardError> {
         let (orders, received) = std::sync::mpsc::channel();
         spawn("guard-source", move |outlet| source.run(&outlet, &received), &sender).map_err(start("a thread"))?;
         spawn("guard-keys", |outlet| keys(&outlet), &sender).map_err(start("a thread"))?;
+        let doctors = sender.downgrade();
         drop(sender);
 
         let size = screen.size().map_err(DashboardError::Terminal)?;
@@ -135,6 +138,17 @@ pub fn run(options: &Options) -> Result<(), DashboardError> {
                     Effect::Save(snapshot) => {
                         let text = save(&snapshot, &options.snapshot_dir);
                         app.update(Event::Message(text));
+                    }
+                    // It reads hundreds of files: not while keys wait.
+                    Effect::Examine => {
+                        let work = |outlet: Outlet| {
+                            let report = doctor::examine(&doctor::collect(Path::new("/")));
+                            outlet.event(Event::Examined(Box::new(report)));
+                        };
+                        // Whoever sends is gone only when everything is.
+                        if let Some(sender) = doctors.upgrade() {
+                            spawn("guard-doctor", work, &sender).map_err(start("a thread"))?;
+                        }
                     }
                     // A source that has ended takes no orders.
                     Effect::Order(order) => _ = orders.send(order),

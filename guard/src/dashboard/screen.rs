@@ -11,13 +11,16 @@ use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, d
 use ratatui::{Frame, Terminal};
 
 /// The terminal in raw mode, on its alternate screen. Dropping it gives it back, also while a panic unwinds.
-pub(super) struct Screen {
+pub struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 
 impl Screen {
     /// Takes the terminal.
-    pub(super) fn open() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When there is none, or it fails; then it is as it was.
+    pub fn open() -> io::Result<Self> {
         give_back_before_a_panic_is_told();
         enable_raw_mode()?;
         let opened = execute!(io::stdout(), EnterAlternateScreen)

@@ -39,6 +39,26 @@ impl<'a> Column<'a> {
     fn rows(&self) -> impl Iterator<Item = (u64, u64)> {
         self.latency.indexed().map(|(i, n)| (hist::lower_ns(i) / 1_000, n))
     }
+
+    /// The same as cyclictest's rows up to `end`. guard keeps no cycle numbers: all overflows are among cyclictest's
+    /// "others".
+    fn counted(&self, end: usize) -> Counted {
+        let us = |ns: u64| ns / 1_000;
+        let mut counted = Counted {
+            rows: vec![0; end],
+            min: us(self.latency.min_ns()),
+            avg: us(self.latency.mean_ns()),
+            max: us(self.latency.max_ns()),
+            ..Counted::default()
+        };
+        for (us, n) in self.rows() {
+            match usize::try_from(us).ok().and_then(|us| counted.rows.get_mut(us)) {
+                Some(row) => *row += n,
+                None => counted.overflows += n,
+            }
+        }
+        counted
+    }
 }
 
 fn write(out: &mut String, columns: &[Column<'_>]) -> std::fmt::Result {
@@ -63,35 +83,53 @@ fn write(out: &mut String, columns: &[Column<'_>]) -> std::fmt::Result {
     }
 
     let end = columns.iter().flat_map(|c| c.rows().last()).map(|(us, _)| us + 1).max().unwrap_or(0);
-    let end = end.clamp(hist::LINEAR_US, ROWS_MAX);
-    let mut cells = vec![vec![0; columns.len()]; usize::try_from(end).unwrap_or(0)];
-    let mut overflows = vec![0; columns.len()];
-    for (at, column) in columns.iter().enumerate() {
-        for (us, n) in column.rows() {
-            match usize::try_from(us).ok().and_then(|us| cells.get_mut(us)) {
-                Some(row) => row[at] += n,
-                None => overflows[at] += n,
-            }
-        }
-    }
+    let end = usize::try_from(end.clamp(hist::LINEAR_US, ROWS_MAX)).unwrap_or(0);
+    let sheet: Vec<Counted> = columns.iter().map(|column| column.counted(end)).collect();
+    table(out, &sheet, false)
+}
+
+/// One thread of cyclictest's histogram.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    /// Counts of the latencies 0, 1, 2, ...; as many for every thread.
+    pub(super) rows: Vec<u64>,
+    pub(super) min: u64,
+    pub(super) avg: u64,
+    pub(super) max: u64,
+    /// Latencies beyond the rows, and the numbers of the first cycles that had one, as far as known.
+    pub(super) overflows: u64,
+    pub(super) outliers: Vec<u64>,
+}
+
+/// cyclictest's histogram and the totals below it; with a column of sums where there are several threads.
+pub(super) fn table(out: &mut String, threads: &[Counted], sums: bool) -> std::fmt::Result {
+    let sums = sums && threads.len() > 1;
+    let with_sum = |figures: Vec<u64>, sum: u64| figures.into_iter().chain(sums.then_some(sum)).collect::<Vec<_>>();
+    let all = |figure: fn(&Counted) -> u64| threads.iter().map(figure).collect::<Vec<_>>();
+    let summed = |figures: Vec<u64>| {
+        let sum = figures.iter().sum();
+        with_sum(figures, sum)
+    };
 
     writeln!(out, "# Histogram")?;
-    for (us, row) in cells.iter().enumerate() {
-        writeln!(out, "{us:06} {}", joined(row.iter(), "\t", |n| format!("{n:06}")))?;
+    for row in 0..threads.first().map_or(0, |thread| thread.rows.len()) {
+        let counts = threads.iter().map(|thread| thread.rows.get(row).copied().unwrap_or(0)).collect();
+        writeln!(out, "{row:06} {}", joined(summed(counts), "\t", |n| format!("{n:06}")))?;
     }
-
-    let inside = columns.iter().zip(&overflows).map(|(c, over)| c.latency.count() - over);
-    let us = |ns: u64| format!("{:05}", ns / 1_000);
-    writeln!(out, "# Total: {}", joined(inside, " ", |n| format!("{n:09}")))?;
-    writeln!(out, "# Min Latencies: {}", joined(columns, " ", |c| us(c.latency.min_ns())))?;
-    writeln!(out, "# Avg Latencies: {}", joined(columns, " ", |c| us(c.latency.mean_ns())))?;
-    writeln!(out, "# Max Latencies: {}", joined(columns, " ", |c| us(c.latency.max_ns())))?;
-    writeln!(out, "# Histogram Overflows: {}", joined(&overflows, " ", |n| format!("{n:05}")))?;
+    let us = |n: u64| format!("{n:05}");
+    let max = threads.iter().map(|thread| thread.max).max().unwrap_or(0);
+    let total = summed(all(|thread| thread.rows.iter().sum()));
+    writeln!(out, "# Total: {}", joined(total, " ", |n| format!("{n:09}")))?;
+    writeln!(out, "# Min Latencies: {}", joined(all(|thread| thread.min), " ", us))?;
+    writeln!(out, "# Avg Latencies: {}", joined(all(|thread| thread.avg), " ", us))?;
+    writeln!(out, "# Max Latencies: {}", joined(with_sum(all(|thread| thread.max), max), " ", us))?;
+    writeln!(out, "# Histogram Overflows: {}", joined(summed(all(|thread| thread.overflows)), " ", us))?;
     writeln!(out, "# Histogram Overflow at cycle number:")?;
-    for (i, over) in overflows.iter().enumerate() {
-        // guard keeps no cycle numbers: all overflows are among cyclictest's "others".
-        let others = if *over > 0 { format!(" # {over:05} others") } else { String::new() };
-        writeln!(out, "# Thread {i}:{others}")?;
+    for (number, thread) in threads.iter().enumerate() {
+        let known: String = thread.outliers.iter().map(|cycle| format!(" {cycle:05}")).collect();
+        let others = thread.overflows.saturating_sub(thread.outliers.len() as u64);
+        let others = if others > 0 { format!(" # {others:05} others") } else { String::new() };
+        writeln!(out, "# Thread {number}:{known}{others}")?;
     }
     Ok(())
 }

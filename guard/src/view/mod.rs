@@ -6,10 +6,12 @@ pub mod doctor;
 pub mod explain;
 mod figures;
 pub mod hdr;
+pub mod html;
 pub mod json;
 pub mod lab;
 pub mod line;
 pub mod plan;
+pub mod probe;
 #[cfg(test)]
 pub(crate) mod samples;
 mod table;

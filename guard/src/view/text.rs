@@ -115,7 +115,7 @@ fn falls_back(thread: &Thread) -> bool {
     thread.timer.last_stage().is_some_and(|(stage, _)| stage != "user")
 }
 
-fn scheduling(thread: &Thread) -> String {
+pub(super) fn scheduling(thread: &Thread) -> String {
     let policy = printable(&thread.policy);
     if thread.prio > 0 { format!("{policy} {}", thread.prio) } else { policy.into_owned() }
 }
@@ -195,7 +195,7 @@ pub(super) fn class(cgroup: &Cgroup) -> &'static str {
 }
 
 /// Whose quota held the cgroup back, in one line; nothing when none did.
-fn throttle_note(cgroup: &Cgroup, by_path: &HashMap<&str, &Cgroup>) -> Option<String> {
+pub(super) fn throttle_note(cgroup: &Cgroup, by_path: &HashMap<&str, &Cgroup>) -> Option<String> {
     let by = cgroup.throttle.by.as_deref()?;
     if by == cgroup.path {
         return Some(format!("throttled by its own quota{}", throttles(&cgroup.throttle)));
@@ -272,11 +272,11 @@ fn cpus(snapshot: &Snapshot, width: usize, out: &mut String) {
     }
 }
 
-fn harmed(cpu: &Cpu) -> bool {
+pub(super) fn harmed(cpu: &Cpu) -> bool {
     cpu.hardirq.while_rt_ns > 0 || cpu.softirq.while_rt_ns > 0 || cpu.rt_throttle.count > 0 || cpu.fair_server.count > 0
 }
 
-fn times(count: u64, total_ns: u64) -> String {
+pub(super) fn times(count: u64, total_ns: u64) -> String {
     match count {
         0 => "0".to_owned(),
         1 => format!("once, {}", figures::time(total_ns)),

@@ -209,3 +209,112 @@ pub(super) fn full_disk() -> Result<Verdict> {
     ensure!(finished.stderr.matches("cannot record").count() == 1, "told more than once: {}", finished.stderr);
     Ok(Verdict::Passed(finished.stderr.lines().next().unwrap_or_default().to_owned()))
 }
+
+pub(super) fn doctor() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let terminal = Terminal::open(100, 40)?;
+    replay(&terminal, scratch.path())?;
+    terminal.key("d")?;
+    terminal.wait_for("A recording does not have what doctor looks at")?;
+    terminal.key("q")?;
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Verdict::Passed("of a recording; watching this machine needs root".to_owned()));
+    }
+    terminal.line(&format!("clear; {} top", binary("guard")?.display()))?;
+    terminal.wait_for("LIVE")?;
+    terminal.key("6")?;
+    let screen = terminal.wait_for("r looks again")?;
+    let counts = screen.lines().find(|line| line.contains("DOCTOR")).unwrap_or_default().trim().to_owned();
+    terminal.key("q")?;
+    Ok(Verdict::Passed(counts))
+}
+
+pub(super) fn panic_restores() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let terminal = Terminal::open(80, 24)?;
+    let before = settings(&terminal, scratch.path())?;
+    terminal.line("clear; echo before")?;
+    terminal.wait_for("before\n$")?;
+    terminal.line(&format!("{} panic-on-screen; echo code=$?.", binary("guard-workload")?.display()))?;
+    let screen = terminal.wait_for("on the screen")?;
+    ensure!(!screen.contains("before"), "not on the alternate screen:\n{screen}");
+    terminal.key("x")?;
+    let screen = terminal.wait_for("\ncode=101.")?;
+    ensure!(screen.contains("before") && !screen.contains("on the screen"), "the screen is not back:\n{screen}");
+    ensure!(screen.contains("a panic on purpose"), "the message is gone:\n{screen}");
+    let after = settings(&terminal, scratch.path())?;
+    ensure!(after == before, "terminal settings {after} instead of {before}");
+    Ok(Verdict::Passed("screen, settings and message are there".to_owned()))
+}
+
+/// As when an ssh connection breaks: the terminal is gone, with everything that was to be given back.
+pub(super) fn lost_terminal() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let terminal = Terminal::open(80, 24)?;
+    let pid = replay(&terminal, scratch.path())?;
+    drop(terminal);
+    until("the dashboard has ended", limit(), || {
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        Ok((state.is_empty() || state.contains(") Z")).then_some(()))
+    })?;
+    Ok(Verdict::Passed(format!("process {pid} went with its terminal")))
+}
+
+/// Every reader gives the good part or a reason, and never a panic.
+pub(super) fn damaged_recordings() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example.guardrec");
+    let whole = GuardRun::default().with(&["report", "--format", "json", "--replay", &good.to_string_lossy()]);
+    let whole: Snapshot = serde_json::from_str(&whole.finish(limit())?.stdout)?;
+    let newer = {
+        let mut bytes = RECORDING.to_vec();
+        bytes[12] = 99;
+        bytes
+    };
+    let torn = {
+        let mut bytes = RECORDING.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 8].fill(0xff);
+        bytes
+    };
+    let text = serde_json::to_string(&whole)?;
+    let other_schema = text.replacen("\"schema\":1", "\"schema\":7", 1);
+    // What it is, its bytes, the exit code, and what is said.
+    let cases: [(&str, &[u8], i32, &str); 9] = [
+        ("cut", &RECORDING[..RECORDING.len() - 5], 0, "incomplete or damaged"),
+        ("torn", &torn, 0, "bytes are damaged"),
+        ("newer", &newer, 2, "schema 99"),
+        ("header", &RECORDING[..11], 2, "within its header"),
+        ("other-schema", other_schema.as_bytes(), 2, "schema 7"),
+        ("foreign", b"{\"a\": [1, 2]}", 2, "no Snapshot of guard"),
+        ("half", &text.as_bytes()[..text.len() / 2], 2, "ends early"),
+        ("noise", &[0x80, 0xff, 0, 0x13, 0x37], 2, "neither a recording nor JSON"),
+        ("empty", b"", 2, "empty"),
+    ];
+    let config = scratch.path().join("guard.toml");
+    fs::write(&config, "")?;
+    let config = config.to_string_lossy();
+    for (name, bytes, code, said) in cases {
+        let path = scratch.path().join(name);
+        fs::write(&path, bytes)?;
+        let path = path.to_string_lossy();
+        let readers: [&[&str]; 5] = [
+            &["report", "--format", "json", "--replay", &path],
+            &["report", "--format", "html", "--replay", &path],
+            &["report", "--format", "hdr", "--replay", &path],
+            &["plan", "--config", &config, "--replay", &path],
+            &["top", "--picture", "80x24", "--replay", &path],
+        ];
+        for reader in readers {
+            let finished = GuardRun::default().with(reader).finish(limit())?;
+            finished.expect_code(code).with_context(|| format!("{name}: {reader:?}"))?;
+            // The picture leaves out in silence what cannot be read; where nothing can, it says so.
+            if code != 0 || reader[0] != "top" {
+                finished.expect_message(said).with_context(|| format!("{name}: {reader:?}"))?;
+            }
+            ensure!(!finished.stderr.contains("panicked"), "{name}: {}", finished.stderr);
+            ensure!(code != 0 || !finished.stdout.is_empty(), "{name}: nothing of the good part");
+        }
+    }
+    Ok(Verdict::Passed(format!("{} kinds of damage, 5 readers", cases.len())))
+}

@@ -51,6 +51,9 @@ pub enum Command {
     /// guard's executor, changing knobs at random until it is killed
     #[command(hide = true)]
     Enforce(enforce::Args),
+    /// The dashboard's terminal, in which something panics
+    #[command(hide = true)]
+    PanicOnScreen,
     /// One thread that sleeps and wakes until it is killed
     #[command(hide = true)]
     Nap(load::Nap),
@@ -150,7 +153,16 @@ pub fn run(command: Command) -> Result<()> {
         Command::Cgroups(args) => cgroups::run(&args)?,
         Command::Inject(args) => return Ok(print_line(&inject::run(&args)?)?),
         Command::Enforce(args) => return enforce::run(&args),
+        Command::PanicOnScreen => return panic_on_screen(),
         Command::Nap(args) => return load::nap(&args),
     };
     Ok(print_line(&outcome)?)
+}
+
+/// Takes the terminal as `guard top` does, waits for a key, and panics.
+fn panic_on_screen() -> Result<()> {
+    let _screen = guard::dashboard::Screen::open().context("the terminal")?;
+    println!("on the screen");
+    io::Read::read_exact(&mut io::stdin(), &mut [0]).context("a key")?;
+    std::panic::panic_any("a panic on purpose".to_owned())
 }

@@ -8,6 +8,7 @@ use super::history::History;
 use super::overview::{self, Sort};
 use super::page;
 use super::theme::Theme;
+use crate::doctor::Report;
 use crate::snapshot::Snapshot;
 
 /// Where Snapshots come from.
@@ -62,6 +63,8 @@ pub enum Event {
     Source(SourceState),
     /// Something to tell the user once.
     Message(String),
+    /// What doctor found on this node.
+    Examined(Box<Report>),
 }
 
 /// What the dashboard wants done.
@@ -73,6 +76,8 @@ pub enum Effect {
     Save(Box<Snapshot>),
     /// Tell the source.
     Order(Order),
+    /// Have doctor look at this node.
+    Examine,
 }
 
 /// What a source is told. It does not answer.
@@ -98,12 +103,13 @@ pub(super) enum View {
     Causes,
     Actions,
     Node,
+    Doctor,
     Help,
 }
 
 impl View {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Overview, Self::Workload, Self::Causes, Self::Actions, Self::Node, Self::Help];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Overview, Self::Workload, Self::Causes, Self::Actions, Self::Node, Self::Doctor, Self::Help];
 
     fn by_key(key: char) -> Option<Self> {
         Some(match key {
@@ -112,6 +118,7 @@ impl View {
             '3' | 'c' => Self::Causes,
             '4' | 'a' => Self::Actions,
             '5' | 'n' => Self::Node,
+            '6' | 'd' => Self::Doctor,
             '?' | 'h' => Self::Help,
             _ => return None,
         })
@@ -147,6 +154,10 @@ pub struct App {
     pub(super) message: Option<String>,
     /// Id of the workload under the cursor.
     pub(super) selected: Option<u64>,
+    /// What doctor found; none before it has looked.
+    pub(super) examined: Option<Report>,
+    /// Whether doctor is looking.
+    pub(super) examining: bool,
     /// First line shown of each view but the overview.
     scroll: [usize; View::ALL.len()],
     changed: bool,
@@ -169,6 +180,8 @@ impl App {
             prompt: None,
             message: None,
             selected: None,
+            examined: None,
+            examining: false,
             scroll: [0; View::ALL.len()],
             changed: true,
         }
@@ -196,6 +209,12 @@ impl App {
             Event::Source(state) => {
                 self.changed |= self.source != state;
                 self.source = state;
+                Vec::new()
+            }
+            Event::Examined(report) => {
+                self.examined = Some(*report);
+                self.examining = false;
+                self.changed = true;
                 Vec::new()
             }
             Event::Message(text) => {
@@ -262,17 +281,18 @@ impl App {
                 return self.shown().cloned().map(|s| Effect::Save(Box::new(s))).into_iter().collect();
             }
             KeyCode::Char('s') => self.sort = self.sort.next(),
+            KeyCode::Char('r') if self.view == View::Doctor => return self.examine(),
             KeyCode::Char('r') => self.reversed = !self.reversed,
             KeyCode::Char('/') => self.prompt = Some(Prompt::Filter(self.filter.clone())),
             KeyCode::Char('t') => self.prompt = Some(Prompt::Threshold(String::new())),
             KeyCode::Char('+') => return self.speed(2.0),
             KeyCode::Char('-') => return self.speed(0.5),
             KeyCode::Esc if self.view == View::Overview => self.filter.clear(),
-            KeyCode::Esc => self.show(View::Overview),
-            KeyCode::Enter if self.view == View::Overview => self.show(View::Workload),
-            KeyCode::Tab => self.turn(1),
-            KeyCode::BackTab => self.turn(View::ALL.len() - 1),
-            KeyCode::Char(c) if View::by_key(c).is_some() => self.show(View::by_key(c).unwrap_or(self.view)),
+            KeyCode::Esc => return self.show(View::Overview),
+            KeyCode::Enter if self.view == View::Overview => return self.show(View::Workload),
+            KeyCode::Tab => return self.turn(1),
+            KeyCode::BackTab => return self.turn(View::ALL.len() - 1),
+            KeyCode::Char(c) if View::by_key(c).is_some() => return self.show(View::by_key(c).unwrap_or(self.view)),
             KeyCode::Up | KeyCode::Char('k') => self.walk(-1),
             KeyCode::Down | KeyCode::Char('j') => self.walk(1),
             KeyCode::PageUp => self.walk(-self.page()),
@@ -284,19 +304,28 @@ impl App {
         Vec::new()
     }
 
-    fn turn(&mut self, by: usize) {
-        self.show(View::ALL[(self.view as usize + by) % View::ALL.len()]);
+    fn turn(&mut self, by: usize) -> Vec<Effect> {
+        self.show(View::ALL[(self.view as usize + by) % View::ALL.len()])
     }
 
     /// Goes to a view. The workload under the cursor becomes the selected one, also where the cursor is there only because
     /// the one that was selected is not shown.
-    fn show(&mut self, view: View) {
+    fn show(&mut self, view: View) -> Vec<Effect> {
         if self.view == View::Overview {
             let ids = overview::ids(self);
             let under_cursor = overview::cursor(self, &ids).and_then(|at| ids.get(at).copied());
             self.selected = under_cursor.or(self.selected);
         }
         self.view = view;
+        if view == View::Doctor && self.examined.is_none() { self.examine() } else { Vec::new() }
+    }
+
+    /// A recording is of another time, if not of another node: what doctor would see now is none of its.
+    fn examine(&mut self) -> Vec<Effect> {
+        if self.options.kind == Kind::Replay || std::mem::replace(&mut self.examining, true) {
+            return Vec::new();
+        }
+        vec![Effect::Examine]
     }
 
     fn page(&self) -> isize {

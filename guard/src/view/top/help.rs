@@ -3,12 +3,13 @@
 use super::app::App;
 use super::page::Page;
 
-const KEYS: [(&str, &str); 17] = [
+const KEYS: [(&str, &str); 18] = [
     ("1 o", "overview"),
     ("2 w Enter", "the workload under the cursor"),
     ("3 c", "causes of late wake-ups"),
     ("4 a", "what guard changed, and what became of it"),
     ("5 n", "CPUs, signals, what guard costs"),
+    ("6 d", "what doctor says of this node; there r looks again"),
     ("? h", "this page"),
     ("Tab", "the next view; with Shift the one before"),
     ("Esc", "back to the overview; there: no filter"),

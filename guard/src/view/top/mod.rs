@@ -4,13 +4,14 @@
 mod actions;
 mod app;
 mod causes;
+mod doctor;
 mod grid;
 mod help;
 mod history;
 mod node;
 mod overview;
 mod page;
-mod risk;
+pub(super) mod risk;
 mod svg;
 #[cfg(test)]
 mod tests;
@@ -20,4 +21,5 @@ mod workload;
 pub use app::{App, Effect, Event, Kind, Options, Order, SourceState};
 pub use page::render;
 pub use svg::svg;
+pub(super) use theme::Level;
 pub use theme::Theme;

@@ -11,7 +11,7 @@ use super::super::text::time_of_day;
 use super::app::{App, Kind, Prompt, SourceState, View};
 use super::risk::risk;
 use super::theme::{Level, Theme};
-use super::{actions, causes, help, node, overview, workload};
+use super::{actions, causes, doctor, help, node, overview, workload};
 use crate::snapshot::Snapshot;
 
 /// What a view shows.
@@ -122,6 +122,7 @@ fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
         View::Causes => causes::page(app, snapshot, width),
         View::Actions => actions::page(app, width),
         View::Node => node::page(app, snapshot, width),
+        View::Doctor => doctor::page(app, width),
         View::Help => help::page(app),
     }
 }

@@ -6,7 +6,7 @@ use super::theme::Level;
 use crate::snapshot::{Class, Snapshot};
 
 /// The worst, and how bad it is. `limit_ns` is when a wake-up is late.
-pub(super) fn risk(snapshot: &Snapshot, limit_ns: u64) -> (Level, String) {
+pub(in crate::view) fn risk(snapshot: &Snapshot, limit_ns: u64) -> (Level, String) {
     harm(snapshot, limit_ns)
         .map(|text| (Level::Bad, text))
         .or_else(|| danger(snapshot).map(|text| (Level::Warn, text)))

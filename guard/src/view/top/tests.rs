@@ -102,6 +102,59 @@ fn every_other_view() {
     }
 }
 
+/// A report of doctor with a finding of each kind.
+fn examined() -> crate::doctor::Report {
+    use crate::doctor::{Evidence, Finding, Remedy, Report, ReportNode, SCHEMA, Severity, Step};
+    let finding = |id: &str, severity, title: &str| Finding {
+        id: id.into(),
+        severity,
+        title: title.into(),
+        evidence: vec![Evidence { source: "/sys/fs/cgroup/plc/cpu.max".into(), value: "20000 100000".into() }],
+        why: "A quota stops the threads that a loop waits for.".into(),
+        link: "https://docs.kernel.org".into(),
+        remedy: Some(Remedy {
+            commands: vec![Step { change: "echo max > /sys/fs/cgroup/plc/cpu.max".into(), undo: "echo 1".into() }],
+            by_hand: Vec::new(),
+            reboot: false,
+        }),
+    };
+    Report {
+        schema: SCHEMA,
+        node: ReportNode {
+            hostname: "cell-7".into(),
+            kernel: "6.1".into(),
+            realtime: true,
+            cgroup: crate::snapshot::CgroupLayout::V2,
+            cpus: "0-3".parse().unwrap(),
+            rt_cpus: "1".parse().unwrap(),
+            realtime_processes: 1,
+        },
+        findings: vec![
+            finding("quota-above-rt", Severity::Critical, "a quota stands above a real-time process"),
+            finding("governor", Severity::Warning, "CPUs change their frequency"),
+            Finding { remedy: None, ..finding("smi", Severity::Unknown, "cannot be read without root") },
+            finding("fine", Severity::Ok, "nothing wrong"),
+        ],
+    }
+}
+
+#[test]
+fn doctor_is_asked_once_and_shown_and_asked_again_on_request() {
+    let mut app = after(1, (100, 30));
+    assert_eq!(press(&mut app, "d"), [Effect::Examine]);
+    assert!(screen(&app).contains("Looking at this node"), "{}", screen(&app));
+    assert_eq!(press(&mut app, "od"), [], "it is looking already");
+    app.update(Event::Examined(Box::new(examined())));
+    insta::assert_snapshot!("doctor", screen(&app));
+    assert_eq!(press(&mut app, "o6"), []);
+    assert_eq!(press(&mut app, "r"), [Effect::Examine]);
+    assert!(screen(&app).contains("(looking)"));
+    let mut replayed = after(1, (100, 30));
+    replayed.options.kind = Kind::Replay;
+    assert_eq!(press(&mut replayed, "d"), []);
+    assert!(screen(&replayed).contains("A recording does not have"));
+}
+
 #[test]
 fn five_hundred_workloads_scroll_with_the_cursor() {
     let mut app = app(Theme::Colour, (80, 24));
@@ -122,7 +175,7 @@ fn before_the_first_interval_and_with_nothing_to_show() {
     insta::assert_snapshot!("loading", screen(&app));
     take(&mut app, samples::empty());
     insta::assert_snapshot!("empty", screen(&app));
-    for key in ["w", "c", "a", "n"] {
+    for key in ["w", "c", "a", "n", "d"] {
         press(&mut app, key);
         assert!(screen(&app).lines().count() == 24);
     }

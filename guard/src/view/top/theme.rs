@@ -5,7 +5,7 @@ use ratatui::style::{Color, Modifier, Style};
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub(in crate::view) enum Level {
     /// Nothing to see to.
     #[default]
     Fine,
