@@ -109,7 +109,8 @@ fn add_seen(sum: &mut Option<u64>, later: Option<u64>) {
 }
 
 impl Lost {
-    fn absorb(&mut self, later: &Self) {
+    /// Adds another window.
+    pub(crate) fn absorb(&mut self, later: &Self) {
         add(&mut self.missed_events, later.missed_events);
         add(&mut self.collisions, later.collisions);
         add(&mut self.other_cgroups, later.other_cgroups);
@@ -122,7 +123,8 @@ impl Lost {
 }
 
 impl Cgroup {
-    fn absorb(&mut self, later: &Self) {
+    /// Adds the window of `later`, whose states count.
+    pub(crate) fn absorb(&mut self, later: &Self) {
         let mut sum = later.clone();
         sum.wakeup.rt.merge(&self.wakeup.rt);
         sum.wakeup.fair.merge(&self.wakeup.fair);
@@ -153,7 +155,8 @@ impl Thread {
 }
 
 impl Timer {
-    fn absorb(&mut self, other: &Self) {
+    /// Adds another window.
+    pub(crate) fn absorb(&mut self, other: &Self) {
         self.irq.merge(&other.irq);
         self.thread.merge(&other.thread);
         self.user.merge(&other.user);
@@ -188,7 +191,8 @@ impl Throttle {
 }
 
 impl Pressure {
-    fn plus(self, other: Self) -> Self {
+    /// Both together; full only where both say it.
+    pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             some_ns: self.some_ns.saturating_add(other.some_ns),
             full_ns: self.full_ns.zip(other.full_ns).map(|(a, b)| a.saturating_add(b)),
@@ -197,7 +201,8 @@ impl Pressure {
 }
 
 impl Cpu {
-    fn absorb(&mut self, later: &Self) {
+    /// Adds the window of `later`.
+    pub(crate) fn absorb(&mut self, later: &Self) {
         let mut sum = self.clone();
         (sum.place, sum.isolated) = (later.place, later.isolated);
         add_seen(&mut sum.busy_ns, later.busy_ns);

@@ -9,6 +9,7 @@ pub mod hdr;
 pub mod json;
 pub mod lab;
 pub mod line;
+pub mod metrics;
 pub mod plan;
 #[cfg(test)]
 pub(crate) mod samples;
