@@ -8,6 +8,7 @@ mod gate;
 mod lab;
 mod limits;
 mod lock;
+mod metrics;
 mod quota;
 mod restore;
 mod rtla;
@@ -85,6 +86,10 @@ pub fn on_host() -> Vec<Scenario> {
     all.push(refuses("signals end the dashboard and give the terminal back", top::signals_restore));
     all.push(loads("the dashboard opens and shows this machine", top::live));
     all.push(loads("a controller that dies while it is watched is told and found again", top::controller_dies));
+    all.push(loads("Prometheus scrapes guard, in text and with native histograms", metrics::real_prometheus));
+    all.push(refuses("the alert rules fire on what they are for and on nothing else", metrics::alert_rules));
+    all.push(refuses("metrics are shown to no other machine unless that is asked for", metrics::remote_is_refused));
+    all.push(loads("clients of the metrics hold nothing up", metrics::hostile_clients));
     all.push(loads("what threads time themselves is what guard says", timer::agreement));
     all.push(loads("2000 cgroups and 10000 threads are counted, the surplus as other", scale::crowd));
     all.push(refuses("what doctor says is well-formed, for root and for nobody", doctor::well_formed));
