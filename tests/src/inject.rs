@@ -110,7 +110,10 @@ fn may_fault() -> bool {
 
 /// Causes for which there is no injector, and why.
 pub const WITHOUT_INJECTOR: &[(&str, &str)] = &[
-    ("lower_priority_blocking", "needs a section of the kernel with preemption off for milliseconds, which user space cannot ask for"),
+    (
+        "lower_priority_blocking",
+        "needs a section of the kernel with preemption off for milliseconds, which user space cannot ask for",
+    ),
     ("nmi", "needs a source of non-maskable interrupts, which virtual machines without a PMU lack"),
     ("migration", "a move takes microseconds; what it costs beyond them has another cause"),
     ("cpu_idle_exit", "needs idle states that take long to leave, which virtual machines do not have"),

@@ -184,18 +184,7 @@ fn fetch(cache: &Cache, kernels: &Path, release: &str) -> Result<()> {
 
 fn unpack(cache: &Cache, partial: &Path, package: &str, release: &str) -> Result<()> {
     let log = cache.log("kernel")?;
-    let tree = partial.join("tree");
-    fs::create_dir_all(&tree).with_context(|| format!("creating {}", tree.display()))?;
-    // apt as root would download as user _apt, who may not write here, and complain about it.
-    let mut download = Command::new("apt-get");
-    download.args(["-o", "APT::Sandbox::User=root", "download", package]).current_dir(partial);
-    quiet(&format!("downloading {package}"), &log, &mut download)?;
-    let deb = fs::read_dir(partial)
-        .with_context(|| format!("listing {}", partial.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get download {package} left no .deb"))?;
-    quiet(&format!("unpacking {package}"), &log, Command::new("dpkg").arg("-x").arg(&deb).arg(&tree))?;
+    let tree = setup::unpack_package(package, partial, &log)?;
     // The package's own installation would do this.
     let depmod = crate::process::find_program("depmod").context("no depmod; it is in the package kmod")?;
     quiet("listing the modules", &log, Command::new(depmod).arg("-b").arg(&tree).arg(release))?;

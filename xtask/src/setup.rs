@@ -153,6 +153,7 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
         pip = vec![create, install];
     }
     let mut linker = linker_missing.then(|| install_bpf_linker(cache));
+    let prometheus_missing = purpose.includes(Purpose::Test) && prometheus(cache).is_none();
 
     let may_install =
         packages.is_empty() || (find_program("apt-get").is_some() && (is_root() || sudo_without_password()));
@@ -179,6 +180,9 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
     }
     for (command, what) in pip.iter_mut().zip(["creating a Python environment", "installing virtme-ng"]) {
         quiet(what, &cache.log("pip")?, command)?;
+    }
+    if prometheus_missing {
+        fetch_prometheus(cache)?;
     }
     if let Some(linker) = &mut linker {
         quiet(&format!("building bpf-linker {BPF_LINKER}"), &cache.log("bpf-linker")?, linker)?;
@@ -247,6 +251,55 @@ pub(crate) fn virtme_run() -> Result<PathBuf> {
         venv.display()
     );
     Ok(program)
+}
+
+/// Directory of Prometheus's programs: on the search path, or in the cache.
+pub(crate) fn prometheus(cache: &Cache) -> Option<PathBuf> {
+    let installed = find_program("prometheus").and_then(|program| Some(program.parent()?.to_owned()));
+    let cached = cache.path("tools/prometheus/usr/bin");
+    installed
+        .into_iter()
+        .chain([cached])
+        .find(|dir| ["prometheus", "promtool"].iter().all(|name| dir.join(name).is_file()))
+}
+
+/// Unpacks Debian's prometheus into the cache. It is not installed: that would start its service.
+fn fetch_prometheus(cache: &Cache) -> Result<()> {
+    let log = cache.log("prometheus")?;
+    let known = output_of(Command::new("apt-cache").args(["show", "prometheus"])).is_some_and(|text| !text.is_empty());
+    if !known {
+        refresh_package_lists(cache)?;
+    }
+    let partial = cache.path(&format!("prometheus-{}.part", std::process::id()));
+    let result = unpack_package("prometheus", &partial, &log).and_then(|tree| {
+        let home = cache.dir("tools")?.join("prometheus");
+        std::fs::rename(&tree, &home).with_context(|| format!("moving prometheus to {}", home.display()))
+    });
+    // What is left of it serves nobody.
+    let _ = std::fs::remove_dir_all(&partial);
+    result?;
+    anyhow::ensure!(prometheus(cache).is_some(), "Debian's prometheus holds no prometheus and promtool");
+    Ok(())
+}
+
+/// Downloads a Debian package and unpacks it, without installing it; returns the tree within `partial`.
+///
+/// # Errors
+/// When apt does not know or get it, or it cannot be unpacked.
+pub(crate) fn unpack_package(package: &str, partial: &Path, log: &Path) -> Result<PathBuf> {
+    let tree = partial.join("tree");
+    std::fs::create_dir_all(&tree).with_context(|| format!("creating {}", tree.display()))?;
+    // apt as root would download as user _apt, who may not write here, and complain about it.
+    let mut download = Command::new("apt-get");
+    download.args(["-o", "APT::Sandbox::User=root", "download", package]).current_dir(partial);
+    quiet(&format!("downloading {package}"), log, &mut download)?;
+    let deb = std::fs::read_dir(partial)
+        .with_context(|| format!("listing {}", partial.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get download {package} left no .deb"))?;
+    quiet(&format!("unpacking {package}"), log, Command::new("dpkg").arg("-x").arg(&deb).arg(&tree))?;
+    Ok(tree)
 }
 
 /// bpf-linker in the right version: on the search path or in the cache.

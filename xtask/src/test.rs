@@ -155,8 +155,9 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, kernels: &[Kernel]) -> R
     });
     if built {
         let unit = ["--workspace", "--exclude", "guard-tests"];
-        report.step("unit tests", || cargo_test(workspace, &unit));
-        report.step(&format!("host, {}", host_kernel()), || cargo_test(workspace, &["--package", "guard-tests"]));
+        report.step("unit tests", || cargo_test(workspace, cache, &unit));
+        report
+            .step(&format!("host, {}", host_kernel()), || cargo_test(workspace, cache, &["--package", "guard-tests"]));
         for kernels in kernels.chunks(GUESTS_AT_ONCE) {
             report.steps_at_once(
                 kernels,
@@ -175,9 +176,12 @@ fn host_kernel() -> String {
 }
 
 /// Runs `cargo test` and counts from what the test programs print.
-fn cargo_test(workspace: &Workspace, selection: &[&str]) -> Result<Outcome> {
+fn cargo_test(workspace: &Workspace, cache: &Cache, selection: &[&str]) -> Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["test", "--locked", "--no-fail-fast"]).args(selection);
+    if let Some(dir) = setup::prometheus(cache) {
+        command.env("GUARD_PROMETHEUS", dir);
+    }
     if !is_root() && sudo_without_password() {
         // Measuring needs root. cargo itself stays ours, so that no file in the target directory becomes root's.
         let triple = format!("{}-UNKNOWN-LINUX-GNU", std::env::consts::ARCH).to_uppercase().replace('-', "_");

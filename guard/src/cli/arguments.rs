@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::{Time, TimeError};
+use crate::config::{Endpoint, EndpointError, Time, TimeError};
 use crate::control::{Selection, Watch};
 use crate::inventory::CgroupFilter;
 
@@ -84,6 +84,27 @@ pub(super) fn socket(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Where Snapshots or metrics are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Listen {
+    /// Snapshots, to `guard top --connect`, on this Unix socket.
+    Snapshots(PathBuf),
+    /// Metrics, to Prometheus.
+    Metrics(Endpoint),
+}
+
+/// "unix:PATH" for Snapshots, "IP:PORT" or "http+unix:PATH" for metrics.
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    if text.starts_with("unix:") {
+        return socket(text).map(Listen::Snapshots);
+    }
+    text.parse().map(Listen::Metrics).map_err(|_: EndpointError| {
+        "want unix: with the full path of a socket (for guard top), or an IP address with its port, such as \
+         127.0.0.1:9469, or http+unix: with the full path of a socket (for metrics)"
+            .to_owned()
+    })
+}
+
 fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let value = duration(text)?;
     if value < least || value > most {
@@ -144,10 +165,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_shown_follows_from_where() {
+        assert_eq!(listen("unix:/run/guard/guard.sock"), Ok(Listen::Snapshots("/run/guard/guard.sock".into())));
+        assert!(matches!(listen("127.0.0.1:9469"), Ok(Listen::Metrics(Endpoint::Tcp(_)))));
+        assert!(matches!(listen("http+unix:/run/m.sock"), Ok(Listen::Metrics(Endpoint::Unix(_)))));
+        for text in ["", "9469", "unix:x", "http://127.0.0.1:9469"] {
+            assert!(listen(text).unwrap_err().starts_with("want unix: "), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,20}") {
-            let _ = (duration(&text), bytes(&text), socket(&text));
+            let _ = (duration(&text), bytes(&text), socket(&text), listen(&text));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::cgroup::RestoreError;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Endpoint};
 use crate::control::{Blame, ControlError};
 use crate::dashboard::DashboardError;
 use crate::gate::GateError;
@@ -56,6 +56,8 @@ pub(super) enum Failure {
     Replay(#[from] ReplayError),
     #[error("--listen unix:{}: {source}", path.display())]
     Listen { path: PathBuf, source: io::Error },
+    #[error("cannot show metrics on {endpoint}: {source}")]
+    Metrics { endpoint: Endpoint, source: io::Error },
     #[error("--output {}: cannot create it: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error("{}: {message}", path.display())]
@@ -98,7 +100,9 @@ impl Failure {
             Self::NotRestored(_) => Exit::Found,
             Self::Gate(_) | Self::Usage(_) | Self::Input { .. } => Exit::Usage,
             Self::Dashboard(DashboardError::Terminal(_) | DashboardError::Start { .. }) => Exit::Node,
-            Self::Dashboard(_) | Self::Record(_) | Self::Replay(_) | Self::Listen { .. } => Exit::Usage,
+            Self::Dashboard(_) | Self::Record(_) | Self::Replay(_) | Self::Listen { .. } | Self::Metrics { .. } => {
+                Exit::Usage
+            }
             Self::Json(_) => Exit::Defect,
             Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
             Self::Lab(error) if error.is_defect() => Exit::Defect,

@@ -1,19 +1,20 @@
 //! `guard run`: the controller. It observes, tells what it would do, or does it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
 
-use super::arguments::{self, WatchArguments};
+use super::arguments::{self, Listen, WatchArguments};
 use super::exit::Failure;
 use super::output::{self, Lines};
-use crate::config::Config;
-use crate::control::{self, Acting, Enforce, Pace, Server};
+use crate::config::{self, Config, Endpoint};
+use crate::control::{self, Acting, Answer, Enforce, HttpServer, Pace, Server};
 use crate::record::{Limits, Recorder};
 use crate::snapshot::Snapshot;
 use crate::view;
+use crate::view::metrics::{Exporter, Format};
 
 /// Lines on stdout between two heads.
 const HEAD_EVERY: u32 = 20;
@@ -74,38 +75,98 @@ struct Sinks {
     /// How old the recording may be.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = arguments::window, requires = "record")]
     record_age: Duration,
-    /// Show every interval to `guard top --connect`, read-only, on this socket (unix:/run/guard/guard.sock).
-    #[arg(long, value_name = "SOCKET", value_parser = arguments::socket)]
-    listen: Option<PathBuf>,
+    /// Show what is seen at ADDR, read-only. unix:/run/guard/guard.sock is a socket for `guard top --connect`;
+    /// 127.0.0.1:9469 or http+unix:/run/guard/metrics.sock shows metrics to Prometheus (docs/metrics.md). May be repeated.
+    #[arg(long, value_name = "ADDR", value_parser = arguments::listen)]
+    listen: Vec<Listen>,
+    /// Allow an ADDR that other machines can reach. There is no encryption and no password.
+    #[arg(long, requires = "listen")]
+    allow_remote: bool,
+    /// Print the metrics that there are, as Markdown, and measure nothing.
+    #[arg(long)]
+    list_metrics: bool,
 }
 
 /// They, opened.
 struct Opened {
     recorder: Option<Recorder>,
-    server: Option<Server>,
+    servers: Vec<Server>,
+    metrics: Option<ShownMetrics>,
+}
+
+/// Metrics, and where they are shown.
+struct ShownMetrics {
+    exporter: Arc<Mutex<Exporter>>,
+    _servers: Vec<HttpServer>,
 }
 
 impl Sinks {
     /// Opens them; within the runtime, which serves the socket.
-    fn open(&self) -> Result<Opened, Failure> {
+    fn open(&self, metrics: &config::Metrics) -> Result<Opened, Failure> {
         let limits = Limits { bytes: self.record_size, age: self.record_age };
         let recorder = self.record.as_deref().map(|dir| Recorder::start(dir, limits)).transpose()?;
         let bind = |path: &PathBuf| Server::bind(path).map_err(|source| Failure::Listen { path: path.clone(), source });
-        Ok(Opened { recorder, server: self.listen.as_ref().map(bind).transpose()? })
+        let sockets = self.listen.iter().filter_map(|listen| match listen {
+            Listen::Snapshots(path) => Some(bind(path)),
+            Listen::Metrics(_) => None,
+        });
+        Ok(Opened { recorder, servers: sockets.collect::<Result<_, _>>()?, metrics: self.show_metrics(metrics)? })
+    }
+
+    fn show_metrics(&self, metrics: &config::Metrics) -> Result<Option<ShownMetrics>, Failure> {
+        let named = self.listen.iter().filter_map(|listen| match listen {
+            Listen::Metrics(endpoint) => Some(endpoint),
+            Listen::Snapshots(_) => None,
+        });
+        let endpoints: Vec<&Endpoint> = named.chain(&metrics.listen).collect();
+        if endpoints.is_empty() {
+            return Ok(None);
+        }
+        let limits = view::metrics::Limits { cgroups: metrics.max_cgroups, threads: metrics.max_threads };
+        let exporter = Arc::new(Mutex::new(Exporter::new(limits)));
+        let start = |endpoint: &Endpoint| {
+            if endpoint.is_remote() && !self.allow_remote && !metrics.allow_remote {
+                return Err(Failure::Usage(format!(
+                    "--listen {endpoint}: other machines could read it: choose an address of loopback, or add --allow-remote"
+                )));
+            }
+            let server = HttpServer::start(endpoint, answer(&exporter))
+                .map_err(|source| Failure::Metrics { endpoint: endpoint.clone(), source })?;
+            tracing::info!("metrics are shown on {}", server.endpoint());
+            Ok(server)
+        };
+        let servers = endpoints.into_iter().map(start).collect::<Result<_, _>>()?;
+        Ok(Some(ShownMetrics { exporter, _servers: servers }))
     }
 }
 
+/// Pages of the exporter, by the client's Accept header.
+fn answer(exporter: &Arc<Mutex<Exporter>>) -> Arc<Answer> {
+    let exporter = Arc::clone(exporter);
+    Arc::new(move |accept: &str| {
+        let format = Format::accepted(accept);
+        // A panic elsewhere leaves totals that are not whole; they are still the best there is.
+        let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
+        (format.content_type(), exporter.page(format))
+    })
+}
+
 impl Opened {
-    fn are_none(&self) -> bool {
-        self.recorder.is_none() && self.server.is_none()
+    /// Whether nobody wants Snapshots as JSON.
+    fn want_no_json(&self) -> bool {
+        self.recorder.is_none() && self.servers.is_empty()
     }
 
-    fn take(&mut self, json: &str) {
+    fn take_json(&mut self, json: &str) {
         if let Some(recorder) = &mut self.recorder {
             recorder.record(json.as_bytes().into());
         }
-        if let Some(server) = &self.server {
-            server.show(json.as_bytes());
+        self.servers.iter().for_each(|server| server.show(json.as_bytes()));
+    }
+
+    fn take(&self, snapshot: &Snapshot) {
+        if let Some(metrics) = &self.metrics {
+            metrics.exporter.lock().unwrap_or_else(PoisonError::into_inner).take(snapshot);
         }
     }
 }
@@ -115,6 +176,7 @@ Examples:
   guard run
   guard run --interval 10s --output /var/log/guard.jsonl
   guard run --record /var/lib/guard/record --record-size 256MiB --listen unix:/run/guard/guard.sock
+  guard run --listen 127.0.0.1:9469              metrics for Prometheus, http://127.0.0.1:9469/metrics
   guard run --cgroup '/kubepods*' --threshold 200us
   guard run --config /etc/guard.toml             what would be done
   guard run --config /etc/guard.toml --enforce   do it
@@ -128,11 +190,16 @@ it, 70 a defect of guard. How guard acts: docs/acting.md.";
 /// # Errors
 /// See [`Failure`].
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.sinks.list_metrics {
+        return output::stdout(&view::metrics::markdown());
+    }
     let config = Config::load_or_default(arguments.config.as_deref())?;
+    // Before there are threads: they stay where this one is.
+    control::keep_off_reserved_cpus();
     let lines = arguments.output.as_deref().map(Lines::open).transpose()?;
     let runtime = control::runtime().map_err(Failure::Runtime)?;
     // The socket belongs to the event loop.
-    let sinks = runtime.block_on(async { arguments.sinks.open() })?;
+    let sinks = runtime.block_on(async { arguments.sinks.open(&config.metrics) })?;
     let mut screen = Screen { lines, sinks, until_head: 0 };
     let watch = arguments.watch.watch();
     if arguments.config.is_none() && !arguments.enforce {
@@ -162,9 +229,10 @@ struct Screen {
 
 impl Screen {
     fn show(&mut self, snapshot: &Snapshot) -> Result<(), Failure> {
-        if self.lines.is_some() || !self.sinks.are_none() {
+        self.sinks.take(snapshot);
+        if self.lines.is_some() || !self.sinks.want_no_json() {
             let json = view::json::line(snapshot)?;
-            self.sinks.take(&json);
+            self.sinks.take_json(&json);
             self.lines.as_mut().map_or(Ok(()), |lines| lines.append(json))?;
         }
         let mut text = String::new();

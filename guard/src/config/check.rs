@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use globset::Glob;
 
-use super::{Config, Node, Percentiles, Workload};
+use super::{Config, Metrics, Node, Percentiles, Workload};
 use crate::snapshot::Class;
 
 /// What is wrong with the value of a key.
@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             return problem(format!("{key}.match"), text);
         }
     }
+    metrics(&config.metrics)?;
     config.policy.validate().map_err(|invalid| Problem { key: invalid.field.to_owned(), text: invalid.message })
 }
 
@@ -44,6 +45,22 @@ fn node(node: &Node) -> Result<(), Problem> {
     }
     absolute("node.state_dir", &node.state_dir)?;
     absolute("node.audit", &node.audit)
+}
+
+fn metrics(metrics: &Metrics) -> Result<(), Problem> {
+    if let Some(endpoint) = &metrics.listen
+        && !metrics.allow_remote
+        && endpoint.is_remote()
+    {
+        let text = "other machines could read it: choose an address of loopback, or set allow_remote = true";
+        return problem("metrics.listen", text);
+    }
+    for (key, n) in [("metrics.max_cgroups", metrics.max_cgroups), ("metrics.max_threads", metrics.max_threads)] {
+        if !(1..=10_000).contains(&n) {
+            return problem(key, "want 1 to 10000");
+        }
+    }
+    Ok(())
 }
 
 fn absolute(key: &str, path: &Path) -> Result<(), Problem> {

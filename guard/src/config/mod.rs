@@ -4,12 +4,14 @@
 
 mod check;
 mod document;
+mod metrics;
 mod units;
 mod workload;
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
+pub use metrics::{Endpoint, EndpointError, Metrics};
 use serde::{Deserialize, Serialize};
 pub use units::{Cpus, Time, TimeError};
 pub use workload::{Candidate, Match, Percentiles, Workload, Workloads};
@@ -74,6 +76,8 @@ pub struct Config {
     pub workloads: Vec<Workload>,
     /// The policies.
     pub policy: policy::Settings,
+    /// Metrics.
+    pub metrics: Metrics,
 }
 
 /// The section `[node]`.
@@ -116,6 +120,7 @@ struct File {
     burst: policy::burst::Settings,
     protect: policy::protect::Settings,
     cpuset: policy::cpuset::Settings,
+    metrics: Metrics,
 }
 
 impl Config {
@@ -143,8 +148,9 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, Mistake> {
         let document = Document::new(text, path)?;
         let file: File = toml::from_str(text).map_err(|error| document.mistake_of(&error))?;
-        let File { node, workload, suppress, burst, protect, cpuset } = file;
-        let config = Self { node, workloads: workload, policy: policy::Settings { suppress, burst, protect, cpuset } };
+        let File { node, workload, suppress, burst, protect, cpuset, metrics } = file;
+        let policy = policy::Settings { suppress, burst, protect, cpuset };
+        let config = Self { node, workloads: workload, policy, metrics };
         check::check(&config).map_err(|problem| document.mistake_at(&problem.key, problem.text))?;
         Ok(config)
     }

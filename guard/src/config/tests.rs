@@ -52,7 +52,7 @@ fn unknown_keys_and_sections_are_named_with_the_known_ones() {
     assert!(text.starts_with("guard.toml:2: supress: ") && text.contains("`suppress`"), "{text}");
     let text = message("[[workload]]\nmatch.cgroup = \"/a\"\nwakeup.p98 = \"1ms\"\n");
     assert!(text.starts_with("guard.toml:3: workload[1].wakeup.p98 = \"1ms\": ") && text.contains("`p99`"), "{text}");
-    for section in ["suppress", "burst", "protect", "cpuset"] {
+    for section in ["suppress", "burst", "protect", "cpuset", "metrics"] {
         let text = message(&format!("[{section}]\nno_such_key = 1\n"));
         assert!(text.starts_with(&format!("guard.toml:2: {section}.no_such_key = 1: unknown field")), "{text}");
     }
@@ -111,6 +111,15 @@ fn impossible_values_say_what_is_possible() {
         (
             "[suppress]\n\nmax_rise_percent = 90\n",
             "guard.toml:3: suppress.max_rise_percent = 90: 90 is not within 1 to 10",
+        ),
+        (
+            "[metrics]\nlisten = \"localhost\"\n",
+            "guard.toml:2: metrics.listen = \"localhost\": want an IP address with its port, such as 127.0.0.1:9469, or http+unix: with the full path of a socket",
+        ),
+        ("[metrics]\nmax_cgroups = 0\n", "guard.toml:2: metrics.max_cgroups = 0: want 1 to 10000"),
+        (
+            "[metrics]\nlisten = \"0.0.0.0:9469\"\n",
+            "guard.toml:2: metrics.listen = \"0.0.0.0:9469\": other machines could read it: choose an address of loopback, or set allow_remote = true",
         ),
         (
             "[suppress]\nprofile = \"fast\"\n",
@@ -214,6 +223,7 @@ fn the_sample_shows_every_key_that_there_is() {
         ("burst", "[burst]"),
         ("protect", "[protect]"),
         ("cpuset", "[cpuset]"),
+        ("metrics", "[metrics]"),
         ("workload", "[[workload]]"),
         ("match", "[[workload]]\n[workload.match]"),
         ("wakeup", "[[workload]]\n[workload.wakeup]"),

@@ -1,9 +1,20 @@
 //! Keeps guard's own thread off the CPUs that are reserved for real-time work.
 
+use std::path::Path;
+
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::inventory::Topology;
 use crate::snapshot::CpuList;
+
+/// Keeps this thread, and those that it starts from then on, off the CPUs that are reserved for real-time work.
+pub fn keep_off_reserved_cpus() {
+    match Topology::read(Path::new("/")) {
+        Ok(topology) => leave_reserved_cpus(&topology),
+        // Whoever observes needs it too, and says what is wrong with it.
+        Err(error) => tracing::debug!("{error}"),
+    }
+}
 
 /// Takes the isolated (isolcpus=) and tickless (nohz_full=) CPUs out of this thread's affinity. Nothing changes where
 /// there are none, or where no other CPU would be left.

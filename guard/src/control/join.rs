@@ -16,8 +16,8 @@ use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread,
-    Throttle, Timer, WakeupPair, Window,
+    Breach, Cgroup, CpuStat, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread, Throttle,
+    Timer, WakeupPair, Window,
 };
 
 /// Name of all cgroups that found no slot.
@@ -291,7 +291,6 @@ fn timer_kind_name(kind: u32) -> Option<String> {
     .find(|(k, _)| *k as u32 == kind);
     name.map(|(_, name)| name.to_owned())
 }
-
 
 #[cfg(test)]
 mod tests {

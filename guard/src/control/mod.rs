@@ -11,6 +11,7 @@ mod clock;
 mod enforce;
 mod facts;
 mod hands;
+mod http;
 mod join;
 mod lane;
 mod late;
@@ -33,7 +34,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub use accounts::Traces;
+pub use affinity::keep_off_reserved_cpus;
 pub use enforce::put_back;
+pub use http::{Answer, HttpServer};
 pub use observe::{Observer, Watch};
 pub use planning::{Planned, Step, plan, replay};
 pub use run_loop::{Acting, Enforce, Pace, act, measure, run, runtime};

@@ -415,6 +415,9 @@ impl<S: Source, A: Ask> Loop<S, A> {
         if state_dir_counts && config.node.state_dir != acting.config.node.state_dir {
             return Err(ReloadError::StateDir);
         }
+        if config.metrics != acting.config.metrics {
+            return Err(ReloadError::Metrics);
+        }
         // Nothing after this can fail.
         self.source.reconfigure(&config)?;
         actor.reconfigure(config.policy.clone());
@@ -439,6 +442,8 @@ enum ReloadError {
     Control(#[from] ControlError),
     #[error("node.state_dir: cannot be changed while guard runs; restart it")]
     StateDir,
+    #[error("[metrics]: cannot be changed while guard runs; restart it")]
+    Metrics,
     #[error("cannot read it: {0}")]
     Task(tokio::task::JoinError),
 }

@@ -34,10 +34,7 @@ impl Server {
     /// # Errors
     /// When the socket cannot be created, or somebody listens there.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-            fs::create_dir_all(dir)?;
-        }
-        remove_stale(path)?;
+        make_room(path)?;
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         let (newest, _) = watch::channel(Bytes::new());
@@ -61,6 +58,14 @@ impl Drop for Server {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
+}
+
+/// Creates the directory of a socket, and removes one that nobody listens on any more.
+pub(super) fn make_room(path: &Path) -> io::Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        fs::create_dir_all(dir)?;
+    }
+    remove_stale(path)
 }
 
 /// Removes a socket that refuses connections: whoever made it is gone.

@@ -51,8 +51,13 @@ impl Snapshot {
     /// Whether the signal `name` was seen, in full or by a weaker source. Figures of an unseen signal are absent.
     #[must_use]
     pub fn sees(&self, name: &str) -> bool {
-        self.signals.iter().any(|s| s.name == name && matches!(s.state, SignalState::Active | SignalState::Degraded))
+        sees(&self.signals, name)
     }
+}
+
+/// Whether the signal `name` is among those that were seen, in full or by a weaker source.
+pub(crate) fn sees(signals: &[Signal], name: &str) -> bool {
+    signals.iter().any(|s| s.name == name && matches!(s.state, SignalState::Active | SignalState::Degraded))
 }
 
 /// The machine a Snapshot was taken on.

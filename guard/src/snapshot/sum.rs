@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::{
-    Breach, Cgroup, Cpu, CpuStat, Interrupt, Inversion, Lock, Lost, Overhead, Pressure, Snapshot, Stolen, Thread, Throttle, Timer,
-    order,
+    Breach, Cgroup, Cpu, CpuStat, Interrupt, Inversion, Lock, Lost, Overhead, Pressure, Snapshot, Stolen, Thread,
+    Throttle, Timer, order,
 };
 
 /// Late wake-ups that a sum keeps: the worst. The others are counted in [`Lost::breaches`].
@@ -113,7 +113,8 @@ fn add_seen(sum: &mut Option<u64>, later: Option<u64>) {
 }
 
 impl Lost {
-    fn absorb(&mut self, later: &Self) {
+    /// Adds another window.
+    pub(crate) fn absorb(&mut self, later: &Self) {
         add(&mut self.missed_events, later.missed_events);
         add(&mut self.collisions, later.collisions);
         add(&mut self.other_cgroups, later.other_cgroups);
@@ -126,7 +127,8 @@ impl Lost {
 }
 
 impl Cgroup {
-    fn absorb(&mut self, later: &Self) {
+    /// Adds the window of `later`, whose states count.
+    pub(crate) fn absorb(&mut self, later: &Self) {
         let mut sum = later.clone();
         sum.wakeup.rt.merge(&self.wakeup.rt);
         sum.wakeup.fair.merge(&self.wakeup.fair);
@@ -157,7 +159,8 @@ impl Thread {
 }
 
 impl Timer {
-    fn absorb(&mut self, other: &Self) {
+    /// Adds another window.
+    pub(crate) fn absorb(&mut self, other: &Self) {
         self.irq.merge(&other.irq);
         self.thread.merge(&other.thread);
         self.user.merge(&other.user);
@@ -196,7 +199,8 @@ impl Throttle {
 }
 
 impl Pressure {
-    fn plus(self, other: Self) -> Self {
+    /// Both together; full only where both say it.
+    pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             some_ns: self.some_ns.saturating_add(other.some_ns),
             full_ns: self.full_ns.zip(other.full_ns).map(|(a, b)| a.saturating_add(b)),
@@ -205,7 +209,8 @@ impl Pressure {
 }
 
 impl Cpu {
-    fn absorb(&mut self, later: &Self) {
+    /// Adds the window of `later`.
+    pub(crate) fn absorb(&mut self, later: &Self) {
         let mut sum = self.clone();
         (sum.place, sum.isolated) = (later.place, later.isolated);
         add_seen(&mut sum.busy_ns, later.busy_ns);

@@ -10,6 +10,7 @@ pub mod html;
 pub mod json;
 pub mod lab;
 pub mod line;
+pub mod metrics;
 pub mod plan;
 pub mod probe;
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod lab;
 mod limits;
 mod lock;
 mod machine;
+mod metrics;
 mod probe;
 mod quota;
 mod restore;
@@ -107,6 +108,10 @@ pub fn on_host() -> Vec<Scenario> {
     all.push(loads("guard probe shows the kernel's view of its own threads", probe::passive_beside));
     all.push(refuses("damaged, foreign and newer recordings are told and never a panic", top::damaged_recordings));
     all.push(loads("a controller that dies while it is watched is told and found again", top::controller_dies));
+    all.push(loads("Prometheus scrapes guard, in text and with native histograms", metrics::real_prometheus));
+    all.push(refuses("the alert rules fire on what they are for and on nothing else", metrics::alert_rules));
+    all.push(refuses("metrics are shown to no other machine unless that is asked for", metrics::remote_is_refused));
+    all.push(loads("clients of the metrics hold nothing up", metrics::hostile_clients));
     all.push(loads("what threads time themselves is what guard says", timer::agreement));
     all.push(loads("2000 cgroups and 10000 threads are counted, the surplus as other", scale::crowd));
     all.push(refuses("what doctor says is well-formed, for root and for nobody", doctor::well_formed));
