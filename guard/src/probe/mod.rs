@@ -338,6 +338,8 @@ fn observe(tids: &[u32]) -> Result<Observer, ProbeError> {
         act: false,
         run_time_stats: false,
         policy: None,
+        explain: false,
+        traces: None,
     };
     Ok(Observer::start(&watch)?)
 }
