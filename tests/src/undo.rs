@@ -4,8 +4,8 @@
 //!
 //! Guard, the other and the scene use values that the others hardly ever use, so that a file's text tells who wrote it. The
 //! rules, for each file, with what it held at the kill:
-//! 1. What was not guard's is not touched. (A policy may have written the value of the beginning anew: then the other's
-//!    last value is right, too.)
+//! 1. What was not guard's is not touched. (A policy may want a value that was there before, so only the other's last value,
+//!    or the beginning's where the other wrote nothing, is surely not guard's.)
 //! 2. What was guard's becomes what was there at the beginning, or a value of the other's that guard found there.
 //!
 //! A write of the other's that falls between guard's last look and guard's own write, microseconds later, is lost: the
@@ -140,7 +140,7 @@ fn one(victim: Victim, seed: u64, figures: &mut Figures) -> Result<()> {
     for (index, file) in scene.iter().enumerate() {
         let written = foreign.get(&index).map_or(&[][..], Vec::as_slice);
         figures
-            .judge(file, written, &at_kill[index], &after[index])
+            .judge(victim, file, written, &at_kill[index], &after[index])
             .with_context(|| format!("guard restore: {said}"))?;
     }
     figures.foreign_writes += foreign.values().map(|written| written.len() as u64).sum::<u64>();
@@ -148,7 +148,7 @@ fn one(victim: Victim, seed: u64, figures: &mut Figures) -> Result<()> {
 }
 
 impl Figures {
-    fn judge(&mut self, scene: &Scene, foreign: &[String], at_kill: &str, after: &str) -> Result<()> {
+    fn judge(&mut self, victim: Victim, scene: &Scene, foreign: &[String], at_kill: &str, after: &str) -> Result<()> {
         let known = || {
             let last: Vec<_> = foreign.iter().rev().take(3).collect();
             format!(
@@ -160,9 +160,11 @@ impl Figures {
         let is_others = |text: &str| foreign.iter().any(|own| own == text);
         self.files += 1;
         let last = foreign.last().map(String::as_str);
-        if at_kill == scene.original && last == Some(after) {
-            // A policy may want what was there at the beginning, after the other has changed it.
-            self.put_back += 1;
+        // A policy may want a value that somebody else has written before, so that this value at the kill was guard's.
+        let by_guard = victim != Victim::Executor && last.is_some_and(|last| last != at_kill);
+        if by_guard && (is_others(at_kill) || at_kill == scene.original) {
+            ensure!(after == scene.original || is_others(after), "a value of nobody's was put back: {}", known());
+            self.put_back += u64::from(after != at_kill);
         } else if at_kill == scene.original || is_others(at_kill) {
             ensure!(after == at_kill, "a value that was not guard's was changed: {}", known());
             self.kept += u64::from(last == Some(at_kill));

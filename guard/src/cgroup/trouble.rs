@@ -36,6 +36,10 @@ impl Trouble {
         match errno {
             Errno::NODEV => Self::Gone,
             Errno::NOENT if !alive => Self::Gone,
+            Errno::NOENT if file.to_string_lossy().contains("cpuset.") => Self::NotDelegated(format!(
+                "{said}; the controller is not enabled for this cgroup: see the parent's cgroup.subtree_control, and mind that \
+                 before Linux 6.2 enabling it makes every thread below forget its affinity"
+            )),
             Errno::NOENT => Self::NotDelegated(format!(
                 "{said}; the controller is not enabled for this cgroup: see the parent's cgroup.subtree_control"
             )),

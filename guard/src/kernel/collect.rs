@@ -371,16 +371,15 @@ impl Kernel {
         let mut others = Vec::new();
         while let Some(record) = self.ring.next() {
             // Nothing else is in the ring; a record of another length would shift all that follow.
-            match record.len() {
-                n if n == size_of::<Breach>() => breaches.extend_from_slice(&record),
-                n if n == size_of::<Throttled>() => {
-                    others.push(Event::Throttled(bytemuck::pod_read_unaligned(&record)))
-                }
-                n if n == size_of::<LateFair>() => others.push(Event::LateFair(bytemuck::pod_read_unaligned(&record))),
-                n if n == size_of::<NewRealTime>() => {
-                    others.push(Event::NewRealTime(bytemuck::pod_read_unaligned(&record)));
-                }
-                _ => {}
+            let length = record.len();
+            if length == size_of::<Breach>() {
+                breaches.extend_from_slice(&record);
+            } else if length == size_of::<Throttled>() {
+                others.push(Event::Throttled(bytemuck::pod_read_unaligned(&record)));
+            } else if length == size_of::<LateFair>() {
+                others.push(Event::LateFair(bytemuck::pod_read_unaligned(&record)));
+            } else if length == size_of::<NewRealTime>() {
+                others.push(Event::NewRealTime(bytemuck::pod_read_unaligned(&record)));
             }
         }
         Records { breaches: records(breaches), others }

@@ -13,6 +13,10 @@ use super::{
 };
 use crate::snapshot::{Class, CpuList, Setting};
 
+/// Why no CPUs are given on old kernels (8f9ea86fdf99, Linux 6.2).
+pub(super) const FORGETS: &str =
+    "this kernel makes every thread forget the affinity that it asked for when the CPUs of its cgroup change";
+
 /// The section [cpuset] of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -25,11 +29,14 @@ pub struct Settings {
     pub min_shared_cpus: u64,
     /// CPUs are given back when their cgroup was not seen for this long, s.
     pub hold_s: f64,
+    /// Before Linux 6.2 a change of a cgroup's CPUs makes every thread in it forget the affinity that it had asked for, and
+    /// nobody can put that back. Whether to move work all the same.
+    pub forget_affinity: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { enabled: false, whole_cores: true, min_shared_cpus: 1, hold_s: 30.0 }
+        Self { enabled: false, whole_cores: true, min_shared_cpus: 1, hold_s: 30.0, forget_affinity: false }
     }
 }
 
@@ -99,6 +106,11 @@ pub(super) fn decide(model: &Model, settings: &Settings, state: &mut State, note
     if !settings.enabled {
         state.given.clear();
         notes.push("cpuset: not enabled".into());
+        return Vec::new();
+    }
+    if model.forgets_affinity && !settings.forget_affinity {
+        state.given.clear();
+        notes.push(format!("cpuset: {FORGETS}; forget_affinity accepts that"));
         return Vec::new();
     }
     let units = units(model);

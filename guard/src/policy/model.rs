@@ -19,6 +19,8 @@ pub(super) struct Model {
     pub isolated: CpuList,
     /// Where CPUs sit, as far as known.
     pub places: BTreeMap<u32, CpuPlace>,
+    /// Whether a change of a cgroup's CPUs makes its threads forget their affinities.
+    pub forgets_affinity: bool,
     /// CPU time used by all, in thousandths of a CPU; absent where it was not read.
     pub used_milli: Option<u64>,
     /// Cgroups by path, without "(other)". Parents come before their children.
@@ -69,6 +71,7 @@ impl Model {
             reserved: snapshot.node.reserved_cpus.clone(),
             isolated: snapshot.cpus.iter().filter(|cpu| cpu.isolated).map(|cpu| cpu.cpu).collect(),
             places: snapshot.cpus.iter().filter_map(|cpu| Some((cpu.cpu, cpu.place?))).collect(),
+            forgets_affinity: forgets_affinity(&snapshot.node.kernel),
             used_milli: None,
             cgroups: BTreeMap::new(),
         };
@@ -155,6 +158,13 @@ impl Model {
             node.own_milli = node.used_milli.map(|used| used.saturating_sub(below));
         }
     }
+}
+
+/// Whether a kernel of this release is older than 6.2; one whose release says nothing is taken for a new one.
+fn forgets_affinity(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-', '+']).map(|number| number.parse::<u32>().ok());
+    let version = numbers.next().flatten().zip(numbers.next().flatten());
+    version.is_some_and(|version| version < (6, 2))
 }
 
 /// CPU time in an interval as thousandths of a CPU; None for an empty interval.

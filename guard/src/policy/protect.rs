@@ -205,12 +205,13 @@ impl State {
 
     /// Takes note of a PLC.
     fn take_in(&mut self, node: &Node, settings: &Settings) -> &Plc {
-        let throttled = self.plcs.get(&node.id).is_some_and(|plc| plc.throttled);
         let (path, container) = (node.path.clone(), node.container.clone());
         // A hold of 0 s still lasts while it is seen.
         let left_s = settings.hold_s.max(f64::MIN_POSITIVE);
-        let plc = Plc { path, container, left_s, throttled };
-        self.plcs.entry(node.id).insert_entry(plc).into_mut()
+        let new = || Plc { path: String::new(), container: None, left_s, throttled: false };
+        let plc = self.plcs.entry(node.id).or_insert_with(new);
+        (plc.path, plc.container, plc.left_s) = (path, container, left_s);
+        plc
     }
 }
 

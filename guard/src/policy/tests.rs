@@ -265,6 +265,27 @@ fn a_plc_that_turns_up_between_two_snapshots_is_lifted_at_once_with_what_contain
 }
 
 #[test]
+fn on_a_kernel_that_forgets_affinities_no_cpus_are_moved_unless_that_is_accepted() {
+    let mut plc = cgroup(1, "/plc", Class::Plc);
+    plc.request_milli = Some(1_000);
+    let mut settings = Settings::default();
+    settings.cpuset.enabled = true;
+    for (kernel, accepted, gives) in [
+        ("6.1.0-37-rt-amd64", false, false),
+        ("6.1.0-37-rt-amd64", true, true),
+        ("6.2.0", false, true),
+        ("", false, true),
+    ] {
+        let mut seen = snapshot(vec![plc.clone(), cgroup(2, "/ls", Class::Ls)]);
+        seen.node.kernel = kernel.into();
+        settings.cpuset.forget_affinity = accepted;
+        let plan = decide(&seen, &settings, &mut State::default());
+        assert_eq!(plan.want(1, Knob::Cpus).is_some(), gives, "{kernel} {accepted}: {plan:?}");
+        assert_eq!(plan.notes.iter().any(|note| note.contains("forget the affinity")), !gives, "{:?}", plan.notes);
+    }
+}
+
+#[test]
 fn a_budget_on_the_maximum_is_broken_by_one_wakeup() {
     let mut plc = late(cgroup(2, "/plc", Class::Plc), 10_000);
     plc.budgets = vec![crate::snapshot::Budget { metric: "wakeup.max".into(), limit_ns: 50_000 }];

@@ -13,7 +13,7 @@ const SEED: u64 = 20_261_124;
 /// Kills of the lanes with what the policies want, and of whole guards; fewer in an emulated machine, where each takes
 /// seconds.
 pub(super) fn killed_while_others_write() -> Result<Verdict> {
-    let (kills, whole) = if emulated() { (8, 1) } else { (50, 4) };
+    let (kills, whole) = if emulated() { (5, 1) } else { (50, 4) };
     let figures = undo::storm(Victim::Policies, kills, SEED, |_| ())?;
     ensure!(figures.put_back > 0, "guard was never killed while it held something: {figures:?}");
     ensure!(figures.kept > 0, "nobody else's value was ever there: {figures:?}");

@@ -165,7 +165,9 @@ fn enforce(
     notes: &mut Vec<String>,
 ) -> Vec<Want> {
     let Some(budget) = state.budget else { return Vec::new() };
-    if settings.form == Form::Cpuset {
+    if settings.form == Form::Cpuset && model.forgets_affinity {
+        notes.push(format!("suppress: {}; best-effort work gets a quota instead", cpuset::FORGETS));
+    } else if settings.form == Form::Cpuset {
         match cpuset_form::wants(model, targets, budget, owned, &state.why) {
             Ok(wants) => return wants,
             Err(reason) => notes.push(format!("suppress: {reason}; best-effort work gets a quota instead")),
