@@ -66,6 +66,7 @@ pub(crate) struct Figures {
     unhurt: usize,
     accused: usize,
     accused_percent: f64,
+    accusations: Vec<String>,
     harmless_shots: usize,
     disturbed_shots: usize,
     late_without_shot: usize,
@@ -116,6 +117,9 @@ pub(crate) fn run(args: &Args) -> Result<(Figures, bool)> {
                     score.late_by_itself
                 );
                 if args.wrong {
+                    for sentence in &score.accusations {
+                        println!("    accused: {sentence}");
+                    }
                     for shot in score.hurt.iter().filter(|shot| !shot.right()) {
                         println!("    {} us: {}", shot.own_ns / 1000, shot.sentence.as_deref().unwrap_or("no breach"));
                     }
@@ -148,6 +152,7 @@ fn add(all: &mut Score, one: Score) {
     all.disturbed += one.disturbed;
     all.unhurt += one.unhurt;
     all.accused += one.accused;
+    all.accusations.extend(one.accusations);
     all.late_by_itself += one.late_by_itself;
     all.not_adding_up += one.not_adding_up;
     all.unaccounted += one.unaccounted;
@@ -185,6 +190,7 @@ fn figures(
         unhurt: all.unhurt,
         accused: all.accused,
         accused_percent: percent(all.accused, all.unhurt),
+        accusations: all.accusations,
         harmless_shots: all.harmless,
         disturbed_shots: all.disturbed,
         late_without_shot: all.late_by_itself,

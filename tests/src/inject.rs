@@ -141,10 +141,13 @@ pub fn trial(hazards: &[Hazard], shots: usize, scale: &Scale, seed: u64) -> Resu
     let far = if hazards.iter().any(|hazard| hazard.wants_far_quota()) {
         let far = cgroup.threads_below("far")?;
         far.set_quota(QUOTA_US.0, QUOTA_US.1)?;
+        far.outweigh()?;
         Some(far)
     } else {
         None
     };
+    // So that what uses up a quota is not held up by others before.
+    cgroup.outweigh()?;
     if hazards.iter().any(|hazard| hazard.wants_quota()) {
         cgroup.set_quota(QUOTA_US.0, QUOTA_US.1)?;
     }
@@ -187,7 +190,7 @@ fn name(hazard: &Hazard) -> Result<String> {
 fn herd(hazards: &[Hazard]) -> u64 {
     match (hazards.contains(&Hazard::Softirq), emulated()) {
         (false, false) => 4_000,
-        (true, false) => 12_000,
+        (true, false) => 2_000,
         (false, true) => 600,
         (true, true) => 2_000,
     }
@@ -231,6 +234,8 @@ pub struct Score {
     pub unhurt: usize,
     /// Those of them of which guard says that it was late.
     pub accused: usize,
+    /// What it said of them.
+    pub accusations: Vec<String>,
     /// Cycles apart from shots in which the victim was late all the same.
     pub late_by_itself: usize,
     /// What guard said of those: cause → how often.
@@ -269,6 +274,7 @@ pub fn score(trial: &Trial, kernel: &Kernel, scale: &Scale) -> Result<Score> {
         if lateness(&(*due_ns, *awake_ns, *done_ns)) < threshold_ns {
             score.unhurt += 1;
             score.accused += usize::from(said.is_some());
+            score.accusations.extend(said.map(|(_, breach)| breach.sentence.clone()));
         } else {
             score.late_by_itself += 1;
             let cause = said.map_or("(not seen)", |(_, breach)| breach.cause.as_str());

@@ -213,16 +213,23 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
 }
 
-/// A socket that shares a UDP port with others and keeps hardly anything of what it gets.
+/// A socket that shares a UDP port with others, looks at every datagram for some microseconds, and then drops it.
 pub(crate) fn shared_port(port: u16) -> io::Result<OwnedFd> {
     let socket = udp_socket()?;
-    for (option, value) in [(libc::SO_REUSEADDR, 1_i32), (libc::SO_RCVBUF, 1)] {
-        let length = mem::size_of_val(&value) as libc::socklen_t;
-        // SAFETY: `value` outlives the call, which only reads it.
+    let set = |option, value: *const libc::c_void, length: usize| {
+        // SAFETY: the callers' values are as long as they say and outlive the call, which only reads them.
         check(unsafe {
-            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), length)
-        })?;
-    }
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length as libc::socklen_t)
+        })
+    };
+    let reuse = 1_i32;
+    set(libc::SO_REUSEADDR, (&raw const reuse).cast(), mem::size_of_val(&reuse))?;
+    // The longest filter that there may be: multiplications, then "drop".
+    let multiply = libc::sock_filter { code: (libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K) as u16, jt: 0, jf: 0, k: 3 };
+    let mut filter = vec![multiply; 4095];
+    filter.push(libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 });
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    set(libc::SO_ATTACH_FILTER, (&raw const program).cast(), mem::size_of_val(&program))?;
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: port.to_be(),

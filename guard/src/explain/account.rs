@@ -9,9 +9,10 @@ use guard_common::{event, maps};
 
 use super::Cause;
 use super::course::{Course, Doing, Occupant, Who};
+use super::share::FAIR;
 
-/// Effective kernel priorities from here on are fair.
-const FAIR: i32 = 100;
+/// How long a wake-up from another CPU may be on its way: what the scheduler chose until then, it chose without it, ns.
+const SETTLED_NS: u64 = 500_000;
 /// Most threads of a chain.
 const CHAIN: usize = 8;
 
@@ -146,7 +147,7 @@ impl Teller<'_> {
                 self.add(cause, ns, Some(who));
                 continue;
             }
-            let Occupant::Task(who, _) = span.what else {
+            let Occupant::Task(who, ..) = span.what else {
                 self.add(Cause::Unknown, ns, None);
                 continue;
             };
@@ -195,7 +196,7 @@ impl Teller<'_> {
                 // Which part of the wait the quota caused is not known.
                 let ns = u64::try_from(u128::from(span.ns()) * u128::from(rest) / u128::from(all)).unwrap_or(0);
                 match span.what {
-                    Occupant::Task(who, _) if who.tid != 0 => self.add(Cause::PolicyFallback, ns, Some(who)),
+                    Occupant::Task(who, ..) if who.tid != 0 => self.add(Cause::PolicyFallback, ns, Some(who)),
                     what => match Self::interrupt(&what) {
                         Some((cause, who)) => self.add(cause, ns, Some(who)),
                         None => self.add(Cause::PolicyFallback, ns, None),
@@ -204,11 +205,18 @@ impl Teller<'_> {
             }
             return;
         }
+        let mut taken = self.course.taken(cpu, from_ns);
         for span in self.course.occupants(cpu, from_ns, to_ns) {
             let ns = span.ns();
             match span.what {
-                Occupant::Task(who, bits) => {
-                    let cause = who_had_the_cpu(&who, bits, prio, moved);
+                Occupant::Task(who, bits, since_ns) => {
+                    if who.prio.is_some_and(|own| own < FAIR) {
+                        taken = None;
+                    } else if bits & flags::STOLEN != 0 || since_ns > from_ns + SETTLED_NS {
+                        // Whoever chooses a fair task while this thread waits here does not choose real-time ones now.
+                        taken = Some(taken.unwrap_or(false) || bits & flags::SERVER != 0);
+                    }
+                    let cause = who_had_the_cpu(&who, taken, prio, moved);
                     self.add(cause, ns, (who.tid != 0).then_some(who));
                 }
                 what => match Self::interrupt(&what) {
@@ -307,7 +315,7 @@ impl Teller<'_> {
             let share = u64::try_from(u128::from(part.ns()) * u128::from(ns) / u128::from(all)).unwrap_or(0).min(left);
             left -= share;
             match part.what {
-                Occupant::Task(who, _) if who.tid != 0 && who.tid != holder.tid => {
+                Occupant::Task(who, ..) if who.tid != 0 && who.tid != holder.tid => {
                     self.add(Cause::LockHolderPreempted, share, Some(who));
                 }
                 what => match Self::interrupt(&what) {
@@ -338,11 +346,12 @@ struct Why {
     throttled: Cause,
 }
 
-/// Why `who` had the CPU that a real-time thread of priority `prio` waited for.
-fn who_had_the_cpu(who: &Who, bits: u8, prio: i32, moved: bool) -> Cause {
+/// Why `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
+/// tasks only, and whether the fair server does.
+fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: bool) -> Cause {
     let its_prio = who.prio.unwrap_or(FAIR);
-    if bits & flags::STOLEN != 0 && its_prio >= FAIR {
-        if bits & flags::SERVER != 0 { Cause::FairServer } else { Cause::RtThrottling }
+    if let Some(server) = taken.filter(|_| its_prio >= FAIR) {
+        if server { Cause::FairServer } else { Cause::RtThrottling }
     } else if who.tid == 0 {
         if moved { Cause::Migration } else { Cause::CpuIdleExit }
     } else {
@@ -443,8 +452,17 @@ mod tests {
         ];
         let account = accounted(&record(BreachKind::Wakeup, 1, 1, 9), &entries);
         assert_eq!((ms(&account, Cause::HigherPriority), ms(&account, Cause::Irq)), (5, 2), "{account:?}");
-        assert_eq!(ms(&account, Cause::LowerPriorityBlocking), 1);
+        // The scheduler chose a fair task though the victim could run.
+        assert_eq!(ms(&account, Cause::RtThrottling), 1);
         assert_eq!(account.parts[0].by.as_ref().map(|who| who.comm.as_str()), Some("t90"));
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_preempted_is_told_from_one_that_was_chosen() {
+        let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: MS, ..waking(5 * MS, 0, 0, 0) };
+        let entries = [switch(0, VICTIM, task(10, 120), 1), irq, switch(9 * MS, 10, VICTIM, 0)];
+        let account = accounted(&record(BreachKind::Wakeup, 1, 1, 9), &entries);
+        assert_eq!((ms(&account, Cause::LowerPriorityBlocking), ms(&account, Cause::Irq)), (7, 1), "{account:?}");
     }
 
     #[test]

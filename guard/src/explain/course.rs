@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::share::FAIR;
 use guard_common::event::WakeContext;
 use guard_common::flight::{Entry, flags, kind};
 
@@ -36,8 +37,8 @@ pub struct Who {
 /// What had a CPU for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Occupant {
-    /// A task, with the flags of the switch that brought it.
-    Task(Who, u8),
+    /// A task, with the flags of the switch that brought it and its instant.
+    Task(Who, u8, u64),
     /// A hard interrupt of this number.
     Irq(u32),
     /// A soft interrupt of this vector.
@@ -132,7 +133,7 @@ impl Course {
         let mut current = before.filter(|_| self.covers(cpu, from_ns));
         let mut since_ns = from_ns;
         let mut close = |current: Option<&Entry>, from: u64, to: u64| {
-            let what = current.map_or(Occupant::Unknown, |e| Occupant::Task(task_of(e), e.flags));
+            let what = current.map_or(Occupant::Unknown, |e| Occupant::Task(task_of(e), e.flags, e.at_ns));
             if to > from {
                 layers.push((0, Span { from_ns: from, to_ns: to, what }));
             }
@@ -161,6 +162,16 @@ impl Course {
             }
         }
         flatten(layers)
+    }
+
+    /// Whether only fair tasks have had `cpu` since it was taken from a real-time task that could have gone on; if so,
+    /// whether the fair server took it.
+    pub(super) fn taken(&self, cpu: u32, at_ns: u64) -> Option<bool> {
+        let events = self.cpus.get(&cpu)?;
+        let end = events.partition_point(|e| e.at_ns <= at_ns);
+        let switches = events.iter().take(end).rev().filter(|e| e.kind == kind::SWITCH);
+        let fair = switches.take_while(|e| e.prio >= FAIR);
+        fair.into_iter().find(|e| e.flags & flags::STOLEN != 0).map(|e| e.flags & flags::SERVER != 0)
     }
 
     /// What the thread `tid` did from `from_ns` to `to_ns`, in order.

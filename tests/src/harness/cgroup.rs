@@ -199,6 +199,17 @@ impl Cgroup {
         Ok(text.trim_end().to_owned())
     }
 
+    /// Gives it as much of a busy CPU as a cgroup can get beside others.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn outweigh(&self) -> Result<()> {
+        match self.hierarchy.version {
+            Version::V1 => self.set("cpu.shares", "262144"),
+            Version::V2 => self.set("cpu.weight", "10000"),
+        }
+    }
+
     /// Allows SCHED_FIFO in it for `us` of every second, where the kernel rations that per cgroup
     /// (CONFIG_RT_GROUP_SCHED).
     ///

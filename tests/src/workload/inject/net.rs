@@ -1,5 +1,6 @@
 //! Soft interrupts of the network, in a network namespace of the process's own: one datagram to all sockets of a port is
 //! handed to one after the other in a single soft interrupt, which nothing preempts where the kernel is not PREEMPT_RT.
+//! Each has a filter that takes its time.
 
 use std::{net::UdpSocket, os::fd::OwnedFd, sync::Arc};
 
