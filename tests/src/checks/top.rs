@@ -66,6 +66,7 @@ pub(super) fn keys_and_sizes() -> Result<Verdict> {
         ("c", "CAUSES"),
         ("a", "guard has changed nothing"),
         ("n", "SIGNALS"),
+        ("d", "A recording does not have"),
         ("?", "KEYS"),
         ("Escape", "workload"),
     ] {
@@ -86,7 +87,7 @@ pub(super) fn keys_and_sizes() -> Result<Verdict> {
     }
     terminal.key("q")?;
     is_restored(&terminal, "0", &before, scratch.path())?;
-    Ok(Verdict::Passed("6 views, 3 sizes, screen and settings as before".to_owned()))
+    Ok(Verdict::Passed("7 views, 3 sizes, screen and settings as before".to_owned()))
 }
 
 pub(super) fn signals_restore() -> Result<Verdict> {
