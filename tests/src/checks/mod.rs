@@ -9,6 +9,7 @@ mod html;
 mod lab;
 mod limits;
 mod lock;
+mod machine;
 mod probe;
 mod quota;
 mod restore;
@@ -116,6 +117,8 @@ pub fn in_guest() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
+    all.push(loads("a clock that is set makes nobody late", machine::clock_steps));
+    all.push(loads("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
     all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
     all.push(open("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
