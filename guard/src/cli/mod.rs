@@ -64,7 +64,8 @@ Examples:
   guard gate --baseline old/ new/              whether the runs in new/ are slower than those in old/
 
 Measuring needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE) for loading its programs into the kernel, and a kernel with BTF
-(/sys/kernel/btf/vmlinux); guard doctor and guard gate need neither. Nothing but `guard run --enforce` changes anything on the node.
+(/sys/kernel/btf/vmlinux); guard doctor and guard gate need neither. Only `guard run --enforce` changes anything that lasts; guard lab makes cgroups of its
+own for a while, and guard probe keeps CPUs from sleeping deeply while it runs.
 
 Exit codes:
   0   done

@@ -147,9 +147,9 @@ for (const svg of document.querySelectorAll('svg')) {
     }
   });
 }
-const figures = document.querySelectorAll('svg').length;
+const figures = document.querySelectorAll('svg').length, height = page.scrollHeight;
 document.body.innerHTML = '<pre id="found"></pre>';
-document.getElementById('found').textContent = JSON.stringify({wrong, texts, figures, height: page.scrollHeight});
+document.getElementById('found').textContent = JSON.stringify({wrong, texts, figures, height});
 </script>"#;
 
 /// Lays the page out in a window of so many pixels and says what does not fit.
@@ -193,6 +193,14 @@ pub(super) fn looks_right() -> Result<Verdict> {
         GuardRun::default().with(&["report", "--replay", &from, "--format", "html", "--output", &to]).finish(limit())?;
     made.expect_code(0)?;
     let html = fs::read_to_string(&page)?;
+
+    // What the script is there for is found.
+    let bad = "<body><p style='width:50px;white-space:nowrap'>too long for its place</p><svg viewBox='0 0 9 9' width='99'>\
+               <text>a</text><text>b</text></svg></body>";
+    let found = layout(dir, bad, 500)?;
+    for wanted in ["P ", "over one another: a and b", "outside of its drawing"] {
+        ensure!(found.wrong.iter().any(|wrong| wrong.starts_with(wanted)), "{wanted}: {found:?}");
+    }
 
     let mut told = Vec::new();
     for width in [1200, 760, 420] {

@@ -94,6 +94,7 @@ pub fn on_host() -> Vec<Scenario> {
     all.push(loads("a recording survives the death of its writer", top::recording_survives_kill));
     all.push(loads("a full disk ends a recording and not guard", top::full_disk));
     all.push(refuses("the dashboard shows each view by its key and fits every size", top::keys_and_sizes));
+    all.push(refuses("the dashboard shows 500 workloads, and nothing", top::crowd_and_desert));
     all.push(refuses("signals end the dashboard and give the terminal back", top::signals_restore));
     all.push(loads("the dashboard opens and shows this machine", top::live));
     all.push(refuses("the dashboard shows what doctor says of this machine", top::doctor));

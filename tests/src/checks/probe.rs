@@ -61,7 +61,7 @@ fn shape(text: &str) -> Vec<String> {
             }
         }
         // A list of cycles may be empty, or end with how many more there were.
-        let shape = shape.split(" # N others").next().unwrap_or_default().replace("# ThreadN:N", "# ThreadN:");
+        let shape = shape.split(" #N others").next().unwrap_or_default().replace("# ThreadN:N", "# ThreadN:");
         if !shapes.contains(&shape) {
             shapes.push(shape);
         }

@@ -66,6 +66,7 @@ pub(super) fn keys_and_sizes() -> Result<Verdict> {
         ("c", "CAUSES"),
         ("a", "guard has changed nothing"),
         ("n", "SIGNALS"),
+        ("d", "A recording does not have"),
         ("?", "KEYS"),
         ("Escape", "workload"),
     ] {
@@ -86,7 +87,7 @@ pub(super) fn keys_and_sizes() -> Result<Verdict> {
     }
     terminal.key("q")?;
     is_restored(&terminal, "0", &before, scratch.path())?;
-    Ok(Verdict::Passed("6 views, 3 sizes, screen and settings as before".to_owned()))
+    Ok(Verdict::Passed("7 views, 3 sizes, screen and settings as before".to_owned()))
 }
 
 pub(super) fn signals_restore() -> Result<Verdict> {
@@ -317,4 +318,53 @@ pub(super) fn damaged_recordings() -> Result<Verdict> {
         }
     }
     Ok(Verdict::Passed(format!("{} kinds of damage, 5 readers", cases.len())))
+}
+
+/// A node with 500 workloads, and one with nothing to show, in a real terminal.
+pub(super) fn crowd_and_desert() -> Result<Verdict> {
+    let scratch = scratch_dir()?;
+    let file = scratch.path().join("example");
+    fs::write(&file, RECORDING)?;
+    let (_, mut snapshot) = report(&file)?;
+    let first = snapshot.cgroups.first().context("no cgroup in the example")?.clone();
+    snapshot.cgroups = (0..500)
+        .map(|n| {
+            let mut cgroup = first.clone();
+            (cgroup.path, cgroup.id, cgroup.container) = (format!("/pods/pod-{n:03}"), 1_000 + n, None);
+            cgroup
+        })
+        .collect();
+    let terminal = Terminal::open(80, 24)?;
+    let show = |snapshot: &Snapshot, text: &str| -> Result<String> {
+        fs::write(&file, serde_json::to_string(snapshot)?)?;
+        terminal.line(&format!("clear; {} top --replay {}", binary("guard")?.display(), file.display()))?;
+        terminal.wait_for("END")?;
+        terminal.wait_for(text)
+    };
+    show(&snapshot, "pod-0")?;
+    terminal.key("End")?;
+    terminal.wait_for("pod-499")?;
+    terminal.line("/POD-25")?;
+    let screen = terminal.wait_for("pod-259")?;
+    ensure!(!screen.contains("pod-26"), "the filter lets others pass:\n{screen}");
+    terminal.key("q")?;
+
+    let empty = Snapshot {
+        signals: Vec::new(),
+        cgroups: Vec::new(),
+        threads: Vec::new(),
+        cpus: Vec::new(),
+        breaches: Vec::new(),
+        actions: Vec::new(),
+        ..snapshot
+    };
+    let screen = show(&empty, "guard ")?;
+    for key in ["w", "c", "a", "n", "d", "?", "o"] {
+        terminal.key(key)?;
+    }
+    terminal.wait_for("q quit")?;
+    terminal.key("q")?;
+    terminal.line("echo code=$?.")?;
+    terminal.wait_for("code=0.")?;
+    Ok(Verdict::Passed(screen.lines().nth(1).unwrap_or_default().trim().to_owned()))
 }

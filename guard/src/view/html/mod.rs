@@ -101,7 +101,7 @@ fn verdict(snapshot: &Snapshot) -> String {
         "",
         &escaped(&if level == Level::Fine { word.to_owned() } else { format!("{word}: {sentence}") }),
     );
-    let late = snapshot.breaches.len() as u64 + snapshot.overhead.lost.breaches;
+    let late = late(snapshot);
     let worst = snapshot.breaches.iter().map(|breach| breach.latency_ns).max();
     if let Some(worst) = worst {
         let text = format!("{}, the worst by {}.", times(late, "late wake-up"), figures::time(worst));
@@ -116,6 +116,16 @@ fn verdict(snapshot: &Snapshot) -> String {
         body += &tag("p", "", &escaped(&format!("Seen in part: {partly}.")));
     }
     tag("div", class, &body)
+}
+
+/// All of them; a damaged report may claim more than fits.
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
+}
+
+/// Late wake-ups, recorded or not.
+fn late(snapshot: &Snapshot) -> u64 {
+    (snapshot.breaches.len() as u64).saturating_add(snapshot.overhead.lost.breaches)
 }
 
 fn times(n: u64, noun: &str) -> String {
@@ -140,12 +150,12 @@ fn tiles(snapshot: &Snapshot) -> String {
     }];
     let p99 = snapshot.threads.iter().filter_map(|t| Some(t.timer.last_stage()?.1.quantile_ns(0.99))).max();
     tiles.push((figures::time_if(p99.is_some(), p99.unwrap_or(0)), "largest p99 of a thread's timers".to_owned()));
-    let late = snapshot.breaches.len() as u64 + snapshot.overhead.lost.breaches;
+    let late = late(snapshot);
     tiles.push((figures::count_if(snapshot.sees("breach"), late), "late wake-ups".to_owned()));
-    let missed: u64 = snapshot.threads.iter().map(|t| t.timer.missed).sum();
+    let missed = total(snapshot.threads.iter().map(|t| t.timer.missed));
     let cyclic = snapshot.threads.iter().any(|t| t.period_ns.is_some());
     tiles.push((figures::count_if(cyclic, missed), "missed cycles".to_owned()));
-    let throttles: u64 = snapshot.cgroups.iter().map(|c| c.throttle.count).sum();
+    let throttles = total(snapshot.cgroups.iter().map(|c| c.throttle.count));
     let quotas = snapshot.cgroups.iter().any(|c| c.throttle.source.is_some());
     tiles.push((figures::count_if(quotas, throttles), "throttles by CPU quotas".to_owned()));
     let items: String =

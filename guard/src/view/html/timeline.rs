@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::chart::{Log, Svg, WIDTH};
 use super::figures;
 use super::page;
+use super::{late, total};
 use crate::snapshot::Snapshot;
 
 const LEFT: f64 = 84.0;
@@ -37,15 +38,15 @@ impl Moment {
     /// Of one Snapshot.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let throttled = snapshot.cgroups.iter().any(|cgroup| cgroup.throttle.source.is_some());
-        let throttles = snapshot.cgroups.iter().map(|cgroup| cgroup.throttle.count).sum();
-        let taken = snapshot.cpus.iter().map(|cpu| cpu.rt_throttle.count + cpu.fair_server.count).sum();
+        let throttles = total(snapshot.cgroups.iter().map(|cgroup| cgroup.throttle.count));
+        let taken = total(snapshot.cpus.iter().flat_map(|cpu| [cpu.rt_throttle.count, cpu.fair_server.count]));
         Self {
             start: snapshot.window.start.parse().ok(),
             seconds: snapshot.window.seconds,
             timer_ns: snapshot.threads.iter().filter_map(|t| Some(t.timer.last_stage()?.1.max_ns())).max(),
             wait_ns: snapshot.cgroups.iter().map(|c| &c.wakeup.rt).filter(|l| !l.is_empty()).map(|l| l.max_ns()).max(),
             happened: [
-                snapshot.sees("breach").then(|| snapshot.breaches.len() as u64 + snapshot.overhead.lost.breaches),
+                snapshot.sees("breach").then(|| late(snapshot)),
                 throttled.then_some(throttles),
                 snapshot.sees("rt_throttle").then_some(taken),
                 Some(snapshot.actions.len() as u64),

@@ -50,7 +50,7 @@ fn told(page: &mut Page, app: &App, finding: &Finding, width: usize) {
         Severity::Info | Severity::Ok => (Level::Fine, "note"),
     };
     page.body.push(ratatui::text::Line::default());
-    let title = format!("{}{word}  {}  [{}]", level.sign(), finding.title, finding.id);
+    let title = format!("{} {word}  {}  [{}]", level.sign(), finding.title, finding.id);
     page.wrapped_hanging(&title, width, theme.level(level));
     page.wrapped(&finding.why, 4, width, theme.faint());
     for seen in finding.evidence.iter().take(LINES) {
