@@ -256,7 +256,10 @@ pub(crate) fn virtme_run() -> Result<PathBuf> {
 pub(crate) fn prometheus(cache: &Cache) -> Option<PathBuf> {
     let installed = find_program("prometheus").and_then(|program| Some(program.parent()?.to_owned()));
     let cached = cache.path("tools/prometheus/usr/bin");
-    installed.into_iter().chain([cached]).find(|dir| ["prometheus", "promtool"].iter().all(|name| dir.join(name).is_file()))
+    installed
+        .into_iter()
+        .chain([cached])
+        .find(|dir| ["prometheus", "promtool"].iter().all(|name| dir.join(name).is_file()))
 }
 
 /// Unpacks Debian's prometheus into the cache. It is not installed: that would start its service.

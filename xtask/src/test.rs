@@ -156,7 +156,8 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, kernels: &[Kernel]) -> R
     if built {
         let unit = ["--workspace", "--exclude", "guard-tests"];
         report.step("unit tests", || cargo_test(workspace, cache, &unit));
-        report.step(&format!("host, {}", host_kernel()), || cargo_test(workspace, cache, &["--package", "guard-tests"]));
+        report
+            .step(&format!("host, {}", host_kernel()), || cargo_test(workspace, cache, &["--package", "guard-tests"]));
         for kernels in kernels.chunks(GUESTS_AT_ONCE) {
             report.steps_at_once(
                 kernels,

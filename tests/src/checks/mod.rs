@@ -108,6 +108,7 @@ pub fn in_guest() -> Vec<Scenario> {
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
     all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
+    all.push(refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
     all.push(open("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
     all.push(open("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
