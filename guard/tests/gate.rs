@@ -86,8 +86,121 @@ fn a_slower_candidate_is_a_regression_in_every_form() {
     assert_eq!((&json["outcome"], &json["exit_code"]), (&"regression".into(), &1.into()));
     assert!(json["metrics"][0]["shift"].as_f64().unwrap() > 0.3, "{json}");
     assert!(read(&outputs[1].1).starts_with("## guard gate: regression"));
-    assert!(read(&outputs[2].1).contains("failures=\"3\""));
+    let (cases, faults) = junit(&read(&outputs[2].1));
+    assert_eq!((cases, faults), (4, vec!["failure".to_owned(); 3]));
     assert!(read(&outputs[3].1).starts_with("::error title=guard gate%3A regression::"));
+}
+
+/// How many test cases a JUnit file has, and the elements that say what went wrong in them. Fails on what its readers would
+/// refuse: text that is no XML, elements or counts that are not the format's.
+fn junit(text: &str) -> (usize, Vec<String>) {
+    let document = roxmltree::Document::parse(text).unwrap_or_else(|error| panic!("no XML: {error}\n{text}"));
+    let suite = document.root_element().first_element_child().unwrap();
+    assert_eq!((document.root_element().tag_name().name(), suite.tag_name().name()), ("testsuites", "testsuite"));
+    let cases: Vec<_> = suite.children().filter(|node| node.has_tag_name("testcase")).collect();
+    let mut faults = Vec::new();
+    for case in &cases {
+        assert!(
+            case.attribute("name").is_some_and(|name| !name.is_empty()) && case.has_attribute("classname"),
+            "{text}"
+        );
+        let names: Vec<&str> = case.children().filter(|n| n.is_element()).map(|n| n.tag_name().name()).collect();
+        let (last, before) = names.split_last().unwrap();
+        assert_eq!(*last, "system-out", "{text}");
+        assert!(before.len() <= 1 && before.iter().all(|n| ["failure", "error", "skipped"].contains(n)), "{names:?}");
+        faults.extend(before.iter().map(|&name| name.to_owned()));
+    }
+    for (attribute, element) in [("failures", "failure"), ("errors", "error"), ("skipped", "skipped")] {
+        let counted = faults.iter().filter(|fault| *fault == element).count();
+        assert_eq!(suite.attribute(attribute), Some(counted.to_string().as_str()), "{text}");
+    }
+    assert_eq!(suite.attribute("tests"), Some(cases.len().to_string().as_str()), "{text}");
+    (cases.len(), faults)
+}
+
+#[test]
+fn every_outcome_has_every_form() {
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../docs/gate.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let scene = Scene::new();
+    let old = scene.runs("old", 10, 0, 50, "6.12");
+    let slow = scene.runs("slow & <wide>", 10, 100, 90, "6.12");
+    let same = scene.runs("same", 10, 200, 50, "6.12");
+    let other = scene.runs("other", 10, 300, 50, "6.1 \"x\" <y>");
+    let few = scene.runs("few", 2, 400, 50, "6.12");
+    let budget = scene.write("b.toml", BUDGET);
+    for (code, word, candidate) in
+        [(0, "pass", same), (1, "regression", slow), (3, "not comparable", other), (4, "too little data", few)]
+    {
+        let run = |form: &str| {
+            expect(code, guard(&[&"--budget", &budget, &"--baseline", &old, &candidate, &"--format", &form])).0
+        };
+        let json: serde_json::Value = serde_json::from_str(&run("json")).unwrap();
+        let errors: Vec<String> = schema.iter_errors(&json).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{word}: {errors:?}");
+        assert_eq!(json["exit_code"], code);
+        let (cases, faults) = junit(&run("junit"));
+        assert!(cases >= 1 && faults.is_empty() == (code == 0), "{word}: {faults:?}");
+        assert!(run("table").starts_with(&word.to_uppercase()), "{word}");
+        assert!(run("markdown").starts_with(&format!("## guard gate: {word}")), "{word}");
+        let annotations = run("github");
+        let level =
+            [(0, "notice"), (1, "error"), (3, "warning"), (4, "warning")].iter().find(|l| l.0 == code).unwrap().1;
+        assert!(annotations.starts_with(&format!("::{level} title=guard gate%3A {word}::")), "{annotations}");
+        assert!(annotations.lines().all(|line| line.starts_with("::")), "{annotations}");
+    }
+}
+
+#[test]
+fn the_published_schema_is_the_one_of_the_verdict() {
+    let (printed, _) = expect(0, guard(&[&"--json-schema"]));
+    assert!(
+        printed == include_str!("../../docs/gate.schema.json"),
+        "docs/gate.schema.json is out of date: run `guard gate --json-schema > docs/gate.schema.json`"
+    );
+}
+
+/// git in this directory, with nobody's configuration.
+fn git(dir: &Path, words: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false"])
+        .args(words)
+        .current_dir(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .expect("git, which this repository was fetched with");
+    assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn histories_of_two_branches_merge_by_themselves() {
+    let scene = Scene::new();
+    let repository = scene.path("repository");
+    fs::create_dir(&repository).unwrap();
+    let history = repository.join("latency.gate.jsonl");
+    let add = |runs: &PathBuf| expect(0, guard(&[&"--update-baseline", &history, runs]));
+    git(&repository, &["init", "--quiet", "--initial-branch=main"]);
+    fs::write(repository.join(".gitattributes"), "*.gate.jsonl merge=union\n").unwrap();
+    add(&scene.runs("first", 5, 0, 50, "6.12"));
+    git(&repository, &["add", "."]);
+    git(&repository, &["commit", "--quiet", "-m", "first"]);
+    git(&repository, &["checkout", "--quiet", "-b", "side"]);
+    // Both branches add runs of the same time, and one that is on both.
+    let both = scene.runs("both", 1, 300, 50, "6.12");
+    add(&scene.runs("side", 5, 100, 50, "6.12"));
+    add(&both);
+    git(&repository, &["commit", "--quiet", "-am", "side"]);
+    git(&repository, &["checkout", "--quiet", "main"]);
+    add(&scene.runs("main", 5, 200, 50, "6.12"));
+    add(&both);
+    git(&repository, &["commit", "--quiet", "-am", "main"]);
+    git(&repository, &["merge", "--quiet", "-m", "merged", "side"]);
+    assert_eq!(git(&repository, &["status", "--porcelain"]), "");
+    let candidate = scene.runs("candidate", 10, 400, 50, "6.12");
+    let (out, _) = expect(0, guard(&[&"--baseline", &history, &candidate]));
+    assert!(out.contains("10 runs of the candidate, 16 of the baseline"), "{out}");
 }
 
 #[test]
@@ -197,7 +310,7 @@ fn one_wild_run_does_not_decide() {
 fn explaining_says_how_many_runs_a_shift_takes() {
     let scene = Scene::new();
     let (out, _) = expect(0, guard(&[&"--explain"]));
-    assert!(out.contains("With fewer than 6 runs a side nothing can be shown"), "{out}");
+    assert!(out.contains("With fewer than 7 runs a side nothing can be shown"), "{out}");
     let old = scene.runs("old", 20, 0, 50, "6.12");
     let (out, _) = expect(0, guard(&[&"--explain", &"--baseline", &old, &"--shift", &"10%,50%"]));
     assert!(out.contains("timer p99.9") && out.contains("+10.0 %: ") && out.contains("+50.0 %: "), "{out}");

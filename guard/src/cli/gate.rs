@@ -66,6 +66,9 @@ pub(super) struct Arguments {
     /// Say how many runs it takes to see a shift, estimated from --baseline, and judge nothing.
     #[arg(long, conflicts_with_all = ["candidates", "budget", "output", "update_baseline"])]
     explain: bool,
+    /// Print the JSON schema of the verdict as JSON, and judge nothing.
+    #[arg(long)]
+    json_schema: bool,
     /// With --explain: the shifts to see.
     #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', default_value = "5%,10%,20%,50%", value_parser = shift)]
     shift: Vec<f64>,
@@ -87,6 +90,11 @@ Exit codes: 0 pass, 1 regression or over budget, 2 wrong usage or a file that is
 /// # Errors
 /// See [`Failure`].
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if arguments.json_schema {
+        let schema = serde_json::to_string_pretty(&gate::json_schema())?;
+        output::stdout(&(schema + "\n"))?;
+        return Ok(Exit::Done);
+    }
     let settings = settings(arguments)?;
     if arguments.explain {
         let baseline = runs(&arguments.baseline)?;

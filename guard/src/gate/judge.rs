@@ -7,7 +7,7 @@ use globset::GlobSet;
 use super::verdict::{chance, percent, time};
 use super::{
     Budget, Budgeted, Budgets, Comparison, Entry, Fact, Facts, Judged, Metric, Outcome, Run, Series, Status, Verdict,
-    holm, median, probability, shift, smallest_probability,
+    holm, median, probability, shift, smallest_probability, without_largest,
 };
 
 /// Runs a side without which nothing is judged: of fewer, one outlier would be too large a part.
@@ -301,7 +301,10 @@ fn compare(baseline: &[Run], candidate: &[Run], settings: &Settings) -> Vec<Judg
     let p: Vec<f64> = pairs
         .iter()
         .filter(|pair| pair.obstacle.is_none())
-        .map(|pair| probability(&pair.baseline, &pair.candidate, settings.draws(tests), settings.seed))
+        .map(|pair| {
+            let candidate = without_largest(&pair.candidate);
+            probability(&pair.baseline, &candidate, settings.draws(tests), settings.seed)
+        })
         .collect();
     // Those that turned out to have too few runs stay counted as tests: a correction that is too strong by them.
     let mut padded = p.clone();
@@ -373,12 +376,17 @@ fn unlike(series: &Series, baseline: &[Run], candidate: &[Run]) -> Option<String
 fn few(pair: &Pair, tests: usize, level: f64) -> Option<(Status, String)> {
     let level = level / tests as f64;
     let (a, b) = (pair.baseline.len(), pair.candidate.len());
-    if smallest_probability(a, b) <= level {
+    if can_show(a, b, level) {
         return None;
     }
-    let needed = (MIN_RUNS..1_000).find(|n| smallest_probability(*n, *n) <= level).unwrap_or(1_000);
+    let needed = (MIN_RUNS..1_000).find(|n| can_show(*n, *n, level)).unwrap_or(1_000);
     let why = format!("{b} runs against {a} can never show anything at a level of {level:.2e}; {needed} each could");
     Some((Status::TooLittleData, why))
+}
+
+/// Whether so many runs of the baseline and of the candidate can show anything at a level.
+pub(super) fn can_show(baseline: usize, candidate: usize, level: f64) -> bool {
+    smallest_probability(baseline, candidate.saturating_sub(1)) <= level
 }
 
 fn unjudged(pair: &Pair, status: Status, why: &str) -> Judged {

@@ -29,9 +29,12 @@ pub use judge::{MIN_RUNS, Settings, Smallest, judge};
 pub use power::{Explanation, Needed, explain};
 pub use read::{MAX_BYTES, parse, read};
 pub use run::{Entry, Run, Series};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-pub use stats::{Random, Shift, holm, median, probability, relative_spread, shift, smallest_probability};
-pub use verdict::{Budgeted, Comparison, Judged, Outcome, Status, Verdict};
+pub use stats::{
+    Random, Shift, holm, median, probability, relative_spread, shift, smallest_probability, without_largest,
+};
+pub use verdict::{Budgeted, Comparison, Judged, Outcome, Status, Verdict, json_schema};
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +62,7 @@ pub enum GateError {
 }
 
 /// A figure of a run that is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// Median.

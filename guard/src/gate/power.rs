@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::stats::{self, Random};
-use super::{MIN_RUNS, Metric, Run, Series, Settings, judge, relative_spread, smallest_probability};
+use super::{MIN_RUNS, Metric, Run, Series, Settings, judge, relative_spread, without_largest};
 
 /// Runs a side that are tried.
 const SIZES: [usize; 12] = [5, 6, 8, 10, 12, 15, 20, 30, 40, 60, 100, 200];
@@ -64,7 +64,7 @@ pub fn explain(baseline: &[Run], shifts: &[f64], settings: &Settings) -> Explana
     let sizes: Vec<(usize, f64)> = SIZES
         .into_iter()
         .filter(|runs| *runs >= least_runs)
-        .map(|runs| (runs, stats::critical_wins(runs, settings.level / tests as f64)))
+        .map(|runs| (runs, stats::critical_wins(runs, runs - 1, settings.level / tests as f64)))
         .collect();
     let figures = figures
         .into_iter()
@@ -89,7 +89,7 @@ pub fn explain(baseline: &[Run], shifts: &[f64], settings: &Settings) -> Explana
 
 #[allow(clippy::cast_precision_loss, reason = "counts of tests are small")]
 fn least(tests: usize, level: f64) -> usize {
-    (MIN_RUNS..1_000).find(|n| smallest_probability(*n, *n) <= level / tests as f64).unwrap_or(1_000)
+    (MIN_RUNS..1_000).find(|n| judge::can_show(*n, *n, level / tests as f64)).unwrap_or(1_000)
 }
 
 /// Share of simulated comparisons in which a shift is found with so many runs a side, of whose pairs the candidate must win
@@ -110,7 +110,7 @@ fn power(values: &[f64], shift: f64, (runs, critical): (usize, f64), metric: Met
     let mut found = 0;
     for _ in 0..CASES {
         let (a, b) = (side(1.0), side(1.0 + shift));
-        if stats::wins(&a, &b) >= critical {
+        if stats::wins(&a, &without_largest(&b)) >= critical {
             let factor = stats::factor(&a, &b) - 1.0;
             found += usize::from(factor >= smallest.fraction && factor * middle >= smallest.ns);
         }
@@ -132,7 +132,7 @@ mod tests {
     fn a_larger_shift_more_runs_and_less_noise_are_easier_to_see() {
         let settings = Settings::default();
         let power = |spread, shift, runs| {
-            let size = (runs, stats::critical_wins(runs, 0.01 / 3.0));
+            let size = (runs, stats::critical_wins(runs, runs - 1, 0.01 / 3.0));
             power(&values(spread), shift, size, Metric::P99, &settings)
         };
         assert!(power(0.05, 0.10, 20) > 0.95);
@@ -147,11 +147,11 @@ mod tests {
     fn the_short_cut_decides_as_the_test_does() {
         let mut random = Random::new(11);
         let level = 0.01 / 3.0;
-        let critical = stats::critical_wins(20, level);
+        let critical = stats::critical_wins(20, 19, level);
         let mut found = 0;
         for _ in 0..200 {
             let a: Vec<f64> = (0..20).map(|_| random.normal()).collect();
-            let b: Vec<f64> = (0..20).map(|_| random.normal() + 0.9).collect();
+            let b: Vec<f64> = (0..19).map(|_| random.normal() + 0.9).collect();
             assert_eq!(stats::wins(&a, &b) >= critical, probability(&a, &b, 0, 1) <= level, "{a:?} {b:?}");
             found += u32::from(stats::wins(&a, &b) >= critical);
         }

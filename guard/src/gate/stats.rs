@@ -130,6 +130,14 @@ fn sampled(ranks: &mut [usize], size: usize, observed: usize, draws: u64, rng: &
     (hits + 1) as f64 / (draws + 1) as f64
 }
 
+/// What the test takes of the candidate: all but the largest value. So a single wild run cannot decide, however it came
+/// about; where both sides come from one distribution, the probability is only larger for it.
+#[must_use]
+pub fn without_largest(values: &[f64]) -> Vec<f64> {
+    let largest = values.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(i, _)| i);
+    values.iter().enumerate().filter(|(i, _)| Some(*i) != largest).map(|(_, value)| *value).collect()
+}
+
 /// The smallest probability that the test can reach with so many values a side: one over the ways to deal them.
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "counts of runs are small")]
@@ -195,21 +203,21 @@ pub(super) fn wins(a: &[f64], b: &[f64]) -> f64 {
     .sum()
 }
 
-/// The number of pairs, of `runs` runs a side without ties, from which on the probability is at most `level`. Exact where
+/// The number of pairs, of `a` and `b` runs without ties, from which on the probability is at most `level`. Exact where
 /// the test is; beyond, by the normal approximation of the rank sum.
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "counts of runs are small")]
-pub(super) fn critical_wins(runs: usize, level: f64) -> f64 {
-    let pairs = runs * runs;
-    if 2 * runs > EXACT_UP_TO {
-        let spread = (pairs as f64 * (2 * runs + 1) as f64 / 12.0).sqrt();
+pub(super) fn critical_wins(a: usize, b: usize, level: f64) -> f64 {
+    let (pairs, runs) = (a * b, a + b);
+    if runs > EXACT_UP_TO {
+        let spread = (pairs as f64 * (runs + 1) as f64 / 12.0).sqrt();
         return pairs as f64 / 2.0 + 0.5 + normal_quantile(1.0 - level) * spread;
     }
-    let ranks: Vec<usize> = (1..=2 * runs).map(|rank| 2 * rank).collect();
+    let ranks: Vec<usize> = (1..=runs).map(|rank| 2 * rank).collect();
     let (mut low, mut high) = (0, pairs + 1);
     while low < high {
         let wins = usize::midpoint(low, high);
-        if exact(&ranks, runs, 2 * wins + runs * (runs + 1)) <= level {
+        if exact(&ranks, b, 2 * wins + b * (b + 1)) <= level {
             high = wins;
         } else {
             low = wins + 1;
@@ -282,6 +290,13 @@ mod tests {
 
     fn p(a: &[f64], b: &[f64]) -> f64 {
         probability(a, b, 20_000, 1)
+    }
+
+    #[test]
+    fn only_one_of_several_largest_is_left_out() {
+        assert_eq!(without_largest(&[3.0, 9.0, 1.0, 9.0]), [3.0, 9.0, 1.0]);
+        assert_eq!(without_largest(&[3.0]), [0.0; 0]);
+        assert_eq!(without_largest(&[]), [0.0; 0]);
     }
 
     /// All subsets one by one, as slowly as possible.

@@ -1,11 +1,12 @@
 //! What the gate says: an outcome, and a sentence for every figure it looked at.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Difference, Fact, Metric};
 
 /// How the gate ends. The exit codes are public.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Within the budgets and not slower than the baseline.
@@ -43,7 +44,7 @@ impl Outcome {
 }
 
 /// What came of one figure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Within its budget, or not slower by as much as matters.
@@ -87,7 +88,7 @@ impl Status {
 }
 
 /// The whole verdict.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Verdict {
     /// The outcome.
     pub outcome: Outcome,
@@ -106,7 +107,7 @@ pub struct Verdict {
 }
 
 /// Which runs were compared.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Comparison {
     /// Runs of the candidate.
     pub candidate_runs: usize,
@@ -121,7 +122,7 @@ pub struct Comparison {
 }
 
 /// A budget and what came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Budgeted {
     /// Workload; the pattern of the budget when nothing matched.
     pub workload: String,
@@ -143,7 +144,7 @@ pub struct Budgeted {
 }
 
 /// A figure of a workload on both sides.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Judged {
     /// Workload.
     pub workload: String,
@@ -175,6 +176,12 @@ pub struct Judged {
     pub p_corrected: Option<f64>,
     /// For people.
     pub sentence: String,
+}
+
+/// The published JSON schema of [`Verdict`].
+#[must_use]
+pub fn json_schema() -> schemars::Schema {
+    schemars::schema_for!(Verdict)
 }
 
 /// A time for people: three digits and a unit.

@@ -135,6 +135,7 @@ pub fn in_guest() -> Vec<Scenario> {
     all.push(loads("a clock that is set makes nobody late", machine::clock_steps));
     all.push(loads("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
     all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
+    all.push(refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
     all.push(loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));

@@ -338,6 +338,36 @@ mod tests {
         }
     }
 
+    /// Metrics that a text names, without what histograms and counters add.
+    fn named(text: &str) -> Vec<&str> {
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        text.split(|c| !is_name(c))
+            .filter(|word| word.starts_with("guard_") || word.starts_with("koordlet_"))
+            .map(|word| {
+                let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix));
+                histogram.filter(|base| all().any(|f| f.kind == Kind::Histogram && f.name == *base)).unwrap_or(word)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn dashboard_and_alert_rules_name_only_metrics_that_there_are() {
+        let dashboard: serde_json::Value =
+            serde_json::from_str(include_str!("../../../../deploy/grafana/guard.json")).unwrap();
+        let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|p| p["targets"].as_array().unwrap());
+        let expressions: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        let queries = variables.iter().filter_map(|variable| variable["query"]["query"].as_str());
+        let rules = include_str!("../../../../deploy/prometheus/guard.rules.yml");
+        let rule_tests = include_str!("../../../../deploy/prometheus/guard.rules.test.yml");
+        let texts = expressions.iter().copied().chain(queries).chain([rules, rule_tests]);
+        let names: HashSet<&str> = texts.flat_map(named).collect();
+        assert!(names.len() >= 15, "{names:?}");
+        let unknown: Vec<_> = names.iter().filter(|name| !all().any(|family| family.name == **name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert!(expressions.iter().all(|expression| !named(expression).is_empty()), "{expressions:?}");
+    }
+
     #[test]
     fn the_page_is_the_one_of_the_code() {
         let published = include_str!("../../../../docs/metrics.md");
