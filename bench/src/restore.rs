@@ -75,6 +75,7 @@ impl Measured {
                 row("wrong", "0".to_owned()),
                 row("writes of somebody else", figures.foreign_writes.to_string()),
                 row("files with an overtaken last write", figures.overtaken.to_string()),
+                row("files with a value that the kernel brought back", figures.revived.to_string()),
                 row("guard restore, median", format!("{:.1} ms", self.restore_p50_ms)),
                 row("guard restore, longest", format!("{:.1} ms", self.restore_max_ms)),
             ],

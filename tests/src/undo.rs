@@ -55,6 +55,9 @@ pub struct Figures {
     pub kept: u64,
     /// Files whose last write by the other was overtaken by one of guard's in the same instant.
     pub overtaken: u64,
+    /// Files that held a value of guard's from a moment ago, brought back by the kernel with a write of the other's to
+    /// another file; see [`is_bandwidth`].
+    pub revived: u64,
     /// Writes of the other's that the kernel took.
     pub foreign_writes: u64,
     /// Time that `guard restore` took, ms.
@@ -132,6 +135,7 @@ fn one(victim: Victim, seed: u64, figures: &mut Figures) -> Result<()> {
     }
     drop(work);
     let at_kill = read(&scene)?;
+    let journals = journals(state.path())?;
     let begin = Instant::now();
     let said = Tool::start(std::process::Command::new(binary("guard")?).args(["restore", "--state-dir", &state_dir]))?
         .success(Duration::from_secs(30) * patience())?;
@@ -139,16 +143,50 @@ fn one(victim: Victim, seed: u64, figures: &mut Figures) -> Result<()> {
     let after = read(&scene)?;
     for (index, file) in scene.iter().enumerate() {
         let written = foreign.get(&index).map_or(&[][..], Vec::as_slice);
+        let beside = |other: usize| other != index && scene[other].file.parent() == file.file.parent();
+        let may_revive = is_bandwidth(&file.file)
+            && foreign
+                .iter()
+                .any(|(other, texts)| beside(*other) && is_bandwidth(&scene[*other].file) && !texts.is_empty());
         figures
-            .judge(victim, file, written, &at_kill[index], &after[index])
-            .with_context(|| format!("guard restore: {said}"))?;
+            .judge(victim, file, written, may_revive, [&at_kill[index], &after[index]])
+            .with_context(|| format!("guard restore said:\n{said}the journals had been:\n{journals}"))?;
     }
     figures.foreign_writes += foreign.values().map(|written| written.len() as u64).sum::<u64>();
     Ok(())
 }
 
+/// Whether a file is one of those that the kernel changes together: who writes one of them also writes the others, as they
+/// were before the kernel took its lock. So a write of the other's to the quota can bring back a burst of guard's after guard
+/// has put back the original, and the other way round.
+/// <https://elixir.bootlin.com/linux/v6.12/source/kernel/sched/core.c>: `cpu_cfs_burst_write_u64`, `cpu_max_write`.
+fn is_bandwidth(file: &std::path::Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    ["cpu.max", "cpu.max.burst", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.cfs_burst_us"].contains(&name)
+}
+
+/// The text of all journals below a state directory, for whoever has to find out what went wrong.
+fn journals(state: &std::path::Path) -> Result<String> {
+    let mut text = String::new();
+    for dir in ["", "protect", "rest"] {
+        match fs::read_to_string(state.join(dir).join("journal")) {
+            Ok(journal) => text.push_str(&journal),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read a journal in {}", state.display())),
+        }
+    }
+    Ok(text)
+}
+
 impl Figures {
-    fn judge(&mut self, victim: Victim, scene: &Scene, foreign: &[String], at_kill: &str, after: &str) -> Result<()> {
+    fn judge(
+        &mut self,
+        victim: Victim,
+        scene: &Scene,
+        foreign: &[String],
+        may_revive: bool,
+        [at_kill, after]: [&str; 2],
+    ) -> Result<()> {
         let known = || {
             let last: Vec<_> = foreign.iter().rev().take(3).collect();
             format!(
@@ -168,9 +206,11 @@ impl Figures {
         } else if at_kill == scene.original || is_others(at_kill) {
             ensure!(after == at_kill, "a value that was not guard's was changed: {}", known());
             self.kept += u64::from(last == Some(at_kill));
-        } else {
-            ensure!(after == scene.original || is_others(after), "a value of guard's was left: {}", known());
+        } else if after == scene.original || is_others(after) {
             self.put_back += 1;
+        } else {
+            ensure!(may_revive, "a value of guard's was left: {}", known());
+            self.revived += 1;
         }
         self.overtaken += u64::from(last.is_some_and(|last| last != after));
         Ok(())

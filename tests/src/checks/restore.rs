@@ -19,12 +19,13 @@ pub(super) fn killed_while_others_write() -> Result<Verdict> {
     ensure!(figures.kept > 0, "nobody else's value was ever there: {figures:?}");
     let of_whole = undo::storm(Victim::Guard, whole, SEED, |_| ())?;
     Ok(Verdict::Passed(format!(
-        "{} kills: {} files put back, {} left to the other, {} of {} of the other's writes overtaken; {} kills of whole \
+        "{} kills: {} files put back, {} left to the other, {} of {} of the other's writes overtaken, {} brought back by the kernel; {} kills of whole \
          guards: {} files put back",
         figures.kills,
         figures.put_back,
         figures.kept,
         figures.overtaken,
+        figures.revived,
         figures.foreign_writes,
         of_whole.kills,
         of_whole.put_back
