@@ -97,6 +97,7 @@ mod tests {
                 tempo.hurry();
                 assert_eq!(own(), urgent, "{priority}");
                 assert!(!real_time || priority > 0);
+                tempo.calm();
             }
             Tempo::steady().hurry();
         })
