@@ -1,11 +1,7 @@
 //! The flight recorder: what this CPU did lately, in a ring of its own that only user space reads. Off unless late
 //! wake-ups are to be explained; then each event costs one entry, and off nothing, because the verifier removes it.
 
-use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
-    macros::map,
-    maps::Array,
-};
+use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use guard_common::flight::{Entry, Head, flags, kind};
 
 use crate::{

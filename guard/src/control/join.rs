@@ -16,8 +16,8 @@ use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread,
-    Throttle, Timer, WakeupPair, Window,
+    Breach, Cgroup, CpuStat, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread, Throttle,
+    Timer, WakeupPair, Window,
 };
 
 /// Name of all cgroups that found no slot.
@@ -292,7 +292,6 @@ fn timer_kind_name(kind: u32) -> Option<String> {
     name.map(|(_, name)| name.to_owned())
 }
 
-
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
@@ -447,7 +446,7 @@ mod tests {
     #[test]
     fn missed_cycles_stand_in_their_cgroup() {
         let sample = KernelSample { cgroups: vec![counted(1), counted(2)], ..KernelSample::default() };
-        let sum = Sum { sample, missed: HashMap::from([(1, 12), (9, 5)]) };
+        let sum = Sum { sample, missed: HashMap::from([(1, 12), (9, 5)]), ..Sum::default() };
         let cgroups = snapshot(sum, &Known::default(), &Keep::All, CLOCK(), OwnCost::default()).cgroups;
         let missed: HashMap<u64, u64> = cgroups.iter().map(|c| (c.id, c.timer.missed)).collect();
         assert_eq!(missed, HashMap::from([(1, 12), (2, 0)]));

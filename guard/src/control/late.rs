@@ -13,12 +13,7 @@ use crate::explain::{self, Who};
 use crate::snapshot::{Breach, ChainLink, Culprit, Evidence, ThrottledBy, TimePart};
 
 /// A breach of a Snapshot, explained.
-pub(super) fn join(
-    record: &event::Breach,
-    accounted: Option<&Accounted>,
-    known: &Known,
-    clock: WallClock,
-) -> Breach {
+pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known: &Known, clock: WallClock) -> Breach {
     let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
     let comm = comm_of(&record.comm);
     let timer = record.kind == BreachKind::Timer as u32;

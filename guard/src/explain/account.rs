@@ -355,7 +355,11 @@ fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: bool) -> Ca
     } else if who.tid == 0 {
         if moved { Cause::Migration } else { Cause::CpuIdleExit }
     } else {
-        by_name(&who.comm).unwrap_or(if its_prio <= prio { Cause::HigherPriority } else { Cause::LowerPriorityBlocking })
+        by_name(&who.comm).unwrap_or(if its_prio <= prio {
+            Cause::HigherPriority
+        } else {
+            Cause::LowerPriorityBlocking
+        })
     }
 }
 
@@ -388,7 +392,10 @@ pub(crate) fn irq_name(number: u32) -> String {
 /// A soft interrupt's vector: <https://elixir.bootlin.com/linux/v6.12/source/include/linux/interrupt.h#L549>
 pub(crate) fn softirq_name(vector: u32) -> String {
     let names = ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];
-    usize::try_from(vector).ok().and_then(|at| names.get(at)).map_or_else(|| format!("softirq {vector}"), |n| (*n).into())
+    usize::try_from(vector)
+        .ok()
+        .and_then(|at| names.get(at))
+        .map_or_else(|| format!("softirq {vector}"), |n| (*n).into())
 }
 
 #[cfg(test)]
@@ -460,7 +467,8 @@ mod tests {
 
     #[test]
     fn what_is_taken_from_real_time_threads_is_not_called_blocking() {
-        for (bits, cause) in [(flags::STOLEN, Cause::RtThrottling), (flags::STOLEN | flags::SERVER, Cause::FairServer)] {
+        for (bits, cause) in [(flags::STOLEN, Cause::RtThrottling), (flags::STOLEN | flags::SERVER, Cause::FairServer)]
+        {
             let taken = flagged(switch(2 * MS, 50, task(10, 120), 0), bits);
             let entries = [switch(0, VICTIM, task(50, 49), 1), taken, switch(9 * MS, 10, VICTIM, 0)];
             let account = accounted(&record(BreachKind::Wakeup, 3, 3, 9), &entries);

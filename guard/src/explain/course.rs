@@ -115,7 +115,8 @@ impl Course {
 
     /// Events of all CPUs between two instants, in order of time.
     pub fn between(&self, from_ns: u64, to_ns: u64) -> Vec<Entry> {
-        let mut all: Vec<Entry> = self.cpus.values().flat_map(|events| within(events, from_ns, to_ns)).copied().collect();
+        let mut all: Vec<Entry> =
+            self.cpus.values().flat_map(|events| within(events, from_ns, to_ns)).copied().collect();
         all.sort_by_key(|e| e.at_ns);
         all
     }
@@ -200,7 +201,8 @@ impl Course {
                     // How much of the wait a quota caused is known at its end.
                     if let Doing::Waits { throttled_ns, .. } = &mut state {
                         let all = event.at_ns.saturating_sub(since_ns);
-                        *throttled_ns = if event.took_ns > 0 { event.took_ns.min(all) } else { (*throttled_ns).min(all) };
+                        *throttled_ns =
+                            if event.took_ns > 0 { event.took_ns.min(all) } else { (*throttled_ns).min(all) };
                     }
                     last_cpu = Some(cpu);
                     Doing::Runs

@@ -67,7 +67,8 @@ mod tests {
     use crate::view::samples;
 
     fn part(cause: &str, ns: u64, comm: &str, prio: i32) -> TimePart {
-        let by = Culprit { tid: prio.unsigned_abs() + 1, comm: comm.into(), cgroup: Some("/be".into()), prio: Some(prio) };
+        let by =
+            Culprit { tid: prio.unsigned_abs() + 1, comm: comm.into(), cgroup: Some("/be".into()), prio: Some(prio) };
         TimePart { cause: cause.into(), ns, by: Some(by) }
     }
 

@@ -13,8 +13,8 @@ mod share;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use account::{irq_name, softirq_name};
 pub use account::{Account, Did, Link, Part, account};
+pub(crate) use account::{irq_name, softirq_name};
 pub use cause::Cause;
 pub use coupling::{Coupling, Couplings};
 pub use course::{Course, Who};

@@ -17,7 +17,9 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
     let lock = evidence.lock_kind.as_deref().unwrap_or("lock");
     let quota = evidence.throttled_by.as_ref().map_or_else(
         || "because of a CPU quota".to_owned(),
-        |by| format!("because of the CPU quota of {} ({} us in {} us)", by.cgroup, by.quota.quota_us, by.quota.period_us),
+        |by| {
+            format!("because of the CPU quota of {} ({} us in {} us)", by.cgroup, by.quota.quota_us, by.quota.period_us)
+        },
     );
     let someone = if who.is_empty() { "something" } else { &who };
     let why = match cause {
@@ -116,4 +118,3 @@ fn time(ns: u64) -> String {
         _ => format!("{}.{} ms", ns / 1_000_000, ns / 100_000 % 10),
     }
 }
-

@@ -17,8 +17,11 @@ pub fn explain(breach: &mut Breach) {
     // Of equal shares the one that is more than a guess.
     let primary = shares.iter().max_by_key(|(cause, ns)| (**ns, **cause != Cause::Unknown));
     let (cause, lost_ns) = primary.map_or((Cause::Unknown, 0), |(cause, ns)| (*cause, *ns));
-    breach.culprit =
-        if breach.evidence.parts.is_empty() { culprit(cause, &breach.evidence) } else { worst(cause, &breach.evidence) };
+    breach.culprit = if breach.evidence.parts.is_empty() {
+        culprit(cause, &breach.evidence)
+    } else {
+        worst(cause, &breach.evidence)
+    };
     breach.cause = cause.name().to_owned();
     breach.sentence = sentence(breach, cause, lost_ns);
     breach.shares = shares.into_iter().map(|(cause, ns)| (cause.name().to_owned(), ns)).collect();

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::{
-    Breach, Cgroup, Cpu, CpuStat, Interrupt, Inversion, Lock, Lost, Overhead, Pressure, Snapshot, Stolen, Thread, Throttle, Timer,
-    order,
+    Breach, Cgroup, Cpu, CpuStat, Interrupt, Inversion, Lock, Lost, Overhead, Pressure, Snapshot, Stolen, Thread,
+    Throttle, Timer, order,
 };
 
 /// Late wake-ups that a sum keeps: the worst. The others are counted in [`Lost::breaches`].

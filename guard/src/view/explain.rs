@@ -65,7 +65,10 @@ fn inversions(all: &[Inversion]) -> String {
             let class = class.map_or_else(String::new, |class| format!("{class:?} ").to_uppercase());
             format!("{class}{}", printable(path))
         };
-        let by = inversion.by_cgroup.as_deref().map_or_else(String::new, |path| format!(" in {}", place(path, inversion.by_class)));
+        let by = inversion
+            .by_cgroup
+            .as_deref()
+            .map_or_else(String::new, |path| format!(" in {}", place(path, inversion.by_class)));
         let worst = inversion.causes.iter().max_by_key(|(_, ns)| **ns).map_or("", |(cause, _)| cause.as_str());
         out += &format!(
             "{:>8}  {} in {} for {}{by}: {} times, worst {}, mostly {worst}\n",

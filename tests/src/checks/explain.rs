@@ -37,7 +37,10 @@ pub(super) fn causes_are_named() -> Result<Verdict> {
         let (right, hurt) = (own().filter(|shot| shot.right()).count(), own().count());
         // A busy machine makes the victim late in ways of its own; half of the shots it never covers.
         let wrong = own().find(|shot| !shot.right()).and_then(|shot| shot.sentence.clone()).unwrap_or_default();
-        ensure!(hurt > 0 && right * 2 >= hurt, "{hazard:?}: {right} of {hurt} named rightly; one of the others: {wrong}");
+        ensure!(
+            hurt > 0 && right * 2 >= hurt,
+            "{hazard:?}: {right} of {hurt} named rightly; one of the others: {wrong}"
+        );
         said.push(format!("{hazard:?} {right}/{hurt}"));
     }
     Ok(Verdict::Passed(said.join(", ")))
@@ -81,7 +84,8 @@ pub(super) fn replayed_and_traced() -> Result<Verdict> {
     let events = trace["traceEvents"].as_array().context("no events")?;
     let slices = events.iter().filter(|event| event["ph"] == "X").count();
     ensure!(slices > 0, "a trace without slices");
-    let measure = ["report", "--explain", "--duration", "2s", "--threshold", "1us", "--format", "json", "--output", &report];
+    let measure =
+        ["report", "--explain", "--duration", "2s", "--threshold", "1us", "--format", "json", "--output", &report];
     GuardRun::default().with(&measure).finish(limit)?.expect_code(0)?;
     let replayed = GuardRun::default().with(&["explain", "--replay", &report]).finish(limit)?;
     replayed.expect_code(0)?;

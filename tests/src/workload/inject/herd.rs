@@ -65,7 +65,9 @@ pub(super) fn soft_timers(scene: &Arc<Scene>) -> Result<Shoot> {
     sys::allow_files(scene.herd as u64 + 1_000).context("setrlimit(RLIMIT_NOFILE)")?;
     let thread = Raised::above_victim(&format!("ktimers/{}", scene.cpu))?;
     let timers = (0..scene.herd)
-        .map(|_| rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).context("timerfd_create"))
+        .map(|_| {
+            rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).context("timerfd_create")
+        })
         .collect::<Result<Vec<OwnedFd>>>()?;
     Ok(Box::new(move |scene| {
         let _ = &thread;
