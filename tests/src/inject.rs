@@ -192,7 +192,7 @@ fn herd(hazards: &[Hazard]) -> u64 {
         (false, false) => 4_000,
         (true, false) => 2_000,
         (false, true) => 600,
-        (true, true) => 2_000,
+        (true, true) => 6_000,
     }
 }
 
@@ -270,7 +270,10 @@ pub fn score(trial: &Trial, kernel: &Kernel, scale: &Scale) -> Result<Score> {
         if log.shots.iter().any(|shot| *due_ns <= shot.end_ns && *done_ns >= shot.begin_ns) {
             continue;
         }
-        let said = breaches.iter().find(|(at_ns, _)| (*due_ns..=*done_ns).contains(at_ns));
+        // What began before it was due, such as a preemption on the way to sleep, the victim does not clock.
+        let said = breaches.iter().find(|(at_ns, breach)| {
+            (*due_ns..=*done_ns).contains(at_ns) && at_ns - breach.latency_ns + CLOCKS_APART_NS >= *due_ns
+        });
         if lateness(&(*due_ns, *awake_ns, *done_ns)) < threshold_ns {
             score.unhurt += 1;
             score.accused += usize::from(said.is_some());
@@ -283,6 +286,9 @@ pub fn score(trial: &Trial, kernel: &Kernel, scale: &Scale) -> Result<Score> {
     }
     Ok(score)
 }
+
+/// How exactly instants of guard and of the victim can be compared: guard prints microseconds of another clock, ns.
+const CLOCKS_APART_NS: u64 = 100_000;
 
 /// How late a cycle was: at its begin, or because it was held up in its work. What guard can see of it is no more.
 fn lateness((due_ns, awake_ns, done_ns): &(u64, u64, u64)) -> u64 {

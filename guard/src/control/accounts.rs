@@ -8,7 +8,8 @@ use guard_common::event::Breach;
 use crate::explain::{Account, Course, Traced, account};
 use crate::kernel::sample::KernelSample;
 
-/// Late wake-ups of one sample that are accounted for, the worst: each costs a look through a second of events.
+/// Late wake-ups of one sample that are accounted for, of named threads and then the worst: each costs a look through a
+/// second of events.
 const MOST: usize = 200;
 /// How much of the course of events is kept around a late wake-up that is traced, ns.
 const TRACED_AROUND_NS: u64 = 5_000_000;
@@ -47,6 +48,8 @@ pub(super) struct Accountant {
     /// CPU → stolen since boot, ns.
     stolen: HashMap<u32, u64>,
     traces: Option<Traces>,
+    /// Threads that the user named.
+    named: Vec<u32>,
 }
 
 /// What happened around the first late wake-ups, for whoever asked for it to take.
@@ -82,9 +85,9 @@ impl Traces {
 }
 
 impl Accountant {
-    /// With `traces`, also keeps the course of events around late wake-ups.
-    pub(super) fn new(traces: Option<Traces>) -> Self {
-        Self { stolen: stolen(), traces, ..Self::default() }
+    /// `named` threads come first. With `traces`, also keeps the course of events around late wake-ups.
+    pub(super) fn new(named: Vec<u32>, traces: Option<Traces>) -> Self {
+        Self { stolen: stolen(), traces, named, ..Self::default() }
     }
 
     /// Accounts for the breaches of a sample.
@@ -93,7 +96,10 @@ impl Accountant {
         let now = stolen();
         let before = std::mem::replace(&mut self.stolen, now);
         let mut worst: Vec<&Breach> = sample.breaches.iter().collect();
-        worst.sort_by_key(|record| std::cmp::Reverse(record.switched_in_ns.saturating_sub(record.since_ns)));
+        worst.sort_by_key(|record| {
+            let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
+            std::cmp::Reverse((self.named.contains(&record.tid), latency_ns))
+        });
         worst.truncate(MOST);
         let mut accounts = HashMap::new();
         for record in worst {

@@ -170,7 +170,7 @@ impl Observer {
             selection,
             filter,
             accumulator: Accumulator::new(watch.selection.tids.clone()),
-            accountant: watch.explain.then(|| Accountant::new(watch.traces.clone())),
+            accountant: watch.explain.then(|| Accountant::new(watch.selection.tids.clone(), watch.traces.clone())),
             meter,
             threads,
             slots,

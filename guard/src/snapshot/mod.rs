@@ -125,7 +125,7 @@ pub struct Window {
 /// One signal: where it comes from and whether it can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Signal {
-    /// wakeup, timer, user, throttle, throttled_wait, rt_throttle, lock, irq or breach.
+    /// wakeup, timer, user, throttle, throttled_wait, rt_throttle, lock, irq, breach or flight.
     pub name: String,
     /// The kernel interface it is read from.
     pub source: String,

@@ -53,10 +53,13 @@ pub enum Hazard {
 /// Does it once; returns when it is over.
 pub(super) type Shoot = Box<dyn FnMut(&Scene) -> Result<()>>;
 
-/// CPU time that uses up a quota for certain, ns.
-const BEYOND_QUOTA_NS: u64 = QUOTA_US.0 * 1_000 * 3 / 2;
+/// CPU time that uses up a quota more than once, ns: however short the rest of the first period is, being stopped takes far
+/// longer than running.
+const BEYOND_QUOTA_NS: u64 = QUOTA_US.0 * 1_000 * 5 / 2;
 /// How long the one thread is busy that never sleeps: longer than the second in which 0.95 s are its share.
 const NEVER_SLEEPS_NS: u64 = 1_300_000_000;
+/// A clock that jumps by more was taken away from its reader, ns.
+const LEAST_GAP_NS: u64 = 1_000_000;
 
 impl Hazard {
     /// Whether the process has to be in a cgroup with [`QUOTA_US`].
@@ -149,16 +152,7 @@ impl Hazard {
                 burn_cpu_ns(BEYOND_QUOTA_NS);
                 Ok(())
             })),
-            Self::RtTaken => {
-                // Before this thread has a policy that a new thread would inherit.
-                let rival = third(scene.cpu, Policy::Other, NEVER_SLEEPS_NS)?;
-                Policy::Fifo(50).apply(0)?;
-                Ok(Box::new(move |_| {
-                    rival.send(()).context("the rival is gone")?;
-                    burn_until(now_ns() + NEVER_SLEEPS_NS);
-                    Ok(())
-                }))
-            }
+            Self::RtTaken => taken(scene.cpu),
             Self::PageFault => Ok(Box::new(move |scene| {
                 let page = scene.victim.page.as_ref().context("the victim has no such memory")?;
                 page.take_away()?;
@@ -264,4 +258,49 @@ fn chain(scene: &Arc<Scene>) -> Result<Shoot> {
         burn_cpu_ns(BEYOND_QUOTA_NS);
         Ok(())
     }))
+}
+
+/// This thread never sleeps, and a fair one wants its CPU. Where neither sees the clock go on, the machine stood still.
+fn taken(cpu: usize) -> Result<Shoot> {
+    let (begin, begins) = mpsc::channel();
+    let (say, said) = mpsc::channel();
+    // Before this thread has a policy that a new thread would inherit.
+    thread::spawn(move || -> Result<()> {
+        pin(Some(cpu))?;
+        for begin_ns in begins {
+            say.send(gaps(begin_ns)).context("the shooter is gone")?;
+        }
+        Ok(())
+    });
+    Policy::Fifo(50).apply(0)?;
+    Ok(Box::new(move |scene| {
+        let begin_ns = now_ns();
+        begin.send(begin_ns).context("the rival is gone")?;
+        let own = gaps(begin_ns);
+        let rivals = said.recv().context("the rival is gone")?;
+        let mut stood_still = scene.stood_still.lock().unwrap_or_else(PoisonError::into_inner);
+        for (from_ns, to_ns) in own {
+            for (its_from_ns, its_to_ns) in &rivals {
+                let (from_ns, to_ns) = (from_ns.max(*its_from_ns), to_ns.min(*its_to_ns));
+                if to_ns > from_ns {
+                    stood_still.push((from_ns, to_ns - from_ns));
+                }
+            }
+        }
+        Ok(())
+    }))
+}
+
+/// Reads the clock without pause; returns from when to when it did not go on for this thread, ns.
+fn gaps(begin_ns: u64) -> Vec<(u64, u64)> {
+    let mut gaps = Vec::new();
+    let mut last_ns = begin_ns;
+    while last_ns < begin_ns + NEVER_SLEEPS_NS {
+        let at_ns = now_ns();
+        if at_ns - last_ns > LEAST_GAP_NS {
+            gaps.push((last_ns, at_ns));
+        }
+        last_ns = at_ns;
+    }
+    gaps
 }

@@ -10,7 +10,7 @@ mod victim;
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -29,7 +29,7 @@ use super::{Start, now_ns, sleep_until, tid};
 use crate::random::Random;
 
 /// CPU quota that the hazards which want one need in the process's cgroup: us of CPU in so many us.
-pub const QUOTA_US: (u64, u64) = (20_000, 100_000);
+pub const QUOTA_US: (u64, u64) = (10_000, 100_000);
 
 /// What to inject, and how often.
 #[derive(Debug, clap::Args)]
@@ -73,7 +73,7 @@ pub struct Log {
     /// Shots, in order.
     pub shots: Vec<Shot>,
     /// When the machine itself stood still, whatever was injected: from when on, and for how long, ns. Seen by a thread of
-    /// the highest priority on the victim's CPU; absent where the hazards stop that one, too.
+    /// the highest priority on the victim's CPU, or by busy threads; absent where the hazards stop all of those.
     pub noise: Option<Vec<(u64, u64)>>,
     /// The victim's cycles: when each was due, when the victim was awake, and when its work was done.
     pub cycles: Vec<(u64, u64, u64)>,
@@ -99,6 +99,8 @@ struct Scene {
     herd: usize,
     far_cgroup: Option<PathBuf>,
     victim: Victim,
+    /// When the machine stood still, as a shooter noticed, and for how long, ns.
+    stood_still: Mutex<Vec<(u64, u64)>>,
     done: AtomicBool,
 }
 
@@ -131,6 +133,7 @@ pub(super) fn run(args: &Args) -> Result<Log> {
         herd: args.herd,
         far_cgroup: args.far_cgroup.clone(),
         victim: Victim::new(needs)?,
+        stood_still: Mutex::new(Vec::new()),
         done: AtomicBool::new(false),
     });
     // The victim is born before it is held, and gets its policy after, when it is in its cgroup.
@@ -177,6 +180,9 @@ pub(super) fn run(args: &Args) -> Result<Log> {
     let cycles = cyclic.join().map_err(|_| anyhow!("the victim panicked"))??;
     let noise = match sentinel {
         Some((sentinel, _)) => Some(sentinel.join().map_err(|_| anyhow!("the sentinel panicked"))??),
+        None if args.hazards == [Hazard::RtTaken] => {
+            Some(std::mem::take(&mut *scene.stood_still.lock().unwrap_or_else(PoisonError::into_inner)))
+        }
         None => None,
     };
     Ok(Log { victim, shots, noise, cycles })
