@@ -1,6 +1,7 @@
 //! What cyclictest writes: `--json=FILE`, and the histogram of `-h`, `-H` and `--histfile=FILE`. Read as cyclictest 2.40
 //! of rt-tests writes them, stray colons in the keys of the JSON included; also what guard writes in their form.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -43,6 +44,15 @@ struct Thread {
     cycles: u64,
     min: u64,
     max: u64,
+}
+
+/// The text with null where cyclictest writes no JSON: the average of a thread that never woke is "nan" or "-nan".
+pub(super) fn with_json_for_nan(text: &str) -> Cow<'_, str> {
+    let averages = ["\"avg\": -nan", "\"avg\": nan"];
+    if !averages.iter().any(|average| text.contains(average)) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(averages.iter().fold(text.to_owned(), |text, average| text.replace(average, "\"avg\": null")))
 }
 
 /// The run in cyclictest's JSON.

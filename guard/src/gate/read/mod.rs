@@ -118,6 +118,7 @@ struct Peek {
 }
 
 fn json(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
+    let text = &*cyclictest::with_json_for_nan(text);
     // Several documents may follow each other; the first tells what they are.
     let mut documents = serde_json::Deserializer::from_str(text).into_iter::<Peek>();
     let first = match documents.next() {
@@ -190,6 +191,20 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Vec<Run>, GateError> {
         parse(Path::new("a.file"), text.as_bytes())
+    }
+
+    #[test]
+    fn a_thread_of_cyclictest_that_never_woke_is_no_thread() {
+        // As it writes it for no cycles at all: an average of 0 / 0 is no JSON.
+        let text = REAL[1].1;
+        let idle = "\"9\": {\"histogram\": {}, \"cycles\": 0, \"min\": 1000000, \"max\": 0, \"avg\": -nan, \"cpu\": 1, \"node\": 0},";
+        let with_idle = text.replacen("\"thread\": {", &format!("\"thread\": {{ {idle}"), 1);
+        assert_ne!(text, with_idle);
+        let (one, other) = (parsed(text).unwrap().remove(0), parsed(&with_idle).unwrap().remove(0));
+        let figures =
+            |run: &Run| run.series.iter().find(|(s, _)| s.workload == "cyclictest").unwrap().1.figures.clone();
+        assert_eq!(figures(&one), figures(&other));
+        assert!(parsed(&with_idle.replace("\"avg\": -nan", "\"max\": -nan")).is_err());
     }
 
     #[test]
