@@ -24,7 +24,8 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
     let someone = if who.is_empty() { "something" } else { &who };
     let why = match cause {
         Cause::ThrottledLockHolder => {
-            format!("for {lost} {}{who} could not run {quota}", waits(&evidence.chain, lock, &breach.cgroup))
+            let comma = if evidence.chain.len() > 1 { "" } else { "," };
+            format!("for {lost} {}{who}{comma} could not run {quota}", waits(&evidence.chain, lock, &breach.cgroup))
         }
         Cause::LockHolderPreempted => {
             let holder = evidence.chain.last().map_or_else(String::new, |link| named(&link.who, &breach.cgroup) + " ");

@@ -236,8 +236,9 @@ mod tests {
         let outcome = play(&part(Role::Fair)).unwrap();
         let cpus = std::thread::available_parallelism().unwrap().get() as u64;
         assert_eq!(outcome.policy, "SCHED_OTHER");
-        // 100 ms of 2 ms; a cycle that runs beyond the end is due all the same.
-        assert!(outcome.cycles >= 49 * cpus, "{outcome:?}");
+        // 100 ms of 2 ms; a cycle that runs beyond the end is due all the same. Whoever is done first ends the others, which
+        // on a busy machine may hardly have begun.
+        assert!((49..=60 * cpus).contains(&outcome.cycles), "{outcome:?}");
         assert!(outcome.lost <= outcome.cycles);
         assert!(outcome.response.min_ns() >= 1_200_000, "six tenths of 2 ms: {outcome:?}");
     }
