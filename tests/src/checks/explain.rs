@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    harness::{GuardRun, patience},
+    harness::{GuardRun, Workload, load_cpu, patience},
     inject::{Kernel, Scale, score, trial},
     scenario::Verdict,
     workload::inject::Hazard,
@@ -74,6 +74,9 @@ pub(super) fn replayed_and_traced() -> Result<Verdict> {
     let (report, trace) = (scratch.path().join("report.json"), scratch.path().join("trace.json"));
     let (report, trace) = (report.display().to_string(), trace.display().to_string());
     let limit = Duration::from_secs(60) * patience();
+    let cycle = ["cycle", "clock-nanosleep-abs", "--policy", "fifo:80", "--cycles", "1000000", "--cpu"];
+    let cpu = load_cpu().to_string();
+    let _cyclic = Workload::start(&[&cycle[..], &[cpu.as_str()]].concat())?;
     // So low a threshold that something is late on any machine.
     let live = ["explain", "--duration", "3s", "--threshold", "1us", "--format", "json", "--trace", &trace];
     let live = GuardRun::default().with(&live).finish(limit)?;
