@@ -21,6 +21,7 @@ use super::clock::{WallClock, process_cpu_ns};
 use super::facts::Facts;
 use super::join::{self, Known, KnownThread, OwnCost};
 use super::meter::{Meter, Reading};
+use super::run_loop::SAMPLE_EVERY;
 use super::selection::{Keep, Selection, similar};
 use super::slot_holders::SlotHolders;
 use super::sys;
@@ -34,6 +35,11 @@ use crate::snapshot::{Cgroup, Class, Knob, Node, Snapshot};
 
 /// Time after which what is slow to read and seldom changes is read again: all quotas, affinities, the node.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
+/// Time after which it is looked again who is on the node, at a sample; a little less than the time between samples.
+const REFRESH_EVERY: Duration = Duration::from_millis(900);
+/// Longest time between two samples while the flight recorder runs: a storm of three hundred thousand events a second on one
+/// CPU is not overwritten before it is read.
+const SAMPLE_FLIGHT_EVERY: Duration = Duration::from_millis(200);
 /// Time after which all threads are scanned again, to see which cgroups are PLC no more.
 const SCAN_EVERY: Duration = Duration::from_secs(60);
 /// The same where policies act on it; but not sooner than after this many times what the last scan took.
@@ -103,6 +109,7 @@ pub struct Observer {
     slots: SlotHolders,
     /// Cgroups that went in this window, which may be longer than the inventory remembers them.
     departed: HashMap<u64, CgroupInfo>,
+    refreshed_at: Instant,
     reread_at: Instant,
     scanned_at: Instant,
     scan_took: Duration,
@@ -175,6 +182,7 @@ impl Observer {
             threads,
             slots,
             departed: HashMap::new(),
+            refreshed_at: now,
             reread_at: now,
             scanned_at: now,
             scan_took,
@@ -205,8 +213,16 @@ impl Observer {
     /// When the kernel side cannot be read.
     pub fn sample(&mut self) -> Result<(), ControlError> {
         self.take()?;
-        self.refresh();
+        // Where samples are more frequent, who is on the node is not looked at each time.
+        if self.refreshed_at.elapsed() >= REFRESH_EVERY {
+            self.refresh();
+        }
         Ok(())
+    }
+
+    /// How often to sample at least: the flight recorder is overwritten sooner than the counters wrap.
+    pub(super) fn sample_every(&self) -> Duration {
+        if self.accountant.is_some() { SAMPLE_FLIGHT_EVERY } else { SAMPLE_EVERY }
     }
 
     /// Ends the window, returns its Snapshot and begins the next one.
@@ -447,6 +463,7 @@ impl Observer {
     /// Who is on the node now. What cannot be read leaves the node as it was known; it is tried again next time.
     fn refresh(&mut self) {
         let now = Instant::now();
+        self.refreshed_at = now;
         let scan = now.duration_since(self.scanned_at) >= self.scan_every();
         let refreshed = if scan { self.inventory.scan_threads() } else { self.inventory.refresh() };
         match refreshed {

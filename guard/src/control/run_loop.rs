@@ -26,7 +26,7 @@ use crate::kernel::Event;
 use crate::snapshot::Snapshot;
 
 /// Longest time between two samples. Windows may be longer; see [`super::accumulate`].
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Least time between two looks at events: however many there are, they are answered together.
 const QUIET: Duration = Duration::from_millis(1);
 /// How long a clean stop may take to put everything back.
@@ -241,13 +241,13 @@ impl<S: Source, A: Ask> Loop<S, A> {
         let begin = Instant::now();
         let end = self.pace.duration.map(|duration| begin + duration);
         let mut window = windows(self.pace.interval);
-        let mut timing = Timing { end, sample: begin + SAMPLE_EVERY, quiet_until: begin };
+        let mut timing = Timing { end, sample: begin + self.source.sample_every(), quiet_until: begin };
         let mut reading: Option<Reading> = None;
         loop {
             match self.wait(&mut window, &timing, &mut reading).await? {
                 Woken::End => return Ok(Ending::Open),
                 Woken::Sample => {
-                    timing.sample = Instant::now() + SAMPLE_EVERY;
+                    timing.sample = Instant::now() + self.source.sample_every();
                     self.tempo.calm();
                     self.source.sample()?;
                     self.tempo.hurry();
@@ -271,7 +271,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
                     if end.is_some_and(|end| Instant::now() + self.pace.interval / 10 >= end) {
                         return Ok(Ending::Open);
                     }
-                    timing.sample = Instant::now() + SAMPLE_EVERY;
+                    timing.sample = Instant::now() + self.source.sample_every();
                     self.tempo.calm();
                     let snapshot = self.window()?;
                     deliver(snapshot, self.notes())?;
@@ -292,6 +292,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
         reading: &mut Option<Reading>,
     ) -> Result<Woken, ControlError> {
         let Self { source, actor, asked, pace, .. } = self;
+        let sample_every = source.sample_every();
         let events = async {
             if timing.quiet_until > Instant::now() {
                 sleep_until(timing.quiet_until).await;
@@ -324,7 +325,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
             read = read => Woken::Read(Box::new(read)),
             () = until(timing.end) => Woken::End,
             _ = window.tick() => Woken::Window,
-            () = sleep_until(timing.sample), if pace.interval > SAMPLE_EVERY => Woken::Sample,
+            () = sleep_until(timing.sample), if pace.interval > sample_every => Woken::Sample,
         })
     }
 

@@ -1,10 +1,12 @@
 //! What the loop needs of whoever observes the node: the observer, or a test's stand-in for it.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::ControlError;
 use super::lane::Key;
 use super::observe::Observer;
+use super::run_loop::SAMPLE_EVERY;
 use super::selection::Keep;
 use crate::config::Config;
 use crate::kernel::Event;
@@ -14,6 +16,10 @@ use crate::snapshot::{Cgroup, Snapshot};
 pub(super) trait Source {
     /// Takes what was counted into the current window.
     fn sample(&mut self) -> Result<(), ControlError>;
+    /// Longest time between two samples.
+    fn sample_every(&self) -> Duration {
+        SAMPLE_EVERY
+    }
     /// Ends the window. The Snapshot is of the whole node where policies need it; the other value says what to show. It
     /// takes a while, so events that need no more than what is known already are handed to `react` meanwhile.
     fn snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError>;
@@ -39,6 +45,10 @@ pub(super) trait Source {
 impl Source for Observer {
     fn sample(&mut self) -> Result<(), ControlError> {
         Observer::sample(self)
+    }
+
+    fn sample_every(&self) -> Duration {
+        Observer::sample_every(self)
     }
 
     fn snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError> {

@@ -621,7 +621,7 @@ pub struct Evidence {
     /// ancestor, that was throttled in the interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_by: Option<ThrottledBy>,
-    /// Time that the host of this virtual machine took from the CPU in the second around it, in steps of 10 ms; absent
+    /// Time that the host of this virtual machine took from the CPU between the two samples around it, in steps of 10 ms; absent
     /// where late wake-ups were not accounted for (`--explain`, `guard explain`), or the kernel does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steal_ns: Option<u64>,
