@@ -172,11 +172,11 @@ pub(super) fn measure(
             // Counted from where the thread is when it goes to sleep.
             Wait::Relative => {
                 next_ns = clock_ns(clock) + interval_ns;
-                told(rustix::thread::clock_nanosleep_relative(clock, &timespec(interval_ns)), "clock_nanosleep")?;
+                told(&rustix::thread::clock_nanosleep_relative(clock, &timespec(interval_ns)), "clock_nanosleep")?;
             }
             Wait::Nanosleep => {
                 next_ns = clock_ns(clock) + interval_ns;
-                told(rustix::thread::nanosleep(&timespec(interval_ns)), "nanosleep")?;
+                told(&rustix::thread::nanosleep(&timespec(interval_ns)), "nanosleep")?;
             }
         }
         let now_ns = clock_ns(clock);
@@ -219,10 +219,10 @@ fn until(clock: ClockId, ns: u64) -> Result<(), CallError> {
 }
 
 /// A sleep that a stopped process cut short is over.
-fn told(slept: NanosleepRelativeResult, call: &str) -> Result<(), CallError> {
+fn told(slept: &NanosleepRelativeResult, call: &str) -> Result<(), CallError> {
     match slept {
         NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) => Ok(()),
-        NanosleepRelativeResult::Err(error) => Err(CallError::at(call)(error)),
+        NanosleepRelativeResult::Err(error) => Err(CallError::at(call)(*error)),
     }
 }
 

@@ -160,9 +160,10 @@ pub fn run(command: Command) -> Result<()> {
 }
 
 /// Takes the terminal as `guard top` does, waits for a key, and panics.
+#[allow(clippy::panic, reason = "a panic is what this is for")]
 fn panic_on_screen() -> Result<()> {
     let _screen = guard::dashboard::Screen::open().context("the terminal")?;
     println!("on the screen");
     io::Read::read_exact(&mut io::stdin(), &mut [0]).context("a key")?;
-    std::panic::panic_any("a panic on purpose".to_owned())
+    panic!("a panic on purpose")
 }
