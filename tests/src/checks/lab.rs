@@ -89,7 +89,7 @@ fn played(scenario: Scenario, holds: impl Fn(&Played) -> Result<()>) -> Result<P
     for _ in 0..attempts() {
         let played = play(scenario)?;
         let figures = figures(&played);
-        // An emulated machine that others keep busy loses cycles without any quota, by the hundred in ten seconds. What counts
+        // An emulated machine loses cycles to whatever others and guard itself do, by the hundred in ten seconds. What counts
         // there is that the quota stops nobody, which `holds` sees to.
         let kept = played.kept || emulated();
         let kept = if kept { Ok(()) } else { Err(anyhow!("{}; {figures}", played.verdict)) };
