@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     kernel::Kernel,
-    place::{Cache, Workspace},
+    place::{Cache, Profile, Workspace},
     setup::Purpose,
     vm::Guest,
 };
@@ -132,8 +132,9 @@ fn execute(task: Task) -> Result<ExitCode> {
 
 fn vm(workspace: &Workspace, cache: &Cache, args: VmArgs) -> Result<ExitCode> {
     setup::ensure(cache, Purpose::Vm)?;
+    let profile = if args.release { Profile::Release } else { Profile::Dev };
     if !args.no_build {
-        run::build(workspace, args.release, &["guard"])?;
+        run::build(workspace, profile, &["guard"])?;
     }
     let guest = Guest {
         kernel: args.kernel,
@@ -143,7 +144,7 @@ fn vm(workspace: &Workspace, cache: &Cache, args: VmArgs) -> Result<ExitCode> {
         append: args.append,
         timeout: Duration::from_secs(args.timeout),
         shares: args.share,
-        binaries: workspace.binaries(args.release),
+        binaries: workspace.binaries(profile),
         labelled: false,
     };
     guest.run(cache, &args.command).map(ExitCode::from)

@@ -38,9 +38,13 @@ impl Workspace {
         Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
-    /// Directory of the binaries that cargo builds with `release` or without.
-    pub(crate) fn binaries(&self, release: bool) -> PathBuf {
-        self.target.join(if release { "release" } else { "debug" })
+    /// Directory of the binaries that cargo builds with `profile`.
+    pub(crate) fn binaries(&self, profile: Profile) -> PathBuf {
+        self.target.join(match profile {
+            Profile::Dev => "debug",
+            Profile::Quick => "quick",
+            Profile::Release => "release",
+        })
     }
 
     /// A cargo command that runs at the workspace's root, with the cargo that runs us.
@@ -108,5 +112,27 @@ impl Cache {
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         file.lock().with_context(|| format!("locking {}", path.display()))?;
         Ok(file)
+    }
+}
+
+/// How cargo builds; the profiles themselves stand in the workspace's manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// With debug information: for tests.
+    Dev,
+    /// Soon done: for somebody who waits to see this machine.
+    Quick,
+    /// Optimised: for installation and benches.
+    Release,
+}
+
+impl Profile {
+    /// Its name for cargo's `--profile`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Quick => "quick",
+            Self::Release => "release",
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    place::{Cache, Workspace},
+    place::{Cache, Profile, Workspace},
     process::{command_line, find_program, is_root, visible},
     setup::{self, Purpose},
 };
@@ -18,12 +18,11 @@ use crate::{
 ///
 /// # Errors
 /// When the build fails.
-pub(crate) fn build(workspace: &Workspace, release: bool, packages: &[&str]) -> Result<()> {
+pub(crate) fn build(workspace: &Workspace, profile: Profile, packages: &[&str]) -> Result<()> {
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--locked"]).args(packages.iter().flat_map(|&package| ["--package", package]));
-    if release {
-        cargo.arg("--release");
-    }
+    cargo
+        .args(["build", "--locked", "--profile", profile.name()])
+        .args(packages.iter().flat_map(|&package| ["--package", package]));
     let status = visible(&mut cargo)?;
     ensure!(status.success(), "{} failed ({status})", command_line(&cargo));
     Ok(())
@@ -34,9 +33,9 @@ pub(crate) fn build(workspace: &Workspace, release: bool, packages: &[&str]) -> 
 /// # Errors
 /// When guard cannot be built or started.
 pub(crate) fn guard(workspace: &Workspace, args: Vec<String>) -> Result<ExitCode> {
-    build(workspace, true, &["guard"])?;
+    build(workspace, Profile::Quick, &["guard"])?;
     let args = if args.is_empty() { default_arguments(std::io::stdout().is_terminal()) } else { args };
-    pass_on(as_root(&workspace.binaries(true).join("guard")).args(args))
+    pass_on(as_root(&workspace.binaries(Profile::Quick).join("guard")).args(args))
 }
 
 /// `cargo xtask bench`.
@@ -46,12 +45,12 @@ pub(crate) fn guard(workspace: &Workspace, args: Vec<String>) -> Result<ExitCode
 pub(crate) fn bench(workspace: &Workspace, cache: &Cache, args: Vec<String>) -> Result<ExitCode> {
     setup::ensure(cache, Purpose::Bench)?;
     // The bench starts the workloads of the tests.
-    build(workspace, true, &["guard", "guard-bench", "guard-tests"])?;
-    pass_on(as_root(&workspace.binaries(true).join("guard-bench")).args(args))
+    build(workspace, Profile::Release, &["guard", "guard-bench", "guard-tests"])?;
+    pass_on(as_root(&workspace.binaries(Profile::Release).join("guard-bench")).args(args))
 }
 
 fn default_arguments(terminal: bool) -> Vec<String> {
-    let words: &[&str] = if terminal { &["run"] } else { &["report", "--duration", "10s"] };
+    let words: &[&str] = if terminal { &["top"] } else { &["report", "--duration", "10s"] };
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
@@ -80,6 +79,6 @@ mod tests {
     #[test]
     fn without_a_terminal_the_view_ends_by_itself() {
         assert_eq!(default_arguments(false), ["report", "--duration", "10s"]);
-        assert_eq!(default_arguments(true), ["run"]);
+        assert_eq!(default_arguments(true), ["top"]);
     }
 }

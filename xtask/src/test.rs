@@ -19,7 +19,7 @@ use serde::Deserialize;
 use crate::{
     ebpf,
     kernel::Kernel,
-    place::{Cache, Workspace},
+    place::{Cache, Profile, Workspace},
     process::{command_line, is_root, sudo_without_password, visible},
     run,
     setup::{self, Purpose},
@@ -149,7 +149,7 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, kernels: &[Kernel]) -> R
     report.step("eBPF object", || ebpf::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
 
     let built = report.step("build", || {
-        run::build(workspace, false, &["guard", "guard-tests"])?;
+        run::build(workspace, Profile::Dev, &["guard", "guard-tests"])?;
         let status = visible(workspace.cargo().args(["test", "--locked", "--workspace", "--no-run"]))?;
         Ok(Outcome::of_check("cargo test --no-run", status.success()))
     });
@@ -282,7 +282,7 @@ fn guest_tests(workspace: &Workspace, cache: &Cache, kernel: &Kernel) -> Result<
         append: Vec::new(),
         timeout: GUEST_TIMEOUT,
         shares: vec![share],
-        binaries: workspace.binaries(false),
+        binaries: workspace.binaries(Profile::Dev),
         labelled: true,
     };
     let words = [GUEST_TESTS.to_owned(), "--results".to_owned(), results.display().to_string()];

@@ -374,7 +374,8 @@ async fn an_error_of_the_loop_puts_everything_back_too() {
     let error = looped.run(|_, _| Err(ControlError::NoWindow)).await.unwrap_err();
     assert!(matches!(error, ControlError::NoWindow), "{error}");
     let log = std::fs::read_to_string(audit).unwrap();
-    assert!(log.contains("put back, because guard ends"), "{log}");
+    // The window that could not be handed over had decided already, to want it no more: whichever comes first puts back.
+    assert!(log.contains("put back, because"), "{log}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod gate;
 mod lab;
 mod limits;
 mod lock;
+mod machine;
 mod metrics;
 mod quota;
 mod restore;
@@ -107,6 +108,8 @@ pub fn in_guest() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
+    all.push(loads("a clock that is set makes nobody late", machine::clock_steps));
+    all.push(loads("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
     all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
     all.push(refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
