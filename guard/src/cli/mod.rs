@@ -210,7 +210,7 @@ mod tests {
             ("run --record /tmp/r --record-size 64", "--record-size"),
             ("run --record /tmp/r --record-size 1KiB", "--record-size"),
             ("run --record-age 1h", "--record"),
-            ("run --listen 10.0.0.1", "--listen"),
+            ("run --listen localhost:80", "--listen"),
             ("top --speed 0 --replay F", "--speed"),
             ("top --speed NaN --replay F", "--speed"),
             ("top --replay F --connect S", "--replay"),
