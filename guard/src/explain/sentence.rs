@@ -22,15 +22,16 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
         },
     );
     let someone = if who.is_empty() { "something" } else { &who };
+    // After the name of the last one that was waited for.
+    let which = if evidence.chain.len() > 1 { ", which" } else { "," };
     let why = match cause {
         Cause::ThrottledLockHolder => {
-            let comma = if evidence.chain.len() > 1 { "" } else { "," };
-            format!("for {lost} {}{who}{comma} could not run {quota}", waits(&evidence.chain, lock, &breach.cgroup))
+            format!("for {lost} {}{who}{which} could not run {quota}", waits(&evidence.chain, lock, &breach.cgroup))
         }
         Cause::LockHolderPreempted => {
-            let holder = evidence.chain.last().map_or_else(String::new, |link| named(&link.who, &breach.cgroup) + " ");
+            let holder = evidence.chain.last().map_or_else(String::new, |link| named(&link.who, &breach.cgroup));
             let waits = waits(&evidence.chain, lock, &breach.cgroup);
-            format!("{waits}{holder}had to leave its CPU to {someone} for {lost}")
+            format!("{waits}{holder}{which} had to leave its CPU to {someone} for {lost}")
         }
         Cause::LockContention if who.is_empty() => format!("it waited {lost} for a {lock}"),
         Cause::LockContention => format!("it waited {lost} for a {lock} held by {who}"),
