@@ -12,7 +12,7 @@ use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
 use tokio::io::unix::AsyncFd;
 
 use super::ControlError;
-use super::accounts::{Accountant, Traces};
+use super::accounts::{Accountant, Accounted, Traces};
 use super::accumulate::Accumulator;
 use super::affinity;
 use super::assign::Assignments;
@@ -241,7 +241,7 @@ impl Observer {
             .chain(sample.cgroups.iter().map(|c| c.id))
             .chain(sample.threads.iter().map(|t| t.cgroup_id))
             .chain(sample.breaches.iter().flat_map(|b| [b.cgroup_id, b.prev_cgroup_id, b.waker_cgroup_id]))
-            .chain(sum.accounts.values().flat_map(|accounted| accounted.cgroups()))
+            .chain(sum.accounts.values().flat_map(Accounted::cgroups))
             .collect();
         self.threads.refresh(&sample.threads, &self.selection, &self.inventory);
         let holders: HashSet<u32> = sample.breaches.iter().map(|breach| breach.lock_owner).collect();

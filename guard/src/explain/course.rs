@@ -161,7 +161,7 @@ impl Course {
                 layers.push((depth, span));
             }
         }
-        flatten(layers)
+        flatten(&layers)
     }
 
     /// Whether only fair tasks have had `cpu` since it was taken from a real-time task that could have gone on; if so,
@@ -279,7 +279,7 @@ fn push(spans: &mut Vec<Span<Doing>>, from_ns: u64, to_ns: u64, mut what: Doing)
 }
 
 /// Of overlapping spans the deepest one for each instant.
-fn flatten(layers: Vec<(u8, Span<Occupant>)>) -> Vec<Span<Occupant>> {
+fn flatten(layers: &[(u8, Span<Occupant>)]) -> Vec<Span<Occupant>> {
     let mut edges: Vec<u64> = layers.iter().flat_map(|(_, span)| [span.from_ns, span.to_ns]).collect();
     edges.sort_unstable();
     edges.dedup();

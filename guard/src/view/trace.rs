@@ -44,7 +44,7 @@ fn names() -> Vec<Value> {
 }
 
 /// A slice. Times are us since boot, with the nanoseconds behind the point.
-fn slice(track: (u32, u32), name: &str, from_ns: u64, to_ns: u64, about: Value) -> Value {
+fn slice(track: (u32, u32), name: &str, from_ns: u64, to_ns: u64, about: &Value) -> Value {
     #[allow(clippy::cast_precision_loss, reason = "ns since boot stay below 2^53 for a hundred days")]
     let us = |ns: u64| ns as f64 / 1e3;
     let (ts, dur) = (us(from_ns), us(to_ns.saturating_sub(from_ns)));
@@ -53,7 +53,7 @@ fn slice(track: (u32, u32), name: &str, from_ns: u64, to_ns: u64, about: Value) 
 
 fn late(trace: &Traced) -> Value {
     let about = json!({ "tid": trace.tid, "latency_ns": trace.to_ns.saturating_sub(trace.from_ns) });
-    slice((LATE, trace.tid), &format!("{} late", trace.comm), trace.from_ns, trace.to_ns, about)
+    slice((LATE, trace.tid), &format!("{} late", trace.comm), trace.from_ns, trace.to_ns, &about)
 }
 
 fn comm(entry: &Entry) -> String {
@@ -74,7 +74,7 @@ fn cpu_slices(entries: &[&Entry]) -> Vec<Value> {
             && before.tid != 0
         {
             let about = json!({ "tid": before.tid, "prio": before.prio, "cgroup": before.cgroup_id });
-            slices.push(slice((CPUS, u32::from(entry.cpu)), &comm(before), before.at_ns, entry.at_ns, about));
+            slices.push(slice((CPUS, u32::from(entry.cpu)), &comm(before), before.at_ns, entry.at_ns, &about));
         }
     }
     slices
@@ -89,7 +89,7 @@ fn thread_slices(entries: &[&Entry], comms: &HashMap<u32, String>) -> Vec<Value>
             return;
         }
         if let Some((before, since_ns)) = doing.insert(tid, (what, at_ns)) {
-            slices.push(slice((THREADS, tid), before, since_ns, at_ns, json!({})));
+            slices.push(slice((THREADS, tid), before, since_ns, at_ns, &json!({})));
         }
     };
     for entry in entries {
@@ -121,7 +121,7 @@ fn interrupt(entry: &Entry) -> Option<Value> {
         _ => return None,
     };
     let from_ns = entry.at_ns.saturating_sub(entry.took_ns);
-    Some(slice((process, u32::from(entry.cpu)), &name, from_ns, entry.at_ns, json!({})))
+    Some(slice((process, u32::from(entry.cpu)), &name, from_ns, entry.at_ns, &json!({})))
 }
 
 #[cfg(test)]
