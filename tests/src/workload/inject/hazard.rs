@@ -86,7 +86,7 @@ impl Hazard {
     pub(super) fn needs(self, needs: &mut Needs) -> Result<()> {
         match self {
             Self::NonPiLock | Self::LockHolderPreempted | Self::ThrottledLockHolder | Self::LockChain => {
-                needs.plain_lock = true
+                needs.plain_lock = true;
             }
             Self::LockContention => needs.pi_lock = true,
             Self::CoThreadThrottled => needs.data = true,
