@@ -19,6 +19,10 @@ use super::stage::Stage;
 /// CPU is emulated.
 const STARTING: Duration = Duration::from_secs(120);
 
+/// Windows until guard is at work as it always is: at first it reads the names of all there is, which where the CPU is
+/// emulated takes half of one.
+const SETTLED: usize = 4;
+
 /// guard at work.
 #[derive(Debug)]
 pub(super) struct Controller {
@@ -27,7 +31,7 @@ pub(super) struct Controller {
 }
 
 impl Controller {
-    /// Starts guard; returns when it has decided for the first time.
+    /// Starts guard; returns when it has decided [`SETTLED`] times.
     pub(super) async fn start(stage: &Stage, scene: &Scene, plc: &str, be: Option<&str>) -> Result<Self, LabError> {
         let scratch = scratch()?;
         let config = scratch.path().join("guard.toml");
@@ -45,8 +49,8 @@ impl Controller {
                 .arg("--output")
                 .arg(scratch.path().join(SNAPSHOTS));
         })?;
-        // The head, then the first window.
-        for _ in 0..2 {
+        // The head, then the windows.
+        for _ in 0..=SETTLED {
             process.line(STARTING).await?;
         }
         Ok(Self { process, scratch })
