@@ -132,8 +132,6 @@ pub fn in_guest() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
-    all.push(loads("a clock that is set makes nobody late", machine::clock_steps));
-    all.push(loads("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
     all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
     all.push(refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
@@ -142,6 +140,9 @@ pub fn in_guest() -> Vec<Scenario> {
     all.push(loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back));
     all.push(QUOTA_LOCK);
     all.push(loads("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container));
+    // Near the end: interrupts stay away from a CPU that has come back.
+    all.push(loads("a clock that is set makes nobody late", machine::clock_steps));
+    all.push(loads("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
     all.extend(LAB.map(|scenario| open(scenario.name, scenario.check)));
     all
 }
