@@ -245,19 +245,7 @@ fn cpus(snapshot: &Snapshot, width: usize, out: &mut String) {
     ]);
     let busy: Vec<&Cpu> = snapshot.cpus.iter().filter(|cpu| harmed(cpu)).collect();
     for cpu in busy.iter().take(ROWS) {
-        let stolen = |s: Stolen| if rt_throttle { times(s.count, s.total_ns) } else { figures::ABSENT.to_owned() };
-        table.push(Row {
-            cells: vec![
-                cpu.cpu.to_string(),
-                figures::time_if(irq, cpu.hardirq.while_rt_ns),
-                figures::time_if(irq, cpu.hardirq.max_ns),
-                figures::time_if(irq, cpu.softirq.while_rt_ns),
-                figures::time_if(irq, cpu.softirq.max_ns),
-                stolen(cpu.rt_throttle),
-                stolen(cpu.fair_server),
-            ],
-            notes: vec![],
-        });
+        table.push(Row { cells: cpu_cells(cpu, irq, rt_throttle), notes: vec![] });
     }
     if !busy.is_empty() {
         table.render(width, out);
@@ -308,6 +296,21 @@ fn breaches(snapshot: &Snapshot, out: &mut String) {
     if worst.len() > BREACHES {
         line(out, &format!("  and {} more", worst.len() - BREACHES));
     }
+}
+
+/// What a CPU's row says, figures that are not seen absent: its number, interrupts while a real-time thread was runnable
+/// (`irq`), what was taken from real-time threads (`taken`).
+pub(super) fn cpu_cells(cpu: &Cpu, irq: bool, taken: bool) -> Vec<String> {
+    let stolen = |s: Stolen| if taken { times(s.count, s.total_ns) } else { figures::ABSENT.to_owned() };
+    vec![
+        cpu.cpu.to_string(),
+        figures::time_if(irq, cpu.hardirq.while_rt_ns),
+        figures::time_if(irq, cpu.hardirq.max_ns),
+        figures::time_if(irq, cpu.softirq.while_rt_ns),
+        figures::time_if(irq, cpu.softirq.max_ns),
+        stolen(cpu.rt_throttle),
+        stolen(cpu.fair_server),
+    ]
 }
 
 /// The time of an RFC 3339 instant to the microsecond, without its date.

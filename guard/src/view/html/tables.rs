@@ -6,7 +6,7 @@ use super::figures::{self, printable};
 use super::page::{Look, escaped, section, table, tag};
 use super::text;
 use crate::explain::Finding;
-use crate::snapshot::{Cgroup, Cpu, SignalState, Snapshot, Stolen};
+use crate::snapshot::{Cgroup, Cpu, SignalState, Snapshot};
 
 /// Rows before the rest is only counted.
 const ROWS: usize = 30;
@@ -98,21 +98,7 @@ pub(super) fn cpus(snapshot: &Snapshot) -> String {
         return section("CPUs", "Interrupts and what is taken from real-time threads are not seen on this node.", "");
     }
     let harmed: Vec<&Cpu> = snapshot.cpus.iter().filter(|cpu| text::harmed(cpu)).collect();
-    let stolen = |s: Stolen| if taken { text::times(s.count, s.total_ns) } else { figures::ABSENT.to_owned() };
-    let rows: Vec<Vec<String>> = harmed
-        .iter()
-        .map(|cpu| {
-            vec![
-                cpu.cpu.to_string(),
-                figures::time_if(irq, cpu.hardirq.while_rt_ns),
-                figures::time_if(irq, cpu.hardirq.max_ns),
-                figures::time_if(irq, cpu.softirq.while_rt_ns),
-                figures::time_if(irq, cpu.softirq.max_ns),
-                stolen(cpu.rt_throttle),
-                stolen(cpu.fair_server),
-            ]
-        })
-        .collect();
+    let rows: Vec<Vec<String>> = harmed.iter().map(|cpu| text::cpu_cells(cpu, irq, taken)).collect();
     let columns = [
         ("CPU", Look::Figure),
         ("hardirq", Look::Figure),
