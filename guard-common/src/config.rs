@@ -68,6 +68,8 @@ pub struct Offsets {
     pub tg_cfs_rq: u32,
     /// Number of the system call in pt_regs: orig_ax on x86-64, syscallno on aarch64
     pub regs_syscall: u32,
+    /// First argument of the system call in pt_regs
+    pub regs_address: u32,
     /// Second argument of the system call in pt_regs
     pub regs_argument: u32,
 }
@@ -117,6 +119,8 @@ pub struct Config {
     /// Entries of one CPU's part of the flight recorder minus one, the part's size being a power of two; 0 when it is
     /// off.
     pub flight_mask: u32,
+    /// 1 when kernel stacks are kept.
+    pub stacks: u32,
 }
 
 /// Where the time a cfs_rq was throttled comes from.

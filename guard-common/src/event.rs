@@ -90,6 +90,8 @@ pub mod breach_flags {
     pub const SOFT_TIMER: u32 = 32;
     /// With [`RT_STOLEN`]: it was the fair server, not RT throttling.
     pub const FAIR_SERVER: u32 = 64;
+    /// The owner of the lock is what the word of a futex says, which only user space keeps.
+    pub const FUTEX_OWNER: u32 = 128;
 }
 
 /// A wake-up over its budget, with all that was known at the switch-in. Instants are CLOCK_MONOTONIC in ns.
@@ -135,7 +137,7 @@ pub struct Breach {
     pub lock_flags: u32,
     /// Address of that lock.
     pub lock: u64,
-    /// tid of its owner when the wait began, where readable.
+    /// tid of its owner when the wait began, where readable; with [`breach_flags::FUTEX_OWNER`] that of the futex.
     pub lock_owner: u32,
     /// rt_priority of the late thread.
     pub rt_priority: u32,
@@ -173,4 +175,28 @@ pub struct Breach {
     pub prev_comm: [u8; 16],
     /// comm of the waker.
     pub waker_comm: [u8; 16],
+}
+
+/// Most frames of a stack that are kept.
+pub const FRAMES: usize = 32;
+
+/// Return addresses in the kernel, the innermost first; 0 from the end on.
+pub type Frames = [u64; FRAMES];
+
+/// Kernel stacks of a [`Breach`], where they were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct Stacks {
+    /// Switch-in of the late thread: with its tid the name of the breach.
+    pub switched_in_ns: u64,
+    /// The late thread.
+    pub tid: u32,
+    /// Unused.
+    pub reserved: u32,
+    /// Of what ran when it was woken: the waker, or what an interrupt interrupted and the interrupt itself. All 0 when no
+    /// wake-up began the wait.
+    pub waking: Frames,
+    /// Of the task that left the CPU for it, as it left.
+    pub leaving: Frames,
 }

@@ -239,8 +239,9 @@ pub struct ThreadState {
     pub wake_context: u32,
     /// Effective kernel priority of the waker.
     pub waker_prio: i32,
-    /// Unused.
-    pub reserved: u32,
+    /// Owner that the word of the futex named for which the thread went to sleep, not yet believed; 0 for none, and
+    /// where late wake-ups are not explained.
+    pub futex_owner: u32,
     /// Cgroup of the waker.
     pub waker_cgroup_id: u64,
     /// When the waker's last throttled wait ended, and how long it was throttled in it, ns; 0 for never.

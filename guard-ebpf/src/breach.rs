@@ -3,12 +3,14 @@
 
 use core::mem::offset_of;
 
+use aya_ebpf::programs::BtfTracePointContext;
 use guard_common::{
     event::{Breach, BreachKind, LateFair, TELL_EVERY_NS, breach_flags},
     maps::{CgroupSlot, PERIOD_SURE, TaskRec, ThreadState, TimerKind, task_flags},
 };
 
 use crate::{
+    stack,
     state::{Cpu, EVENTS, add, cgroup, config, thread},
     task::{MAX_RT_PRIO, Task},
 };
@@ -31,7 +33,7 @@ pub(crate) struct Wait {
 
 /// Writes a record if the wait was over its budget.
 #[inline(always)]
-pub(crate) fn check(prev: Task, next: Task, wait: &Wait, rec: &TaskRec) {
+pub(crate) fn check(ctx: &BtfTracePointContext, prev: Task, next: Task, wait: &Wait, rec: &TaskRec) {
     let Some(thread) = thread(u32::from(rec.thread) - 1) else { return };
     let budget = if thread.budget_ns != 0 { thread.budget_ns } else { config!(breach_ns) };
     let (_, since) = begin(thread, wait);
@@ -44,6 +46,10 @@ pub(crate) fn check(prev: Task, next: Task, wait: &Wait, rec: &TaskRec) {
     }
     thread.breaches += 1;
     report(prev, wait, rec);
+    if config!(stacks) != 0 {
+        let waking = if rec.flags & task_flags::PREEMPTED == 0 { u32::from(rec.thread) } else { 0 };
+        stack::tell(ctx, thread.tid, waking, wait.now_ns);
+    }
 }
 
 /// Tells user space of a fair task that was late by the budget of its cgroup, the one in `slot`.
@@ -128,8 +134,12 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
             flags |= breach_flags::FAIR_SERVER;
         }
     }
+    let mut lock_owner = thread.lock_owner;
     if wait.lock_wait_ns != 0 {
         flags |= breach_flags::LOCK;
+    } else if thread.futex_owner != 0 && thread.slept_ns != 0 {
+        flags |= breach_flags::FUTEX_OWNER;
+        lock_owner = thread.futex_owner;
     }
     let soft =
         thread.timer_kind == TimerKind::CallbackSoft as u32 || thread.timer_kind == TimerKind::SleeperSoft as u32;
@@ -161,7 +171,7 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
         (*breach).timer_kind = thread.timer_kind;
         (*breach).lock_flags = thread.lock_flags;
         (*breach).lock = thread.lock;
-        (*breach).lock_owner = thread.lock_owner;
+        (*breach).lock_owner = lock_owner;
         (*breach).rt_priority = thread.rt_priority;
         (*breach).lock_wait_ns = wait.lock_wait_ns;
         (*breach).slept_ns = thread.slept_ns;

@@ -21,6 +21,8 @@ mod lock;
 #[cfg(target_arch = "bpf")]
 mod rt_throttle;
 #[cfg(target_arch = "bpf")]
+mod stack;
+#[cfg(target_arch = "bpf")]
 mod state;
 #[cfg(target_arch = "bpf")]
 mod task;
@@ -67,7 +69,7 @@ mod attach {
         wakeup::switched_out(&mut cpu, prev, prev_state, preempt, now);
         irq::switched(&mut cpu, prev, next, now);
         rt_throttle::switched(&mut cpu, prev, prev_runnable, next, now);
-        wakeup::switched_in(&mut cpu, prev, next, now);
+        wakeup::switched_in(&ctx, &mut cpu, prev, next, now);
         flight::switched(&cpu, prev, next, prev_state, preempt, now);
         0
     }
@@ -75,7 +77,7 @@ mod attach {
     /// `sched_waking(task_struct *p)`: on the waker's CPU, before any inter-processor interrupt.
     #[btf_tracepoint(function = "sched_waking")]
     fn sched_waking(ctx: BtfTracePointContext) -> i32 {
-        wakeup::waking(Task::from_arg(ctx.arg(0)));
+        wakeup::waking(&ctx, Task::from_arg(ctx.arg(0)));
         0
     }
 

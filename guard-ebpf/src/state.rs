@@ -70,6 +70,7 @@ pub(crate) static CONFIG: Config = Config {
         rt_mutex_owner: 0,
         tg_cfs_rq: 0,
         regs_syscall: 0,
+        regs_address: 0,
         regs_argument: 0,
     },
     cgroup_slots: 0,
@@ -85,6 +86,7 @@ pub(crate) static CONFIG: Config = Config {
     futex: 0,
     own_tgid: 0,
     flight_mask: 0,
+    stacks: 0,
 };
 
 /// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.

@@ -6,7 +6,7 @@
 
 use core::{ffi::c_void, ptr::read_volatile};
 
-use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, generated};
+use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, generated};
 use guard_common::{config::NO_OFFSET, maps::NO_SYSCALL};
 
 use crate::state::{Cpu, config};
@@ -23,9 +23,13 @@ pub(crate) const TASK_RTLOCK_WAIT: u32 = 0x1000;
 const PF_KTHREAD: u32 = 0x0020_0000;
 /// Bits of the operation in futex's second argument: <https://elixir.bootlin.com/linux/v6.12/source/include/uapi/linux/futex.h>
 const FUTEX_CMD_MASK: u32 = 0x7f;
+const FUTEX_WAIT: u32 = 0;
 const FUTEX_LOCK_PI: u32 = 6;
+const FUTEX_WAIT_BITSET: u32 = 9;
 const FUTEX_WAIT_REQUEUE_PI: u32 = 11;
 const FUTEX_LOCK_PI2: u32 = 13;
+/// The tid in the word of a robust futex, from the same file.
+const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 
 macro_rules! load {
     ($base:expr, $type:ty, $($offset:tt)+) => {
@@ -190,6 +194,32 @@ impl Task {
         }
         let operation = load!(regs, u32, regs_argument) & FUTEX_CMD_MASK;
         matches!(operation, FUTEX_LOCK_PI | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2)
+    }
+
+    /// The owner that the word of the futex names for which this task, the current one, goes to sleep; 0 when it names none.
+    /// Robust mutexes keep the owner's tid in the word. Glibc's others keep 2 in it while somebody waits, and the owner
+    /// two words behind. <https://sourceware.org/git/?p=glibc.git;a=blob;f=sysdeps/nptl/bits/struct_mutex.h>
+    #[inline(always)]
+    pub(crate) fn futex_owner(self) -> u32 {
+        if !present!(regs_address) || !present!(regs_argument) {
+            return 0;
+        }
+        // SAFETY: as in `system_call`.
+        let regs = unsafe { generated::bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
+        if regs.is_null() {
+            return 0;
+        }
+        let operation = load!(regs, u32, regs_argument) & FUTEX_CMD_MASK;
+        if operation != FUTEX_WAIT && operation != FUTEX_WAIT_BITSET {
+            return 0;
+        }
+        let address = load!(regs, u64, regs_address);
+        // SAFETY: the helper checks the address; it is the task's own memory, for it has not left its CPU yet.
+        match unsafe { bpf_probe_read_user(address as *const [u32; 3]) } {
+            Ok([2, _, owner]) => owner & FUTEX_TID_MASK,
+            Ok([word, ..]) => word & FUTEX_TID_MASK,
+            Err(_) => 0,
+        }
     }
 
     /// Address of the task's rt_rq where the kernel rations RT time per cgroup, else 0.

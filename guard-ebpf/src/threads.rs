@@ -63,6 +63,10 @@ pub(crate) fn sleeps(task: Task, slot: u32, now: u64) {
     let Some(thread) = thread(slot) else { return };
     thread.slept_ns = now;
     thread.slept_in = task.system_call();
+    thread.futex_owner = 0;
+    if config!(flight_mask) != 0 && thread.slept_in == config!(futex) {
+        thread.futex_owner = task.futex_owner();
+    }
 }
 
 /// The thread in `slot` is on a CPU, and what there was to say of its sleep has been said.

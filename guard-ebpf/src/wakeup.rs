@@ -3,13 +3,14 @@
 //! A stamp is taken at the beginning of the wait and consumed at the switch-in. A stamp left by a wake-up of a task
 //! that was still on its CPU is never consumed wrongly: whatever makes the task wait next overwrites it.
 
+use aya_ebpf::programs::BtfTracePointContext;
 use guard_common::{
     config::throttled_time,
     maps::{CgroupKind, TaskRec, ThreadKind, task_flags},
 };
 
 use crate::{
-    breach, flight, irq, lock,
+    breach, flight, irq, lock, stack,
     state::{self, Cpu, config, known_task, task_record},
     task::{CfsRq, MAX_RT_PRIO, Task, cfs_rq_of_group, probe},
     threads, throttle, timer,
@@ -17,13 +18,16 @@ use crate::{
 
 /// `task` is being woken.
 #[inline(always)]
-pub(crate) fn waking(task: Task) {
+pub(crate) fn waking(ctx: &BtfTracePointContext, task: Task) {
     let Some(mut cpu) = Cpu::this() else { return };
     let Some(rec) = task_record(task.tid()) else { return };
     let now = state::now();
     begin_wait(&cpu, task, rec, now, 0);
     if rec.thread != 0 {
         threads::woken(&cpu, task, rec);
+        if config!(stacks) != 0 {
+            stack::waking(ctx, u32::from(rec.thread));
+        }
     }
     irq::note_waking(&mut cpu, task, now);
     flight::waking(&cpu, task, now);
@@ -140,7 +144,7 @@ fn throttled_ns_at(address: u64, now: u64) -> u64 {
 
 /// `next` gets the CPU that `prev` leaves.
 #[inline(always)]
-pub(crate) fn switched_in(cpu: &mut Cpu, prev: Task, next: Task, now: u64) {
+pub(crate) fn switched_in(ctx: &BtfTracePointContext, cpu: &mut Cpu, prev: Task, next: Task, now: u64) {
     let tid = next.tid();
     cpu.state.running = tid + 1;
     cpu.state.running_thread = 0;
@@ -192,7 +196,7 @@ pub(crate) fn switched_in(cpu: &mut Cpu, prev: Task, next: Task, now: u64) {
         let on_timer = timer::switched_in(cpu, thread, slot, now);
         let wait =
             breach::Wait { since_ns: since, now_ns: now, throttled_ns: throttled, lock_wait_ns, on_timer, cpu_before };
-        breach::check(prev, next, &wait, rec);
+        breach::check(ctx, prev, next, &wait, rec);
         threads::awake(thread);
     }
 }

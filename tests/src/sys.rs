@@ -2,6 +2,7 @@
 //! told of writes. All unsafe code of this crate is here.
 
 use std::{
+    cell,
     ffi::CStr,
     io, mem,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -170,6 +171,48 @@ pub(crate) fn priority(tid: u32) -> io::Result<libc::c_int> {
     // SAFETY: `param` is valid for writes for the length of the call.
     check(unsafe { libc::sched_getparam(tid.cast_signed(), &raw mut param) })?;
     Ok(param.sched_priority)
+}
+
+/// A mutex of the C library without priority inheritance.
+pub(crate) struct PlainMutex(Box<cell::UnsafeCell<libc::pthread_mutex_t>>);
+
+// SAFETY: a pthread mutex is made to be used by several threads; the box keeps it in its place.
+unsafe impl Send for PlainMutex {}
+// SAFETY: as above.
+unsafe impl Sync for PlainMutex {}
+
+impl PlainMutex {
+    /// A free one; a robust one keeps its owner in the word that waiters sleep on.
+    pub(crate) fn new(robust: bool) -> io::Result<Self> {
+        let mutex = Self(Box::new(cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER)));
+        // SAFETY: attributes are plain data, initialised by the first call and then used by the others; nobody else has the
+        // mutex yet.
+        unsafe {
+            let mut attributes = mem::zeroed::<libc::pthread_mutexattr_t>();
+            errno(libc::pthread_mutexattr_init(&raw mut attributes))?;
+            let kind = if robust { libc::PTHREAD_MUTEX_ROBUST } else { libc::PTHREAD_MUTEX_STALLED };
+            errno(libc::pthread_mutexattr_setrobust(&raw mut attributes, kind))?;
+            errno(libc::pthread_mutex_init(mutex.0.get(), &raw const attributes))?;
+        }
+        Ok(mutex)
+    }
+
+    /// Waits for it and takes it.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        // SAFETY: it is initialised and stays in its place.
+        errno(unsafe { libc::pthread_mutex_lock(self.0.get()) })
+    }
+
+    /// Gives it back; for the thread that has it.
+    pub(crate) fn unlock(&self) -> io::Result<()> {
+        // SAFETY: as above.
+        errno(unsafe { libc::pthread_mutex_unlock(self.0.get()) })
+    }
+}
+
+/// The result of a pthread function.
+fn errno(returned: libc::c_int) -> io::Result<()> {
+    if returned == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(returned)) }
 }
 
 /// Allows this process so many open files.

@@ -43,6 +43,8 @@ struct Outcome {
     failed: Vec<String>,
     /// Name and, where known, reason.
     skipped: Vec<String>,
+    /// Name and message of what passed at the second try.
+    again: Vec<String>,
 }
 
 impl Outcome {
@@ -95,14 +97,17 @@ impl Report {
     fn print(&self, to: &mut impl Write) -> std::io::Result<()> {
         writeln!(to, "\n{:<40} {:>7} {:>7} {:>8} {:>8}", "where", "passed", "failed", "skipped", "seconds")?;
         for (name, outcome, took) in &self.steps {
-            let Outcome { passed, failed, skipped } = outcome;
+            let Outcome { passed, failed, skipped, .. } = outcome;
             writeln!(to, "{name:<40} {passed:>7} {:>7} {:>8} {:>8}", failed.len(), skipped.len(), took.as_secs())?;
         }
         for (name, outcome, _) in &self.steps {
             outcome.skipped.iter().try_for_each(|skipped| writeln!(to, "skipped, {name}: {skipped}"))?;
+            outcome.again.iter().try_for_each(|again| writeln!(to, "second try, {name}: {again}"))?;
             outcome.failed.iter().try_for_each(|failed| writeln!(to, "FAILED, {name}: {failed}"))?;
         }
-        writeln!(to, "{} passed, {} failed, {} skipped", self.passed(), self.failed(), self.skipped())
+        let again: usize = self.steps.iter().map(|(_, outcome, _)| outcome.again.len()).sum();
+        let again = if again > 0 { format!(" ({again} of them at the second try)") } else { String::new() };
+        writeln!(to, "{} passed{again}, {} failed, {} skipped", self.passed(), self.failed(), self.skipped())
     }
 
     fn passed(&self) -> usize {
@@ -241,6 +246,7 @@ struct GuestResults {
     passed: Vec<String>,
     failed: Vec<Failed>,
     skipped: Vec<Skipped>,
+    again: Vec<Failed>,
 }
 
 #[derive(Deserialize)]
@@ -259,10 +265,16 @@ impl From<GuestResults> for Outcome {
     fn from(results: GuestResults) -> Self {
         Self {
             passed: results.passed.len(),
-            failed: results.failed.iter().map(|Failed { name, message }| format!("{name}: {message}")).collect(),
+            failed: told(&results.failed),
+            again: told(&results.again),
             skipped: results.skipped.iter().map(|Skipped { name, reason }| format!("{name}: {reason}")).collect(),
         }
     }
+}
+
+/// Names and messages.
+fn told(failed: &[Failed]) -> Vec<String> {
+    failed.iter().map(|Failed { name, message }| format!("{name}: {message}")).collect()
 }
 
 /// Boots one guest and runs all its tests there.
@@ -327,7 +339,7 @@ mod tests {
         let text = "running 4 tests\ntest a::b ... ok\ntest c ... FAILED\ntest d - should panic ... ok\n\
                     test e ... ignored, SKIPPED: needs cgroup v2\ntest result: FAILED. 2 passed; 1 failed; 1 ignored\n";
         let skipped = vec!["e: needs cgroup v2".to_owned()];
-        assert_eq!(counted(text), Outcome { passed: 2, failed: vec!["c".to_owned()], skipped });
+        assert_eq!(counted(text), Outcome { passed: 2, failed: vec!["c".to_owned()], skipped, ..Outcome::default() });
     }
 
     #[test]
@@ -356,10 +368,16 @@ mod tests {
 
     #[test]
     fn results_of_a_guest_are_read_with_messages_and_reasons() {
-        let text =
-            r#"{"passed":["a"],"failed":[{"name":"b","message":"late"}],"skipped":[{"name":"c","reason":"no rtla"}]}"#;
+        let text = r#"{"passed":["a"],"failed":[{"name":"b","message":"late"}],"skipped":[{"name":"c","reason":"no rtla"}],
+            "again":[{"name":"a","message":"stood still"}]}"#;
         let results: GuestResults = serde_json::from_str(text).expect("it is valid");
-        let expected = Outcome { passed: 1, failed: vec!["b: late".into()], skipped: vec!["c: no rtla".into()] };
-        assert_eq!(Outcome::from(results), expected);
+        let outcome = Outcome::from(results);
+        let (failed, skipped) = (vec!["b: late".into()], vec!["c: no rtla".into()]);
+        assert_eq!(outcome, Outcome { passed: 1, failed, skipped, again: vec!["a: stood still".into()] });
+        let mut text = Vec::new();
+        Report { steps: vec![("guest".into(), outcome, Duration::ZERO)] }.print(&mut text).expect("memory");
+        let text = String::from_utf8(text).expect("it is UTF-8");
+        assert!(text.contains("second try, guest: a: stood still\n"), "{text}");
+        assert!(text.ends_with("\n1 passed (1 of them at the second try), 1 failed, 1 skipped\n"), "{text}");
     }
 }

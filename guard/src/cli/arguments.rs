@@ -26,6 +26,10 @@ pub(super) struct WatchArguments {
     /// switch and wake-up costs more then.
     #[arg(long)]
     explain: bool,
+    /// Keep the kernel stacks of late wake-ups, too: of what ran when the thread was woken, and of the task that left the CPU
+    /// for it. Implies --explain; each wake-up of a watched thread costs microseconds more.
+    #[arg(long)]
+    stacks: bool,
     /// Let the kernel time guard's own programs, for the report's overhead (makes every event a little slower).
     #[arg(long)]
     run_time_stats: bool,
@@ -43,8 +47,9 @@ impl WatchArguments {
             selection: Selection { cgroups: self.cgroup.clone(), tids: self.tid.clone() },
             threshold: self.threshold,
             act: false,
-            explain: self.explain,
+            explain: self.explain || self.stacks,
             traces: None,
+            stacks: self.stacks,
             run_time_stats: self.run_time_stats,
             policy: None,
         }

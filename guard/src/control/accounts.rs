@@ -1,12 +1,16 @@
-//! Has every late wake-up accounted for while the flight recorder's entries of it are still there.
+//! Has every late wake-up accounted for while the flight recorder's entries of it are still there, and names what only this
+//! node can name now: owners of futexes, interrupts, functions on kernel stacks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guard_common::event::Breach;
+use guard_common::event::{Breach, breach_flags};
+use guard_common::flight::kind;
 
 use crate::explain::{Account, Course, Traced, account};
 use crate::kernel::sample::KernelSample;
+use crate::kernel::symbols::Functions;
+use crate::snapshot::Stacks;
 
 /// Late wake-ups of one sample that are accounted for, of named threads and then the worst: each costs a look through a
 /// second of events.
@@ -30,6 +34,8 @@ pub(super) struct Accounted {
     pub(super) account: Option<Account>,
     /// Time that the host took from its CPU in the sample that it is in, ns; none where the kernel does not tell.
     pub(super) steal_ns: Option<u64>,
+    /// Its kernel stacks, where they were asked for.
+    pub(super) stacks: Option<Stacks>,
 }
 
 impl Accounted {
@@ -50,6 +56,8 @@ pub(super) struct Accountant {
     traces: Option<Traces>,
     /// Threads that the user named.
     named: Vec<u32>,
+    /// Where kernel stacks were asked for.
+    functions: Option<Functions>,
 }
 
 /// What happened around the first late wake-ups, for whoever asked for it to take.
@@ -80,19 +88,34 @@ impl Traces {
             from_ns: record.since_ns,
             to_ns: record.switched_in_ns,
             entries,
+            interrupts: course.interrupts().clone(),
         });
     }
 }
 
 impl Accountant {
-    /// `named` threads come first. With `traces`, also keeps the course of events around late wake-ups.
-    pub(super) fn new(named: Vec<u32>, traces: Option<Traces>) -> Self {
-        Self { stolen: stolen(), traces, named, ..Self::default() }
+    /// `named` threads come first. With `traces`, also keeps the course of events around late wake-ups; with `functions`,
+    /// their kernel stacks.
+    pub(super) fn new(named: Vec<u32>, traces: Option<Traces>, functions: Option<Functions>) -> Self {
+        Self { stolen: stolen(), traces, named, functions, ..Self::default() }
+    }
+
+    /// Learns the names of interrupts that nobody has named yet.
+    fn name_interrupts(&mut self, sample: &KernelSample) {
+        let interrupts = self.course.interrupts_mut();
+        for entry in sample.flight.iter().filter(|entry| entry.kind == kind::IRQ) {
+            if interrupts.lacks(entry.arg) {
+                // https://docs.kernel.org/admin-guide/abi-testing.html: /sys/kernel/irq/<irq>/actions
+                let devices = std::fs::read_to_string(format!("/sys/kernel/irq/{}/actions", entry.arg));
+                interrupts.insert(entry.arg, devices.unwrap_or_default().trim().replace(',', ", "));
+            }
+        }
     }
 
     /// Accounts for the breaches of a sample.
     pub(super) fn look(&mut self, sample: &KernelSample) -> HashMap<Key, Accounted> {
         self.course.add(&sample.flight);
+        self.name_interrupts(sample);
         let now = stolen();
         let before = std::mem::replace(&mut self.stolen, now);
         let mut worst: Vec<&Breach> = sample.breaches.iter().collect();
@@ -101,6 +124,7 @@ impl Accountant {
             std::cmp::Reverse((self.named.contains(&record.tid), latency_ns))
         });
         worst.truncate(MOST);
+        let stacks: HashMap<Key, _> = sample.stacks.iter().map(|s| ((s.tid, s.switched_in_ns), s)).collect();
         let mut accounts = HashMap::new();
         for record in worst {
             let cpu = if record.expired_ns > 0 { record.waker_cpu } else { record.cpu };
@@ -108,9 +132,25 @@ impl Accountant {
             if let Some(traces) = &self.traces {
                 traces.add(record, &self.course);
             }
-            accounts.insert(key(record), Accounted { account: account(record, &self.course), steal_ns });
+            let stacks = self.functions.as_ref().zip(stacks.get(&key(record))).map(|(functions, stacks)| Stacks {
+                waking: functions.stack(&stacks.waking),
+                leaving: functions.stack(&stacks.leaving),
+            });
+            accounts.insert(key(record), Accounted { account: account(record, &self.course), steal_ns, stacks });
         }
         accounts
+    }
+}
+
+/// Takes back owners that a futex's word named and that are neither the waker nor another thread of the same process: the
+/// word means something else then, for only the program knows what it keeps there.
+pub(super) fn doubt_futex_owners(breaches: &mut [Breach]) {
+    for breach in breaches.iter_mut().filter(|breach| breach.flags & breach_flags::FUTEX_OWNER != 0) {
+        let (owner, thread) = (breach.lock_owner, format!("/proc/{}/task/{}", breach.tgid, breach.lock_owner));
+        if owner == breach.tid || owner != breach.waker && !std::path::Path::new(&thread).exists() {
+            breach.flags &= !breach_flags::FUTEX_OWNER;
+            breach.lock_owner = 0;
+        }
     }
 }
 
@@ -134,6 +174,27 @@ fn parse_stolen(text: &str) -> HashMap<u32, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_other_threads_of_the_process_own_its_futexes() {
+        use bytemuck::Zeroable as _;
+        let process = std::process::id();
+        let own = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+        let owned_by = |lock_owner, flags| Breach { tid: own, tgid: process, lock_owner, flags, ..Breach::zeroed() };
+        let mut breaches = [
+            owned_by(process, breach_flags::FUTEX_OWNER),
+            owned_by(own, breach_flags::FUTEX_OWNER),
+            owned_by(1, breach_flags::FUTEX_OWNER),
+            owned_by(1, breach_flags::LOCK),
+            Breach { waker: 1, ..owned_by(1, breach_flags::FUTEX_OWNER) },
+        ];
+        doubt_futex_owners(&mut breaches);
+        assert_eq!(breaches.map(|b| b.lock_owner), [process, 0, 0, 1, 1]);
+        assert_eq!(
+            breaches.map(|b| b.flags),
+            [breach_flags::FUTEX_OWNER, 0, 0, breach_flags::LOCK, breach_flags::FUTEX_OWNER]
+        );
+    }
 
     #[test]
     fn stolen_time_is_read_per_cpu() {

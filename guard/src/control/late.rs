@@ -68,6 +68,7 @@ pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known:
             throttled_by: throttled_by(record, accounted, known),
             steal_ns: accounted.and_then(|accounted| accounted.steal_ns),
             parts: parts(accounted, known),
+            stacks: accounted.and_then(|accounted| accounted.stacks.clone()),
             chain: chain(accounted, known),
             flags: flag_names(record.flags),
         },
@@ -210,6 +211,7 @@ fn flag_names(flags: u32) -> Vec<String> {
         (breach_flags::FAIR_SERVER, "fair_server"),
         (breach_flags::LOCK, "lock"),
         (breach_flags::SOFT_TIMER, "soft_timer"),
+        (breach_flags::FUTEX_OWNER, "futex_owner"),
     ]
     .into_iter()
     .filter(|(bit, _)| flags & bit != 0)

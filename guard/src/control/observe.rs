@@ -13,7 +13,7 @@ use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
 use tokio::io::unix::AsyncFd;
 
 use super::ControlError;
-use super::accounts::{Accountant, Traces};
+use super::accounts::{self, Accountant, Traces};
 use super::accumulate::Accumulator;
 use super::affinity;
 use super::assign::Assignments;
@@ -30,6 +30,7 @@ use crate::config::{Config, Workload, Workloads};
 use crate::inventory::{self, CgroupFilter, CgroupInfo, Inventory, ThreadDetail, Topology};
 use crate::kernel::offsets::CgroupSource;
 use crate::kernel::sample::ThreadSample;
+use crate::kernel::symbols::Functions;
 use crate::kernel::{Event, Kernel, KernelError, LoadOptions, monotonic_ns};
 use crate::snapshot::{Cgroup, Class, Knob, Node, Snapshot};
 
@@ -71,6 +72,8 @@ pub struct Watch {
     pub explain: bool,
     /// With `explain`: where to keep what happened around late wake-ups.
     pub traces: Option<Traces>,
+    /// With `explain`: whether to keep kernel stacks of late wake-ups.
+    pub stacks: bool,
     /// Whether the kernel times guard's programs.
     pub run_time_stats: bool,
     /// Whether to collect what policies need, and the configuration that names workloads. It makes observing dearer.
@@ -155,6 +158,8 @@ impl Observer {
             threads.name(*tid, &inventory)?;
         }
 
+        // While guard still may.
+        let functions = watch.stacks.then(Functions::read);
         let mut kernel = Kernel::load(&load_options(watch, &node, &topology, &inventory))?;
         for tid in &selection.tids {
             // Whoever asks why a thread is late wants to know it whatever its policy is.
@@ -177,7 +182,9 @@ impl Observer {
             selection,
             filter,
             accumulator: Accumulator::new(watch.selection.tids.clone()),
-            accountant: watch.explain.then(|| Accountant::new(watch.selection.tids.clone(), watch.traces.clone())),
+            accountant: watch
+                .explain
+                .then(|| Accountant::new(watch.selection.tids.clone(), watch.traces.clone(), functions)),
             meter,
             threads,
             slots,
@@ -408,7 +415,7 @@ impl Observer {
             let events = self.kernel.events();
             self.events.extend(events);
         }
-        let sample = self.kernel.sample()?;
+        let mut sample = self.kernel.sample()?;
         let ended = self.slots.counted(sample.cgroups.iter().map(|c| c.id));
         for id in &ended {
             self.kernel.release_cgroup(*id)?;
@@ -427,6 +434,7 @@ impl Observer {
             }
         }
         self.give_budgets(&sample.threads)?;
+        accounts::doubt_futex_owners(&mut sample.breaches);
         let accounts = self.accountant.as_mut().map(|accountant| accountant.look(&sample));
         self.accumulator.add(sample);
         self.accumulator.account(accounts.unwrap_or_default());
@@ -582,6 +590,7 @@ fn load_options(watch: &Watch, node: &Node, topology: &Topology, inventory: &Inv
         preempt_rt: node.realtime,
         act: watch.act,
         flight: watch.explain,
+        stacks: watch.stacks,
         run_time_stats: watch.run_time_stats,
     }
 }

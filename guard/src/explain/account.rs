@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use guard_common::event::{BreachKind, WakeContext, breach_flags};
-use guard_common::flight::{VECTOR, flags, vector};
+use guard_common::flight::flags;
 use guard_common::{event, maps};
 
 use super::Cause;
 use super::course::{Course, Doing, Occupant, Who};
+use super::interrupt::softirq_name;
 use super::share::FAIR;
 
 /// How long a wake-up from another CPU may be on its way: what the scheduler chose until then, it chose without it, ns.
@@ -125,9 +126,9 @@ impl Teller<'_> {
     }
 
     /// Time in interrupts has a cause of its own, whoever waits.
-    fn interrupt(what: &Occupant) -> Option<(Cause, Who)> {
+    fn interrupt(&self, what: &Occupant) -> Option<(Cause, Who)> {
         let (cause, comm) = match what {
-            Occupant::Irq(number) => (Cause::Irq, irq_name(*number)),
+            Occupant::Irq(number) => (Cause::Irq, self.course.interrupts().name(*number)),
             Occupant::Softirq(vector) => (Cause::Softirq, softirq_name(*vector)),
             Occupant::Nmi => (Cause::Nmi, "NMI".to_owned()),
             Occupant::Task(..) | Occupant::Unknown => return None,
@@ -141,7 +142,7 @@ impl Teller<'_> {
         let remote = self.flag(breach_flags::REMOTE_TIMER);
         for span in self.course.occupants(self.record.waker_cpu, from_ns, to_ns) {
             let ns = span.ns();
-            if let Some((cause, who)) = Self::interrupt(&span.what) {
+            if let Some((cause, who)) = self.interrupt(&span.what) {
                 // The soft interrupts before its own are what a soft timer waits for.
                 let cause = if soft && cause == Cause::Softirq { Cause::SoftTimer } else { cause };
                 self.add(cause, ns, Some(who));
@@ -197,7 +198,7 @@ impl Teller<'_> {
                 let ns = u64::try_from(u128::from(span.ns()) * u128::from(rest) / u128::from(all)).unwrap_or(0);
                 match span.what {
                     Occupant::Task(who, ..) if who.tid != 0 => self.add(Cause::PolicyFallback, ns, Some(who)),
-                    what => match Self::interrupt(&what) {
+                    what => match self.interrupt(&what) {
                         Some((cause, who)) => self.add(cause, ns, Some(who)),
                         None => self.add(Cause::PolicyFallback, ns, None),
                     },
@@ -219,7 +220,7 @@ impl Teller<'_> {
                     let cause = who_had_the_cpu(&who, taken, prio, moved);
                     self.add(cause, ns, (who.tid != 0).then_some(who));
                 }
-                what => match Self::interrupt(&what) {
+                what => match self.interrupt(&what) {
                     Some((cause, who)) => self.add(cause, ns, Some(who)),
                     None => self.add(Cause::Unknown, ns, None),
                 },
@@ -244,7 +245,9 @@ impl Teller<'_> {
         };
         let throttled = if lock || futex || fault { Cause::ThrottledLockHolder } else { Cause::CoThreadThrottled };
         let by_task = record.wake_context == WakeContext::Task as u32;
-        let holder = if lock && record.lock_owner != 0 {
+        // The kernel knows the owner of its locks; of a futex its word may.
+        let owned = lock || self.flag(breach_flags::FUTEX_OWNER);
+        let holder = if owned && record.lock_owner != 0 {
             record.lock_owner
         } else if by_task {
             record.waker
@@ -318,7 +321,7 @@ impl Teller<'_> {
                 Occupant::Task(who, ..) if who.tid != 0 && who.tid != holder.tid => {
                     self.add(Cause::LockHolderPreempted, share, Some(who));
                 }
-                what => match Self::interrupt(&what) {
+                what => match self.interrupt(&what) {
                     Some((cause, who)) => self.add(cause, share, Some(who)),
                     None => self.add(why.base, share, Some(holder.clone())),
                 },
@@ -372,30 +375,6 @@ pub(super) fn by_name(comm: &str) -> Option<Cause> {
         ("migration/", Cause::Migration),
     ];
     causes.into_iter().find(|(begin, _)| comm.starts_with(begin)).map(|(_, cause)| cause)
-}
-
-/// A hard interrupt for people.
-pub(crate) fn irq_name(number: u32) -> String {
-    if number & VECTOR == 0 {
-        return format!("irq {number}");
-    }
-    match number & !VECTOR {
-        vector::LOCAL_TIMER => "local timer",
-        vector::CALL_FUNCTION => "function call",
-        vector::CALL_FUNCTION_SINGLE => "function call of one CPU",
-        vector::IRQ_WORK => "irq_work",
-        _ => "an interrupt",
-    }
-    .to_owned()
-}
-
-/// A soft interrupt's vector: <https://elixir.bootlin.com/linux/v6.12/source/include/linux/interrupt.h#L549>
-pub(crate) fn softirq_name(vector: u32) -> String {
-    let names = ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];
-    usize::try_from(vector)
-        .ok()
-        .and_then(|at| names.get(at))
-        .map_or_else(|| format!("softirq {vector}"), |n| (*n).into())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::interrupt::Interrupts;
 use super::share::FAIR;
 use guard_common::event::WakeContext;
 use guard_common::flight::{Entry, flags, kind};
@@ -19,6 +20,7 @@ pub struct Course {
     cpus: BTreeMap<u32, VecDeque<Entry>>,
     /// CPU → since when nothing of it is missing, where something is.
     known_since: BTreeMap<u32, u64>,
+    interrupts: Interrupts,
 }
 
 /// A task as the recorder names it.
@@ -105,6 +107,17 @@ impl Course {
                 *since = (*since).max(oldest.at_ns);
             }
         }
+    }
+
+    /// Names of interrupts.
+    #[must_use]
+    pub fn interrupts(&self) -> &Interrupts {
+        &self.interrupts
+    }
+
+    /// The same, to learn further ones.
+    pub fn interrupts_mut(&mut self) -> &mut Interrupts {
+        &mut self.interrupts
     }
 
     /// Whether nothing of `cpu` is missing from `from_ns` on, and there is something at all.

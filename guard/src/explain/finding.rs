@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Coupling};
-use crate::snapshot::{Breach, ChainLink, Culprit, Inversion, Snapshot};
+use crate::snapshot::{Breach, ChainLink, Culprit, Inversion, Snapshot, Stacks};
 
 /// All that `guard explain` says; its JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +34,9 @@ pub struct Finding {
     /// Threads that were waited for in the worst one: the first by the late thread, each other one by the one before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<ChainLink>,
+    /// Kernel stacks of the worst one, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stacks: Option<Stacks>,
     /// How often.
     pub count: u64,
     /// The latest, ns.
@@ -73,6 +76,7 @@ fn new(breach: &Breach) -> Finding {
         cause: breach.cause.clone(),
         culprit: breach.culprit.clone(),
         chain: breach.evidence.chain.clone(),
+        stacks: breach.evidence.stacks.clone(),
         count: 1,
         worst_ns: breach.latency_ns,
         total_ns: breach.latency_ns,
@@ -96,6 +100,7 @@ fn add(finding: &mut Finding, breach: &Breach) {
         finding.sentence.clone_from(&breach.sentence);
         finding.culprit.clone_from(&breach.culprit);
         finding.chain.clone_from(&breach.evidence.chain);
+        finding.stacks.clone_from(&breach.evidence.stacks);
     }
 }
 

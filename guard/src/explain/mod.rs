@@ -7,6 +7,7 @@ mod cause;
 mod coupling;
 mod course;
 mod finding;
+mod interrupt;
 pub mod inversion;
 mod sentence;
 mod share;
@@ -14,11 +15,12 @@ mod share;
 pub(crate) mod testing;
 
 pub use account::{Account, Did, Link, Part, account};
-pub(crate) use account::{irq_name, softirq_name};
 pub use cause::Cause;
 pub use coupling::{Coupling, Couplings};
 pub use course::{Course, Who};
 pub use finding::{Explanation, Finding, findings};
+pub use interrupt::Interrupts;
+pub(crate) use interrupt::softirq_name;
 pub use share::explain;
 
 /// What happened around a late wake-up; instants are CLOCK_MONOTONIC in ns.
@@ -34,4 +36,6 @@ pub struct Traced {
     pub to_ns: u64,
     /// What all CPUs did meanwhile, and a little before and after, in order of time.
     pub entries: Vec<guard_common::flight::Entry>,
+    /// Names of the interrupts among it.
+    pub interrupts: Interrupts,
 }

@@ -35,6 +35,9 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
         }
         Cause::LockContention if who.is_empty() => format!("it waited {lost} for a {lock}"),
         Cause::LockContention => format!("it waited {lost} for a {lock} held by {who}"),
+        Cause::NonPiLock if evidence.flags.iter().any(|flag| flag == "futex_owner") => {
+            format!("it waited {lost} for a mutex without priority inheritance held by {who}, as the mutex itself says")
+        }
         Cause::NonPiLock => {
             format!("it waited {lost} for a futex without priority inheritance until {who} woke it")
         }

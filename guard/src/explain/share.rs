@@ -154,7 +154,9 @@ fn throttled_holder(evidence: &Evidence) -> Cause {
 fn sleep(evidence: &Evidence) -> Cause {
     if has(evidence, "lock") {
         Cause::LockContention
-    } else if evidence.blocked_in.as_deref() == Some("futex") && evidence.woken_by.as_deref() == Some("task") {
+    } else if has(evidence, "futex_owner")
+        || evidence.blocked_in.as_deref() == Some("futex") && evidence.woken_by.as_deref() == Some("task")
+    {
         Cause::NonPiLock
     } else {
         Cause::Unknown
@@ -179,12 +181,16 @@ fn culprit(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
         Cause::HigherPriority | Cause::LowerPriorityBlocking | Cause::RtThrottling | Cause::FairServer => Some(prev()),
         Cause::PolicyFallback if evidence.throttled_ns == 0 => Some(prev()),
         Cause::Irq | Cause::Softirq if matches!(occupant(evidence), Cause::Irq | Cause::Softirq) => Some(prev()),
-        Cause::LockContention if evidence.lock_owner != 0 && evidence.lock_owner != evidence.waker => Some(Culprit {
-            tid: evidence.lock_owner,
-            comm: evidence.lock_owner_comm.clone().unwrap_or_default(),
-            cgroup: evidence.lock_owner_cgroup.clone(),
-            prio: None,
-        }),
+        Cause::LockContention | Cause::NonPiLock
+            if evidence.lock_owner != 0 && evidence.lock_owner != evidence.waker =>
+        {
+            Some(Culprit {
+                tid: evidence.lock_owner,
+                comm: evidence.lock_owner_comm.clone().unwrap_or_default(),
+                cgroup: evidence.lock_owner_cgroup.clone(),
+                prio: None,
+            })
+        }
         Cause::ThrottledLockHolder | Cause::CoThreadThrottled => Some(waker()),
         Cause::LockContention | Cause::NonPiLock if evidence.woken_by.as_deref() == Some("task") => Some(waker()),
         _ => None,

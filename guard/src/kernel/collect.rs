@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use bytes::BytesMut;
 use guard_common::{
-    event::{Breach, LateFair, NewRealTime, Throttled},
+    event::{Breach, LateFair, NewRealTime, Stacks, Throttled},
     hist::BUCKETS,
     maps::{
         CgroupKind, CgroupSlot, CpuState, Hist, PERIOD_SURE, ThreadKind, ThreadState, cgroup_hist, thread_hist,
@@ -117,6 +117,7 @@ impl Kernel {
         }
         sample.lost = lost;
         sample.breaches = self.take_breaches();
+        sample.stacks = std::mem::take(&mut self.stacks);
         sample.lost.breaches += std::mem::take(&mut self.dropped_breaches);
         // After the breaches, so that all that led to them is in it.
         sample.flight = self.flight.as_mut().map(flight::Flight::take).unwrap_or_default();
@@ -350,6 +351,7 @@ impl Kernel {
         others.extend(breaches.iter().map(|breach| Event::Late(*breach)));
         let mut events = others;
         events.sort_by_key(Event::at_ns);
+        self.stacks.truncate(BREACHES_KEPT);
         let room = BREACHES_KEPT.saturating_sub(self.breaches.len());
         self.dropped_breaches += breaches.len().saturating_sub(room) as u64;
         self.breaches.extend(breaches.into_iter().take(room));
@@ -365,15 +367,17 @@ impl Kernel {
         all
     }
 
-    /// Takes all records out of the ring buffer, freeing it before they are looked at.
+    /// Takes all records out of the ring buffer, freeing it before they are looked at. Stacks are kept for the next sample.
     fn drain(&mut self) -> Records {
-        let mut breaches = BytesMut::new();
+        let (mut breaches, mut stacks) = (BytesMut::new(), BytesMut::new());
         let mut others = Vec::new();
         while let Some(record) = self.ring.next() {
             // Nothing else is in the ring; a record of another length would shift all that follow.
             let length = record.len();
             if length == size_of::<Breach>() {
                 breaches.extend_from_slice(&record);
+            } else if length == size_of::<Stacks>() {
+                stacks.extend_from_slice(&record);
             } else if length == size_of::<Throttled>() {
                 others.push(Event::Throttled(bytemuck::pod_read_unaligned(&record)));
             } else if length == size_of::<LateFair>() {
@@ -382,6 +386,7 @@ impl Kernel {
                 others.push(Event::NewRealTime(bytemuck::pod_read_unaligned(&record)));
             }
         }
+        self.stacks.extend(records::<Stacks>(stacks));
         Records { breaches: records(breaches), others }
     }
 }

@@ -11,7 +11,7 @@ use aya::{
 use bytemuck::{Pod, Zeroable};
 use guard_common::{
     config::{Config, throttled_time},
-    event::Breach,
+    event::{Breach, Frames},
     flight::{Entry, Head},
     maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, ThrottleStamp, ThrottleState, hists_per_cpu},
 };
@@ -59,6 +59,8 @@ pub struct LoadOptions {
     pub act: bool,
     /// Whether late wake-ups are to be explained: then a flight recorder runs, which costs an entry for each event.
     pub flight: bool,
+    /// Whether kernel stacks of late wake-ups are to be kept: each wake-up of a watched thread costs microseconds then.
+    pub stacks: bool,
     /// Whether to count the programs' run time, which itself costs some 20 ns per event.
     pub run_time_stats: bool,
 }
@@ -209,6 +211,7 @@ impl Kernel {
             online_cpus: options.online_cpus.clone(),
             map_bytes: sizes.bytes(),
             breaches: Vec::new(),
+            stacks: Vec::new(),
             dropped_breaches: 0,
             before: Before::new(sizes.cpus as usize, config.hists_per_cpu as usize),
             run_time_stats,
@@ -234,6 +237,8 @@ struct Sizes {
     throttles: u32,
     /// Entries of the flight recorder, of all CPUs.
     flight: u32,
+    /// Stacks, one for each thread slot.
+    stacks: u32,
 }
 
 impl Sizes {
@@ -248,6 +253,7 @@ impl Sizes {
             // A cfs_rq per cgroup and CPU, as far as they are ever throttled.
             throttles: (cgroups * cpus).clamp(64, 16_384),
             flight: if options.flight { cpus * flight::entries(cpus) } else { 1 },
+            stacks: if options.stacks { threads } else { 1 },
         }
     }
 
@@ -262,6 +268,7 @@ impl Sizes {
             + of(self.cpus, size_of::<CpuState>())
             + of(self.throttles, size_of::<ThrottleState>() + 8 + 64)
             + of(self.flight, size_of::<Entry>())
+            + of(self.stacks, size_of::<Frames>())
             + of(self.cpus, size_of::<Head>())
             + RING_BYTES
     }
@@ -297,6 +304,7 @@ fn examine(options: &LoadOptions, cpus: u32, btf: &Btf, aya_btf: &aya::Btf) -> R
         futex: u32::try_from(libc::SYS_futex).unwrap_or(u32::MAX),
         own_tgid: if options.act { std::process::id() } else { 0 },
         flight_mask: if options.flight { flight::entries(cpus) - 1 } else { 0 },
+        stacks: u32::from(options.stacks),
     };
     let no_fentry =
         if throttle_known { fentry_refusal(options, &config, aya_btf)? } else { Some(NO_BANDWIDTH.to_owned()) };
@@ -318,7 +326,7 @@ fn examine(options: &LoadOptions, cpus: u32, btf: &Btf, aya_btf: &aya::Btf) -> R
 
 /// Tries the throttle programs on maps of the smallest size: what the kernel says against them, if anything.
 fn fentry_refusal(options: &LoadOptions, config: &Config, btf: &aya::Btf) -> Result<Option<String>, KernelError> {
-    let small = LoadOptions { cgroup_slots: 2, thread_slots: 1, flight: false, ..options.clone() };
+    let small = LoadOptions { cgroup_slots: 2, thread_slots: 1, flight: false, stacks: false, ..options.clone() };
     let trial = Config {
         cgroup_slots: small.cgroup_slots,
         hists_per_cpu: hists_per_cpu(small.cgroup_slots, small.thread_slots),
@@ -326,6 +334,7 @@ fn fentry_refusal(options: &LoadOptions, config: &Config, btf: &aya::Btf) -> Res
         task_mask: 0,
         throttled_time: throttled_time::FENTRY,
         flight_mask: 0,
+        stacks: 0,
         ..*config
     };
     let mut ebpf = load_object(btf, &trial, &Sizes::new(&small, 1, 1))?;
@@ -353,6 +362,7 @@ fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, K
         .map_max_entries("CPUS", sizes.cpus)
         .map_max_entries("THROTTLES", sizes.throttles)
         .map_max_entries("FLIGHT", sizes.flight)
+        .map_max_entries("STACKS", sizes.stacks)
         .map_max_entries("FLIGHT_HEADS", sizes.cpus)
         .load(OBJECT)
         .map_err(|e| {

@@ -23,7 +23,7 @@ use aya::{
     maps::{Array, HashMap, MapData, Queue, RingBuf},
 };
 pub(crate) use collect::monotonic_ns;
-use guard_common::event::{Breach, LateFair, NewRealTime, Throttled};
+use guard_common::event::{Breach, LateFair, NewRealTime, Stacks, Throttled};
 use guard_common::maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, thread_state};
 pub use load::LoadOptions;
 
@@ -171,6 +171,8 @@ pub struct Kernel {
     run_time_stats: Option<OwnedFd>,
     /// Records that were taken out of the ring buffer since the last sample.
     breaches: Vec<Breach>,
+    /// Kernel stacks of those.
+    stacks: Vec<Stacks>,
     /// Those for which there was no room.
     dropped_breaches: u64,
     before: collect::Before,

@@ -92,6 +92,11 @@ pub fn resolve(btf: &Btf, cgroups: CgroupSource) -> Result<Offsets, MissingMembe
             NO_OFFSET => want("pt_regs", "syscallno"),
             x86 => x86,
         },
+        regs_address: match want("pt_regs", "di") {
+            // The first of its general registers.
+            NO_OFFSET => want("pt_regs", "regs"),
+            x86 => x86,
+        },
         regs_argument: match want("pt_regs", "si") {
             // The second of its general registers.
             NO_OFFSET => btf.offset_of("pt_regs", "regs").map_or(NO_OFFSET, |regs| regs + 8),

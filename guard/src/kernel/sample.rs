@@ -1,7 +1,7 @@
 //! What the kernel counted in one interval, before anybody is named. The control room joins it with the inventory
 //! into a Snapshot. Plain data: no BPF here.
 
-use guard_common::event::Breach;
+use guard_common::event::{Breach, Stacks};
 use guard_common::flight::Entry;
 
 use crate::snapshot::{Cpu, Histogram, Lost, Signal};
@@ -23,6 +23,8 @@ pub struct KernelSample {
     pub cpus: Vec<Cpu>,
     /// Breach records, oldest first.
     pub breaches: Vec<Breach>,
+    /// Their kernel stacks, where they were asked for.
+    pub stacks: Vec<Stacks>,
     /// The flight recorder's entries of the interval, oldest first; none where it is off.
     pub flight: Vec<Entry>,
     /// What was lost.

@@ -340,6 +340,7 @@ fn observe(tids: &[u32]) -> Result<Observer, ProbeError> {
         policy: None,
         explain: false,
         traces: None,
+        stacks: false,
     };
     Ok(Observer::start(&watch)?)
 }

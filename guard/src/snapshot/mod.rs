@@ -615,7 +615,8 @@ pub struct Evidence {
     /// Part of `blocked_ns` in which the waker could not run because of a quota.
     #[serde(default)]
     pub waker_throttled_ns: u64,
-    /// preempted, remote_timer, migrated, rt_stolen, fair_server, lock, soft_timer.
+    /// preempted, remote_timer, migrated, rt_stolen, fair_server, lock, soft_timer, futex_owner (the owner is what the
+    /// futex's own word says).
     pub flags: Vec<String>,
     /// Whose quota stopped the thread that was waited for, or the late one itself: the nearest cgroup, itself or an
     /// ancestor, that was throttled in the interval.
@@ -632,6 +633,19 @@ pub struct Evidence {
     /// Threads that were waited for: the first by the late thread, each other one by the one before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<ChainLink>,
+    /// Kernel stacks; absent unless they were asked for (`--stacks`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stacks: Option<Stacks>,
+}
+
+/// Kernel stacks of a late wake-up, as "function+0x1a", the innermost first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stacks {
+    /// What ran when it was woken: the waker, or what an interrupt interrupted, below the interrupt itself. Empty when no
+    /// wake-up began its wait.
+    pub waking: Vec<String>,
+    /// The task that left the CPU for it, as it left; of a task that was preempted, where.
+    pub leaving: Vec<String>,
 }
 
 /// A quota that stopped somebody.

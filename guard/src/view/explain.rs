@@ -19,6 +19,10 @@ pub fn render(snapshot: &Snapshot, explanation: &Explanation) -> String {
             let links: Vec<String> = finding.chain.iter().map(link).collect();
             out += &format!("          chain: {} waits for {}\n", printable(&finding.comm), links.join(", for "));
         }
+        if let Some(stacks) = &finding.stacks {
+            out += &stack("woken while this ran", &stacks.waking);
+            out += &stack("the CPU was left here", &stacks.leaving);
+        }
         if finding.count > 1 {
             let total = figures::time(finding.total_ns);
             out +=
@@ -46,6 +50,12 @@ pub fn render(snapshot: &Snapshot, explanation: &Explanation) -> String {
         out += &format!("{lost} more were too many to be recorded.\n");
     }
     out
+}
+
+/// A kernel stack, a line for each frame.
+fn stack(what: &str, frames: &[String]) -> String {
+    let frames: String = frames.iter().map(|frame| format!("            {}\n", printable(frame))).collect();
+    if frames.is_empty() { frames } else { format!("          {what}:\n{frames}") }
 }
 
 /// "mqtt (tid 12, in /be: throttled, 70.0 ms)".

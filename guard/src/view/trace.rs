@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use guard_common::flight::{Entry, flags, kind};
 use serde_json::{Value, json};
 
-use crate::explain::{Traced, irq_name, softirq_name};
+use crate::explain::{Interrupts, Traced, softirq_name};
 
 /// Tracks: one per CPU, per thread, per CPU for each kind of interrupt, and one for what was late.
 const CPUS: u32 = 1;
@@ -26,7 +26,10 @@ pub fn render(traces: &[Traced]) -> String {
     let comms = comms(&entries);
     events.extend(cpu_slices(&entries));
     events.extend(thread_slices(&entries, &comms));
-    events.extend(entries.iter().filter_map(|entry| interrupt(entry)));
+    // All of one node.
+    let none = Interrupts::default();
+    let interrupts = traces.last().map_or(&none, |trace| &trace.interrupts);
+    events.extend(entries.iter().filter_map(|entry| interrupt(entry, interrupts)));
     json!({ "displayTimeUnit": "ns", "traceEvents": events }).to_string() + "\n"
 }
 
@@ -113,9 +116,9 @@ fn thread_slices(entries: &[&Entry], comms: &HashMap<u32, String>) -> Vec<Value>
     slices
 }
 
-fn interrupt(entry: &Entry) -> Option<Value> {
+fn interrupt(entry: &Entry, interrupts: &Interrupts) -> Option<Value> {
     let (process, name) = match entry.kind {
-        kind::IRQ => (IRQS, irq_name(entry.arg)),
+        kind::IRQ => (IRQS, interrupts.name(entry.arg)),
         kind::SOFTIRQ => (SOFTIRQS, softirq_name(entry.arg)),
         kind::NMI => (IRQS, "NMI".to_owned()),
         _ => return None,
@@ -133,7 +136,14 @@ mod tests {
     fn cpus_threads_and_interrupts_have_their_slices() {
         let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: 500, ..waking(1_700, 0, 0, 0) };
         let entries = vec![switch(1_000, 0, 7, 0), switch(2_000, 7, 8, 0), irq, switch(3_000, 8, 7, 1)];
-        let traced = Traced { tid: 7, comm: "cycle".into(), from_ns: 1_000, to_ns: 3_000, entries };
+        let traced = Traced {
+            tid: 7,
+            comm: "cycle".into(),
+            from_ns: 1_000,
+            to_ns: 3_000,
+            entries,
+            interrupts: Interrupts::default(),
+        };
         // Twice the same, as two late wake-ups close to each other have it.
         let text = render(&[traced.clone(), traced]);
         let trace: Value = serde_json::from_str(&text).unwrap();

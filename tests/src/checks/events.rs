@@ -37,6 +37,7 @@ fn kernel(hierarchy: &Hierarchy) -> Result<Kernel> {
         preempt_rt: node.realtime,
         act: true,
         flight: false,
+        stacks: false,
         run_time_stats: false,
     })?)
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
-    harness::{GuardRun, Workload, load_cpu, patience},
+    harness::{GuardRun, Workload, emulated, load_cpu, patience},
     inject::{Kernel, Scale, score, trial},
     scenario::Verdict,
     workload::inject::Hazard,
@@ -66,6 +66,46 @@ pub(super) fn chain_is_whole() -> Result<Verdict> {
     let inversion = trial.snapshot.inversions.iter().find(|inversion| inversion.by_cgroup.as_deref() == Some(far));
     ensure!(inversion.is_some(), "{:?}", trial.snapshot.inversions);
     Ok(Verdict::Passed((*sentence).clone()))
+}
+
+/// The kernel knows no owner of a plain mutex; its word does. And kernel stacks show where the two of them were.
+pub(super) fn futex_owner() -> Result<Verdict> {
+    let limit = Duration::from_secs(60) * patience();
+    let (scale, cycles) = if emulated() { (5, "12") } else { (1, "40") };
+    let (interval, hold) = ((20_000 * scale).to_string(), (15_000 * scale).to_string());
+    let threshold = format!("{}us", 5_000 * scale);
+    let mut said = Vec::new();
+    for robust in [false, true] {
+        let mut arguments = vec!["plain-mutex", "--cycles", cycles, "--interval-us", &interval, "--hold-us", &hold];
+        if robust {
+            arguments.push("--robust");
+        }
+        let mut workload = Workload::hold(&arguments)?;
+        let [waiter, holder] = workload.tids() else { bail!("not two threads") };
+        let (waiter, holder) = (*waiter, *holder);
+        let report = GuardRun::report().tid(waiter).with(&["--stacks", "--threshold", &threshold]).measure()?;
+        workload.go()?;
+        let own = workload.outcome(limit)?;
+        let snapshot = report.stop()?;
+        let late: Vec<_> = snapshot
+            .breaches
+            .iter()
+            .filter(|breach| breach.tid == waiter && breach.cause == "non_pi_lock" && !breach.evidence.parts.is_empty())
+            .collect();
+        ensure!(!late.is_empty(), "none of {} waits, the longest of {} ns, is told", own.cycles, own.max_ns);
+        for breach in &late {
+            let evidence = &breach.evidence;
+            ensure!(breach.culprit.as_ref().is_some_and(|by| by.tid == holder), "not by {holder}: {breach:?}");
+            ensure!(evidence.flags.iter().any(|flag| flag == "futex_owner"), "the word was not read: {breach:?}");
+            ensure!(evidence.lock_owner == holder && breach.sentence.contains("held by"), "{breach:?}");
+            let stacks = evidence.stacks.as_ref().context("no stacks")?;
+            let futex = stacks.waking.iter().any(|frame| frame.starts_with("futex_wake"));
+            ensure!(futex, "it was not woken through its futex: {stacks:?}");
+            ensure!(stacks.leaving.iter().any(|frame| frame.contains("schedule")), "{stacks:?}");
+        }
+        said.push(format!("{}{} of {}", if robust { "robust " } else { "" }, late.len(), own.cycles));
+    }
+    Ok(Verdict::Passed(said.join(", ")))
 }
 
 /// What was recorded is explained without root and without the kernel, and a trace is one.

@@ -25,34 +25,40 @@ mod wakeup;
 use crate::scenario::{Scenario, Verdict};
 
 const fn loads(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
-    Scenario { name, loads: true, open: false, check }
+    Scenario { name, loads: true, open: false, times: false, check }
+}
+
+/// As [`loads`], and what it compares are times.
+const fn times(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
+    Scenario { name, loads: true, open: false, times: true, check }
 }
 
 const fn refuses(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
-    Scenario { name, loads: false, open: false, check }
+    Scenario { name, loads: false, open: false, times: false, check }
 }
 
 /// What guard is to keep and does not keep everywhere yet, or what was not tried everywhere: only run when it is asked for
 /// by name.
 const fn open(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
-    Scenario { name, loads: true, open: true, check }
+    Scenario { name, loads: true, open: true, times: false, check }
 }
 
 /// Checks of what must hold everywhere.
 const EVERYWHERE: &[Scenario] = &[
     loads("a cgroup shows the wake-ups of its threads", wakeup::cgroup_shows_wakeups),
-    loads("a cyclic FIFO thread is found, counted and makes its cgroup a PLC", timer::cyclic_thread_is_found),
-    loads("every way to wait for time has its stages and its kind", timer::every_wait_is_seen),
-    loads("missed cycles are counted", timer::missed_cycles_are_counted),
-    loads("throttles reconcile with cpu.stat", quota::throttles_reconcile),
+    times("a cyclic FIFO thread is found, counted and makes its cgroup a PLC", timer::cyclic_thread_is_found),
+    times("every way to wait for time has its stages and its kind", timer::every_wait_is_seen),
+    times("missed cycles are counted", timer::missed_cycles_are_counted),
+    times("throttles reconcile with cpu.stat", quota::throttles_reconcile),
     loads("the ancestor whose quota throttles is named", quota::ancestor_is_named),
     loads("a throttle of a protected cgroup is told at once", events::throttles_are_told),
-    loads("waiting for quota is not waiting for a CPU", quota::throttled_wait_is_apart),
-    loads("CPU time taken from a FIFO thread is seen and attributed", taken::fifo_hog),
-    loads("a FIFO thread on a contended PI lock shows waits and boosts", lock::pi_boosts),
-    loads("a FIFO thread on a contended kernel lock shows waits", lock::kernel_lock),
-    loads("late wake-ups made on purpose have their causes named", explain::causes_are_named),
-    loads("a chain of two locks is shown down to the quota of another cgroup", explain::chain_is_whole),
+    times("waiting for quota is not waiting for a CPU", quota::throttled_wait_is_apart),
+    times("CPU time taken from a FIFO thread is seen and attributed", taken::fifo_hog),
+    times("a FIFO thread on a contended PI lock shows waits and boosts", lock::pi_boosts),
+    times("a FIFO thread on a contended kernel lock shows waits", lock::kernel_lock),
+    times("late wake-ups made on purpose have their causes named", explain::causes_are_named),
+    times("a chain of two locks is shown down to the quota of another cgroup", explain::chain_is_whole),
+    times("the owner of a plain mutex is named by its word, with the stacks of both", explain::futex_owner),
     loads("what was recorded is explained again, and a trace can be written", explain::replayed_and_traced),
     loads("a thread may end while it is watched", limits::thread_ends),
     loads("tids that are used again bring no absurd latencies", limits::churn),
@@ -70,7 +76,7 @@ const EVERYWHERE: &[Scenario] = &[
 
 /// The hazard that `guard lab` is there for.
 const QUOTA_LOCK: Scenario =
-    loads("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock);
+    times("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock);
 
 /// Its other hazards, each with what guard promises about it. An emulated machine takes half a minute for each, and adds
 /// nothing to what the others show of its kernel.
@@ -130,8 +136,8 @@ pub fn on_host() -> Vec<Scenario> {
 #[must_use]
 pub fn in_guest() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
-    all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
-    all.push(loads("irq and thread stages agree with rtla timerlat", rtla::timerlat));
+    all.push(times("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
+    all.push(times("irq and thread stages agree with rtla timerlat", rtla::timerlat));
     all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
     all.push(refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
@@ -139,10 +145,10 @@ pub fn in_guest() -> Vec<Scenario> {
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
     all.push(loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back));
     all.push(QUOTA_LOCK);
-    all.push(loads("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container));
+    all.push(times("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container));
     // Near the end: interrupts stay away from a CPU that has come back.
-    all.push(loads("a clock that is set makes nobody late", machine::clock_steps));
-    all.push(loads("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
+    all.push(times("a clock that is set makes nobody late", machine::clock_steps));
+    all.push(times("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
     all.extend(LAB.map(|scenario| open(scenario.name, scenario.check)));
     all
 }

@@ -202,17 +202,37 @@ pub(super) fn agreement() -> Result<Verdict> {
 }
 
 pub(super) fn stages_differ() -> Result<Verdict> {
-    let loops: [&[&str]; 2] = [&["clock-nanosleep-abs", "--policy", "fifo:80"], &["timerfd", "--policy", "fifo:80"]];
-    let (ran, snapshot) = observed(&loops, None, true)?;
-    let [sleeper, reader] = ran.as_slice() else { bail!("{} loops instead of two", ran.len()) };
-    let (sleeper, reader) = (snapshot.thread(sleeper.tid)?, snapshot.thread(reader.tid)?);
+    let (interval, cycles) = (interval_us().to_string(), cycles().to_string());
+    let mut run = GuardRun::report();
+    let mut loops = Vec::new();
+    for wait in ["clock-nanosleep-abs", "timerfd"] {
+        let arguments =
+            ["cycle", wait, "--policy", "fifo:80", "--interval-us", &interval, "--cycles", &cycles, "--mlockall"];
+        let workload = Workload::hold(&arguments)?;
+        run = run.tid(workload.tid()?);
+        loops.push(workload);
+    }
+    let guard = run.measure()?;
+    // Side by side, so that the same machine disturbs both.
+    loops.iter_mut().try_for_each(Workload::go)?;
+    let mut tids = Vec::new();
+    for workload in loops {
+        tids.push(workload.tid()?);
+        workload.outcome(limit())?;
+    }
+    let snapshot = guard.stop()?;
+    let [sleeper, reader] = tids[..] else { bail!("{} loops instead of two", tids.len()) };
+    let (sleeper, reader) = (snapshot.thread(sleeper)?, snapshot.thread(reader)?);
     if !snapshot.node.realtime {
         return Ok(Verdict::Skipped(format!("{} is not PREEMPT_RT", snapshot.node.kernel)));
     }
     let kinds = [sleeper.timer_kind.as_deref(), reader.timer_kind.as_deref()];
     ensure!(kinds == [Some("sleeper"), Some("softirq-callback")], "kinds {kinds:?}");
-    // The soft expiry runs in the ktimers thread, which has to be switched to first.
-    let p50 = [sleeper.timer.irq.quantile_ns(0.5), reader.timer.irq.quantile_ns(0.5)];
-    ensure!(p50[0] < p50[1], "the soft expiry is no later than the hard one: {p50:?} ns");
-    Ok(Verdict::Passed(format!("p50 of the irq stage: sleeper {} us, timerfd {} us", p50[0] / 1000, p50[1] / 1000)))
+    // The soft expiry runs in the ktimers thread, which has to be switched to first. The quickest tell: what disturbs an
+    // emulated machine only ever adds.
+    let quickest = [&sleeper.timer.irq, &reader.timer.irq].map(|irq| irq.quantile_ns(0.1));
+    let us = |loop_: &Thread| [0.01, 0.1, 0.5].map(|q| loop_.timer.irq.quantile_ns(q) / 1000);
+    let said = format!("1, 10, 50 % of the irq stage: sleeper {:?} us, timerfd {:?} us", us(sleeper), us(reader));
+    ensure!(quickest[0] < quickest[1], "the soft expiry is no later than the hard one: {said}");
+    Ok(Verdict::Passed(said))
 }

@@ -18,6 +18,8 @@ use rustix::{
     pipe::{fcntl_setpipe_size, pipe},
 };
 
+use crate::sys;
+
 use super::{Outcome, PiLock, Policy, Start, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
 
 #[derive(Debug, clap::Args)]
@@ -35,6 +37,30 @@ pub struct PiMutex {
     #[arg(long, default_value_t = 0)]
     cpu: usize,
     /// Priority of the SCHED_FIFO thread; the disturber's is half of it
+    #[arg(long, default_value_t = 80)]
+    priority: i32,
+    #[command(flatten)]
+    start: Start,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PlainMutex {
+    /// Times that the SCHED_FIFO thread takes the lock
+    #[arg(long, default_value_t = 100)]
+    cycles: usize,
+    /// Time between them
+    #[arg(long, default_value_t = 20_000)]
+    interval_us: u64,
+    /// How long the fair thread holds the lock, asleep
+    #[arg(long, default_value_t = 15_000)]
+    hold_us: u64,
+    /// Make it robust: then its owner stands in the word that waiters sleep on
+    #[arg(long)]
+    robust: bool,
+    /// Run the SCHED_FIFO thread on this CPU only
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Its priority
     #[arg(long, default_value_t = 80)]
     priority: i32,
     #[command(flatten)]
@@ -163,6 +189,48 @@ pub(super) fn pi_mutex(args: &PiMutex) -> Result<Outcome> {
     join(holder)?;
     join(disturber)?;
     Ok(Outcome::of_latencies(&waits_ns, 0).with("waits", waits_ns.len() as u64))
+}
+
+/// A mutex of the C library without priority inheritance, held by a fair thread whenever the SCHED_FIFO one wants it.
+pub(super) fn plain_mutex(args: &PlainMutex) -> Result<Outcome> {
+    let (cpu, priority, cycles) = (args.cpu, args.priority, args.cycles);
+    let (interval_ns, hold_ns) = (args.interval_us * 1000, args.hold_us * 1000);
+    let mutex = Arc::new(sys::PlainMutex::new(args.robust).context("pthread_mutex_init")?);
+    let cast = Cast::of(2);
+    let control = {
+        let mutex = Arc::clone(&mutex);
+        cast.enter(0, move |done| {
+            pin(cpu)?;
+            Policy::Fifo(priority).apply(0)?;
+            let mut waits_ns = Vec::with_capacity(cycles);
+            let mut next_ns = now_ns() + interval_ns;
+            for _ in 0..cycles {
+                sleep_until(next_ns)?;
+                let before_ns = now_ns();
+                mutex.lock().context("pthread_mutex_lock")?;
+                waits_ns.push(now_ns() - before_ns);
+                mutex.unlock().context("pthread_mutex_unlock")?;
+                while next_ns <= now_ns() {
+                    next_ns += interval_ns;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            Ok(waits_ns)
+        })
+    };
+    let holder = cast.enter(1, move |done| {
+        while !done.load(Ordering::Relaxed) {
+            mutex.lock().context("pthread_mutex_lock")?;
+            sleep_until(now_ns() + hold_ns)?;
+            mutex.unlock().context("pthread_mutex_unlock")?;
+            sleep_until(now_ns() + hold_ns / 16)?;
+        }
+        Ok(())
+    });
+    cast.raise_curtain(args.start)?;
+    let waits_ns = join(control)?;
+    join(holder)?;
+    Ok(Outcome::of_latencies(&waits_ns, 0))
 }
 
 /// Copying through a pipe holds its mutex for as long as the copy takes. The SCHED_FIFO thread writes one byte into the

@@ -40,6 +40,8 @@ pub enum Command {
     Churn(load::Churn),
     /// A SCHED_FIFO thread that shares a priority-inheritance futex with a fair thread, and a disturber between them
     PiMutex(lock::PiMutex),
+    /// A SCHED_FIFO thread waits for a mutex of the C library without priority inheritance
+    PlainMutex(lock::PlainMutex),
     /// A SCHED_FIFO thread that needs a pipe's kernel mutex while fair threads copy through that pipe
     PipeMutex(lock::PipeMutex),
     /// Two threads that send one byte to and fro
@@ -148,6 +150,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Threads(args) => load::threads(&args)?,
         Command::Churn(args) => load::churn(&args)?,
         Command::PiMutex(args) => lock::pi_mutex(&args)?,
+        Command::PlainMutex(args) => lock::plain_mutex(&args)?,
         Command::PipeMutex(args) => lock::pipe_mutex(&args)?,
         Command::Pingpong(args) => pingpong::run(&args)?,
         Command::Cgroups(args) => cgroups::run(&args)?,

@@ -234,11 +234,10 @@ mod tests {
     #[test]
     fn a_fair_thread_counts_every_cycle_that_was_due() {
         let outcome = play(&part(Role::Fair)).unwrap();
-        let cpus = std::thread::available_parallelism().unwrap().get() as u64;
         assert_eq!(outcome.policy, "SCHED_OTHER");
-        // 100 ms of 2 ms; a cycle that runs beyond the end is due all the same. Whoever is done first ends the others, which
-        // on a busy machine may hardly have begun.
-        assert!((49..=60 * cpus).contains(&outcome.cycles), "{outcome:?}");
+        // 100 ms of 2 ms of whoever is done first. The others may hardly have begun then, and on a busy machine their last cycle
+        // runs far beyond the end; what it makes them miss is due all the same.
+        assert!(outcome.cycles >= 49, "{outcome:?}");
         assert!(outcome.lost <= outcome.cycles);
         assert!(outcome.response.min_ns() >= 1_200_000, "six tenths of 2 ms: {outcome:?}");
     }
