@@ -7,6 +7,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, Queue, RingBuf},
 };
+use aya_log_ebpf::debug;
 use guard_common::{
     config::{Config, Offsets},
     event::TELL_EVERY_NS,
@@ -365,6 +366,7 @@ pub(crate) fn slot_of_cgroup(id: u64) -> u32 {
     if let Some(cpu) = Cpu::this() {
         cpu.state.other_cgroups += 1;
     }
+    debug!((), "no slot for cgroup {}", id);
     0
 }
 

@@ -2,6 +2,7 @@
 //! named. User space frees the slots of those that exited, after taking their last counts.
 
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
+use aya_log_ebpf::{debug, trace};
 use guard_common::{
     event::{NewRealTime, TELL_EVERY_NS, WakeContext},
     maps::{CgroupSlot, TaskRec, ThreadState, task_flags, thread_state},
@@ -21,12 +22,14 @@ pub(crate) fn watch(rec: &mut TaskRec, tid: u32) -> u32 {
         if let Some(cpu) = Cpu::this() {
             cpu.state.unwatched_threads += 1;
         }
+        debug!((), "no slot for thread {}", tid);
         return 0;
     };
     let Some(thread) = thread(slot) else { return 0 };
     thread.tid = tid;
     thread.state = thread_state::NEW;
     rec.thread = slot as u16 + 1;
+    trace!((), "thread {} has slot {}", tid, slot);
     0
 }
 

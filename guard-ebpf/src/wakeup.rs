@@ -4,6 +4,7 @@
 //! that was still on its CPU is never consumed wrongly: whatever makes the task wait next overwrites it.
 
 use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::debug;
 use guard_common::{
     config::throttled_time,
     maps::{CgroupKind, TaskRec, ThreadKind, task_flags},
@@ -54,6 +55,7 @@ pub(crate) fn switched_out(cpu: &mut Cpu, prev: Task, state: u32, preempt: bool,
         // guard has just begun, or the kernel did not show a switch.
         if cpu.state.running != 0 {
             cpu.state.lost_switches += 1;
+            debug!((), "task {} leaves a CPU that task {} had: a switch was not shown", tid, cpu.state.running - 1);
         }
         thread = known_task(tid).map_or(0, |rec| u32::from(rec.thread));
     }

@@ -116,6 +116,7 @@ impl Kernel {
             self.renew_slots();
         }
         sample.lost = lost;
+        (self.say)();
         sample.breaches = self.take_breaches();
         sample.stacks = std::mem::take(&mut self.stacks);
         sample.lost.breaches += std::mem::take(&mut self.dropped_breaches);

@@ -35,6 +35,9 @@ const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// Records for tasks: where pid_max is larger, tids share records and collisions are counted.
 const MAX_TASKS: u32 = 1 << 17;
 const NO_BANDWIDTH: &str = "this kernel has no CFS bandwidth control (CONFIG_CFS_BANDWIDTH)";
+/// Bytes of the smallest ring buffer, and of that of the programs' own words where they are wanted.
+const SMALLEST_RING: u32 = 1 << 12;
+const LOG_BYTES: u32 = 1 << 17;
 /// Bytes of the ring buffer of breaches.
 const RING_BYTES: u64 = 1 << 18;
 
@@ -192,7 +195,10 @@ impl Kernel {
         } else {
             None
         };
+        let logger = (log_level() > 0).then(|| aya_log::EbpfLogger::init(&mut ebpf)).transpose();
+        let mut logger = logger.map_err(|e| KernelError::bpf("reading what the programs say", e))?;
         Ok(Self {
+            say: Box::new(move || logger.iter_mut().for_each(aya_log::EbpfLogger::flush)),
             flight: if options.flight {
                 let entries = share::<Entry>(&ebpf, "FLIGHT", sizes.flight)?;
                 Some(Flight::new(entries, share::<Head>(&ebpf, "FLIGHT_HEADS", sizes.cpus)?))
@@ -347,7 +353,7 @@ fn fentry_refusal(options: &LoadOptions, config: &Config, btf: &aya::Btf) -> Res
 }
 
 fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, KernelError> {
-    let raw = Raw(*config);
+    let (raw, level) = (Raw(*config), log_level());
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("CONFIG", &raw, true)
@@ -363,6 +369,8 @@ fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, K
         .map_max_entries("THROTTLES", sizes.throttles)
         .map_max_entries("FLIGHT", sizes.flight)
         .map_max_entries("STACKS", sizes.stacks)
+        .override_global(aya_log::LEVEL, &level, false)
+        .map_max_entries("AYA_LOGS", if level == 0 { SMALLEST_RING } else { LOG_BYTES })
         .map_max_entries("FLIGHT_HEADS", sizes.cpus)
         .load(OBJECT)
         .map_err(|e| {
@@ -372,6 +380,16 @@ fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, K
                 KernelError::bpf("loading guard's eBPF object", e)
             }
         })
+}
+
+/// What the programs are to say: nothing unless guard itself is asked to tell much (`-vv`). At 0 the verifier removes all
+/// of it. Numbers as aya-log has them, 1 (error) to 5 (trace).
+fn log_level() -> u8 {
+    match tracing::level_filters::LevelFilter::current().into_level() {
+        Some(tracing::Level::TRACE) => 5,
+        Some(tracing::Level::DEBUG) => 4,
+        _ => 0,
+    }
 }
 
 /// Whether an error goes back to a missing privilege. EACCES does not: it is the verifier's word for a bad program.

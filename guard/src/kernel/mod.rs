@@ -171,6 +171,8 @@ pub struct Kernel {
     run_time_stats: Option<OwnedFd>,
     /// Records that were taken out of the ring buffer since the last sample.
     breaches: Vec<Breach>,
+    /// Passes on to guard's own log what the programs have said.
+    say: Box<dyn FnMut() + Send>,
     /// Kernel stacks of those.
     stacks: Vec<Stacks>,
     /// Those for which there was no room.
