@@ -29,7 +29,7 @@ pub(crate) struct Args {
 }
 
 /// Each alone.
-const ALONE: [Hazard; 14] = [
+const ALONE: [Hazard; 18] = [
     Hazard::HigherPriority,
     Hazard::NonPiLock,
     Hazard::LockContention,
@@ -42,8 +42,12 @@ const ALONE: [Hazard; 14] = [
     Hazard::PageFault,
     Hazard::SoftTimer,
     Hazard::RemoteTimer,
+    Hazard::LowerPriorityBlocking,
     Hazard::Irq,
+    Hazard::TimerHerd,
     Hazard::Softirq,
+    Hazard::Nmi,
+    Hazard::CpuIdleExit,
 ];
 
 /// Two that come apart and at once.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     harness::{Cgroup, GuardRun, Workload, emulated, load_cpu, patience, until},
-    workload::inject::{Hazard, Log, QUOTA_US, Shot},
+    workload::inject::{Hazard, Log, QUOTA_US, Shot, may_raise_nmi},
 };
 
 /// How a run is set up on this machine. On an emulated one everything takes longer, noise too.
@@ -84,7 +84,10 @@ impl Kernel {
             Hazard::PageFault => vec!["page_fault"],
             Hazard::SoftTimer => vec!["soft_timer"],
             Hazard::RemoteTimer => vec!["remote_timer"],
-            Hazard::Irq => vec!["irq"],
+            Hazard::LowerPriorityBlocking => vec!["lower_priority_blocking"],
+            Hazard::Irq | Hazard::TimerHerd => vec!["irq"],
+            Hazard::Nmi => vec!["nmi"],
+            Hazard::CpuIdleExit => vec!["cpu_idle_exit"],
             Hazard::Softirq => vec!["softirq"],
         }
     }
@@ -97,7 +100,12 @@ impl Kernel {
             Hazard::SoftTimer | Hazard::RemoteTimer if !self.realtime => {
                 Some("without PREEMPT_RT every timer expires in the hard interrupt, which no thread holds up")
             }
-            Hazard::RemoteTimer if alone => Some("there is only one CPU"),
+            Hazard::RemoteTimer | Hazard::Irq | Hazard::Nmi | Hazard::CpuIdleExit if alone => {
+                Some("there is only one CPU")
+            }
+            Hazard::Nmi if !may_raise_nmi() => Some(
+                "this kernel has no SysRq or no kprobes, with which a non-maskable interrupt is raised and made long",
+            ),
             Hazard::PageFault if !may_fault() => Some("this kernel has no userfaultfd"),
             _ => None,
         }
@@ -110,13 +118,7 @@ fn may_fault() -> bool {
 
 /// Causes for which there is no injector, and why.
 pub const WITHOUT_INJECTOR: &[(&str, &str)] = &[
-    (
-        "lower_priority_blocking",
-        "needs a section of the kernel with preemption off for milliseconds, which user space cannot ask for",
-    ),
-    ("nmi", "needs a source of non-maskable interrupts, which virtual machines without a PMU lack"),
     ("migration", "a move takes microseconds; what it costs beyond them has another cause"),
-    ("cpu_idle_exit", "needs idle states that take long to leave, which virtual machines do not have"),
     ("steal", "needs the host of the virtual machine"),
 ];
 

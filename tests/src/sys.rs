@@ -1,5 +1,7 @@
 //! The system calls that the workloads need and rustix does not wrap: POSIX timers, waiting for blocked signals, being
-//! told of writes. All unsafe code of this crate is here.
+//! told of writes, and in a file of its own bpf(2). All unsafe code of this crate is here.
+
+pub(crate) mod bpf;
 
 use std::{
     cell,

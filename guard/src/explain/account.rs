@@ -174,16 +174,22 @@ impl Teller<'_> {
             .map(|e| (e.at_ns, e.arg))
             .collect();
         let mut since_ns = from_ns;
-        let mut moved = false;
+        let mut moved = Moved::Never;
         for (at_ns, to) in moves.into_iter().chain([(to_ns, self.record.cpu)]) {
+            let moves = to != cpu && at_ns < to_ns;
+            if moves && moved == Moved::Never {
+                moved = Moved::After;
+            }
             self.queued(cpu, since_ns, at_ns, moved);
-            moved |= to != cpu && at_ns < to_ns;
+            if moves {
+                moved = Moved::Before;
+            }
             (cpu, since_ns) = (to, at_ns);
         }
     }
 
-    /// While the thread waited for `cpu`; `moved` when it had come from another one meanwhile.
-    fn queued(&mut self, cpu: u32, from_ns: u64, to_ns: u64, moved: bool) {
+    /// While the thread waited for `cpu`.
+    fn queued(&mut self, cpu: u32, from_ns: u64, to_ns: u64, moved: Moved) {
         if to_ns <= from_ns {
             return;
         }
@@ -349,14 +355,25 @@ struct Why {
     throttled: Cause,
 }
 
+/// Whether the late thread goes to another CPU before or after it waits for this one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    Never,
+    Before,
+    After,
+}
+
 /// Why `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
 /// tasks only, and whether the fair server does.
-fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: bool) -> Cause {
+fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: Moved) -> Cause {
     let its_prio = who.prio.unwrap_or(FAIR);
     if let Some(server) = taken.filter(|_| its_prio >= FAIR) {
         if server { Cause::FairServer } else { Cause::RtThrottling }
     } else if who.tid == 0 {
-        if moved { Cause::Migration } else { Cause::CpuIdleExit }
+        if moved == Moved::Before { Cause::Migration } else { Cause::CpuIdleExit }
+    } else if who.comm.starts_with(MOVER) {
+        // It has other work as well, and is above everybody then.
+        if moved == Moved::Never { Cause::HigherPriority } else { Cause::Migration }
     } else {
         by_name(&who.comm).unwrap_or(if its_prio <= prio {
             Cause::HigherPriority
@@ -366,14 +383,12 @@ fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: bool) -> Ca
     }
 }
 
+/// Begin of the names of the threads that move others from CPU to CPU.
+pub(super) const MOVER: &str = "migration/";
+
 /// The kernel's own threads that stand for something else.
 pub(super) fn by_name(comm: &str) -> Option<Cause> {
-    let causes = [
-        ("irq/", Cause::Irq),
-        ("ksoftirqd/", Cause::Softirq),
-        ("ktimers/", Cause::Softirq),
-        ("migration/", Cause::Migration),
-    ];
+    let causes = [("irq/", Cause::Irq), ("ksoftirqd/", Cause::Softirq), ("ktimers/", Cause::Softirq)];
     causes.into_iter().find(|(begin, _)| comm.starts_with(begin)).map(|(_, cause)| cause)
 }
 
@@ -498,6 +513,20 @@ mod tests {
         assert_eq!(account.parts[0].by.as_ref().map(|who| who.tid), Some(50));
         record.slept_in = maps::NO_SYSCALL;
         assert_eq!(ms(&accounted(&record, &entries), Cause::PageFault), 2);
+    }
+
+    #[test]
+    fn a_move_is_told_from_the_mover_at_other_work() {
+        let mover = Entry { comm: *b"migration/1\0\0\0\0\0", ..switch(2 * MS, VICTIM, task(21, -1), 0) };
+        let away = Entry { kind: kind::MIGRATE, arg: 0, ..waking(8 * MS, VICTIM, 0, 0) };
+        let mut record = record(BreachKind::Wakeup, 2, 2, 9);
+        let stays = [switch(0, 0, VICTIM, 0), mover, switch(9 * MS, 21, VICTIM, 1)];
+        assert_eq!(ms(&accounted(&record, &stays), Cause::HigherPriority), 7);
+        record.cpu = 0;
+        let elsewhere = |at, prev: u32, next: u32| Entry { cpu: 0, ..switch(at, prev, next, 0) };
+        let goes = [elsewhere(0, 90, 0), switch(1, 0, VICTIM, 0), mover, away, elsewhere(9 * MS, 0, VICTIM)];
+        let account = accounted(&record, &goes);
+        assert_eq!(ms(&account, Cause::Migration), 7, "{account:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Cause;
-use super::account::by_name;
+use super::account::{MOVER, by_name};
 use super::sentence::sentence;
 use crate::snapshot::{Breach, Culprit, Evidence};
 
@@ -119,6 +119,8 @@ fn occupant(evidence: &Evidence) -> Cause {
         Cause::PolicyFallback
     } else if let Some(cause) = by_name(&evidence.prev_comm) {
         cause
+    } else if evidence.prev_comm.starts_with(MOVER) && has(evidence, "migrated") {
+        Cause::Migration
     } else if evidence.prev_prio <= evidence.prio {
         Cause::HigherPriority
     } else {
@@ -270,6 +272,8 @@ mod tests {
             (behind("irq/24-eth0", 49), "irq"),
             (behind("ksoftirqd/1", 120), "softirq"),
             (behind("ktimers/1", 98), "softirq"),
+            (behind("migration/1", -1), "higher_priority"),
+            (Evidence { flags: vec!["migrated".into()], ..behind("migration/1", -1) }, "migration"),
             (Evidence { prev_tid: 0, ..behind("swapper/1", 120) }, "cpu_idle_exit"),
             (Evidence { prio: 120, ..behind("burner", 120) }, "policy_fallback"),
             (Evidence { prio: 120, throttled_ns: 1_900_000, ..behind("burner", 120) }, "policy_fallback"),

@@ -13,10 +13,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{QUOTA_US, Scene, herd, net, victim::Needs};
-use crate::workload::{Policy, burn_cpu_ns, burn_until, now_ns, pin, tid};
+use super::{QUOTA_US, Scene, herd, net, occupy, occupy::Occupier, victim::Needs};
+use crate::workload::{Policy, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
 
-/// One way to make the victim late. Each is named after its cause in `guard explain`.
+/// One way to make the victim late. Most are named after their cause in `guard explain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hazard {
@@ -44,8 +44,16 @@ pub enum Hazard {
     SoftTimer,
     /// The same on another CPU, where it armed its timer.
     RemoteTimer,
-    /// Very many timers expire at the same instant in one interrupt.
+    /// A fair thread is in the kernel, which does not let itself be preempted.
+    LowerPriorityBlocking,
+    /// Another CPU has its CPU call a function in an interrupt.
     Irq,
+    /// Very many timers expire at the same instant in one interrupt.
+    TimerHerd,
+    /// A non-maskable interrupt prints where its CPU is.
+    Nmi,
+    /// Its CPU is idle, and the idle task is slow to leave: stands for a deep idle state.
+    CpuIdleExit,
     /// One datagram goes to very many sockets in one softirq; on PREEMPT_RT many soft timers in a thread above it.
     Softirq,
 }
@@ -77,7 +85,13 @@ impl Hazard {
     /// Whether a SCHED_FIFO thread of the highest priority on the victim's CPU runs on all the same.
     pub(super) fn spares_the_highest(self) -> bool {
         match self {
-            Self::RtTaken | Self::Irq | Self::PolicyFallback => false,
+            Self::RtTaken
+            | Self::PolicyFallback
+            | Self::LowerPriorityBlocking
+            | Self::Irq
+            | Self::TimerHerd
+            | Self::Nmi
+            | Self::CpuIdleExit => false,
             Self::Softirq => realtime(),
             _ => true,
         }
@@ -95,7 +109,13 @@ impl Hazard {
             Self::SoftTimer => needs.timerfd = true,
             Self::RemoteTimer => (needs.timerfd, needs.remote) = (true, true),
             Self::Softirq => needs.network = !realtime(),
-            Self::HigherPriority | Self::RtTaken | Self::Irq => {}
+            Self::HigherPriority
+            | Self::RtTaken
+            | Self::LowerPriorityBlocking
+            | Self::Irq
+            | Self::TimerHerd
+            | Self::Nmi
+            | Self::CpuIdleExit => {}
         }
         if needs.fair && (needs.plain_lock || needs.pi_lock || needs.timerfd || needs.page || needs.data) {
             bail!("a victim that was refused SCHED_FIFO has no other hazard");
@@ -133,7 +153,7 @@ impl Hazard {
                 }))
             }
             Self::LockHolderPreempted => {
-                let begin = third(scene.cpu, Policy::Fifo(50), harm_ns)?;
+                let (begin, _) = third(scene.cpu, Policy::Fifo(50), harm_ns)?;
                 Ok(Box::new(move |scene| {
                     let _held = scene.victim.plain.lock().unwrap_or_else(PoisonError::into_inner);
                     begin.send(()).context("the third thread is gone")?;
@@ -173,7 +193,45 @@ impl Hazard {
                     Ok(())
                 }))
             }
-            Self::Irq => herd::sleepers(scene),
+            Self::LowerPriorityBlocking => {
+                let occupier = Occupier::called(scene.cpu)?;
+                Ok(Box::new(move |_| occupier.occupy(now_ns() + harm_ns)))
+            }
+            Self::Irq => {
+                let occupier = Occupier::called(scene.cpu)?;
+                // An idle CPU may call the function without an interrupt.
+                let (begin, begun) = third(scene.cpu, Policy::Fifo(1), 2 * harm_ns)?;
+                pin(Some(scene.other_cpu))?;
+                Ok(Box::new(move |_| {
+                    begin.send(()).context("the third thread is gone")?;
+                    begun.recv().context("the third thread is gone")?;
+                    occupier.interrupt(now_ns() + harm_ns)
+                }))
+            }
+            Self::TimerHerd => herd::sleepers(scene),
+            Self::Nmi => {
+                let occupier = Occupier::in_backtrace(scene.cpu)?;
+                // An idle CPU prints nothing.
+                let (begin, begun) = third(scene.cpu, Policy::Fifo(1), 2 * harm_ns)?;
+                pin(Some(scene.other_cpu))?;
+                Ok(Box::new(move |_| {
+                    begin.send(()).context("the third thread is gone")?;
+                    begun.recv().context("the third thread is gone")?;
+                    occupier.order(now_ns() + harm_ns)?;
+                    occupy::ask_for_backtraces()
+                }))
+            }
+            Self::CpuIdleExit => {
+                let occupier = Occupier::after_idleness(scene.cpu)?;
+                pin(Some(scene.other_cpu))?;
+                Ok(Box::new(move |scene| {
+                    let due_ns = scene.victim.due_after(scene.interval_ns, scene.interval_ns);
+                    // Neither the cycle before nor anything else that wakes the CPU long before is meant.
+                    sleep_until(due_ns - scene.interval_ns / 8)?;
+                    occupier.order(due_ns + harm_ns)?;
+                    Ok(sleep_until(due_ns + harm_ns)?)
+                }))
+            }
             Self::Softirq if realtime() => herd::soft_timers(scene),
             Self::Softirq => net::broadcast(scene),
         }
@@ -185,9 +243,10 @@ fn realtime() -> bool {
     std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
 }
 
-/// A thread of this policy that is busy for so long when it is told to.
-fn third(cpu: usize, policy: Policy, busy_ns: u64) -> Result<mpsc::Sender<()>> {
+/// A thread of this policy that is busy for so long when it is told to, and tells when it begins.
+fn third(cpu: usize, policy: Policy, busy_ns: u64) -> Result<(mpsc::Sender<()>, mpsc::Receiver<()>)> {
     let (begin, begins) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
     let (say, said) = mpsc::channel();
     thread::spawn(move || {
         let ready = pin(Some(cpu)).and_then(|()| policy.apply(0));
@@ -197,11 +256,13 @@ fn third(cpu: usize, policy: Policy, busy_ns: u64) -> Result<mpsc::Sender<()>> {
             return;
         }
         for () in begins {
+            // Not everybody wants to know.
+            let _ = tell.send(());
             burn_until(now_ns() + busy_ns);
         }
     });
     said.recv().context("the third thread is gone")??;
-    Ok(begin)
+    Ok((begin, told))
 }
 
 /// Answers the victim's requests at once, and after a shot only when it has used up its quota.

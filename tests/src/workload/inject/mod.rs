@@ -5,6 +5,7 @@ mod fault;
 mod hazard;
 mod herd;
 mod net;
+mod occupy;
 mod victim;
 
 use std::{
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use hazard::Hazard;
 use hazard::Shoot;
+pub use occupy::may_raise_nmi;
 use victim::{Needs, Victim};
 
 use super::{Start, now_ns, sleep_until, tid};
