@@ -193,8 +193,8 @@ fn herd(hazards: &[Hazard]) -> u64 {
     match (hazards.contains(&Hazard::Softirq), emulated()) {
         (false, false) => 4_000,
         (true, false) => 2_000,
-        (false, true) => 600,
-        (true, true) => 6_000,
+        (false, true) => 7_000,
+        (true, true) => 40_000,
     }
 }
 
