@@ -118,8 +118,12 @@ fn may_fault() -> bool {
 
 /// Causes for which there is no injector, and why.
 pub const WITHOUT_INJECTOR: &[(&str, &str)] = &[
-    ("migration", "a move takes microseconds; what it costs beyond them has another cause"),
-    ("steal", "needs the host of the virtual machine"),
+    (
+        "migration",
+        "a move takes microseconds: moved 600,000 times a second, a cyclic thread was 4 us later in the mean and no later at \
+         worst; what a move costs beyond that has another cause",
+    ),
+    ("steal", "only the host of a virtual machine takes a CPU away, and one that is an emulator does not say so"),
 ];
 
 /// One run: hazards, shots, what guard said.

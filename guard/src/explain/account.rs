@@ -517,7 +517,7 @@ mod tests {
 
     #[test]
     fn a_move_is_told_from_the_mover_at_other_work() {
-        let mover = Entry { comm: *b"migration/1\0\0\0\0\0", ..switch(2 * MS, VICTIM, task(21, -1), 0) };
+        let mover = Entry { comm: *b"migration/1\0\0\0\0\0", ..switch(2 * MS, VICTIM, task(21, 0), 0) };
         let away = Entry { kind: kind::MIGRATE, arg: 0, ..waking(8 * MS, VICTIM, 0, 0) };
         let mut record = record(BreachKind::Wakeup, 2, 2, 9);
         let stays = [switch(0, 0, VICTIM, 0), mover, switch(9 * MS, 21, VICTIM, 1)];

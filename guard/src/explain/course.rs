@@ -266,10 +266,10 @@ impl Course {
         last.max_by_key(|e| e.at_ns).map(task_of)
     }
 
-    /// The CPU that the thread `tid` left last before `at_ns`.
+    /// The CPU that the thread `tid` left last, at `at_ns` at the latest: when it was preempted its wait begins just then.
     pub(super) fn cpu_before(&self, tid: u32, at_ns: u64) -> Option<u32> {
         let last = self.cpus.values().filter_map(|events| {
-            let end = events.partition_point(|e| e.at_ns < at_ns);
+            let end = events.partition_point(|e| e.at_ns <= at_ns);
             events.iter().take(end).rev().find(|e| e.kind == kind::SWITCH && e.other == tid)
         });
         last.max_by_key(|e| e.at_ns).map(|e| u32::from(e.cpu))
