@@ -123,7 +123,11 @@ pub const WITHOUT_INJECTOR: &[(&str, &str)] = &[
         "a move takes microseconds: moved 600,000 times a second, a cyclic thread was 4 us later in the mean and no later at \
          worst; what a move costs beyond that has another cause",
     ),
-    ("steal", "only the host of a virtual machine takes a CPU away, and one that is an emulator does not say so"),
+    (
+        "steal",
+        "only the host of a virtual machine takes a CPU away, and an emulator does not say so: its guest counted none of 3 s for \
+         which it was stopped",
+    ),
 ];
 
 /// One run: hazards, shots, what guard said.
