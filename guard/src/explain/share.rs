@@ -308,6 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_host_took_explains_a_late_interrupt_and_no_more() {
+        let stolen = |kind, steal_ns| {
+            let evidence =
+                Evidence { irq_delay_ns: Some(5_000_000), steal_ns: Some(steal_ns), ..behind("burner", 120) };
+            breach(kind, 7_000_000, evidence)
+        };
+        assert_eq!(stolen("timer", 4_000_000).cause, "steal");
+        assert_eq!(stolen("timer", 4_000_000).shares["unknown"], 1_000_000);
+        assert_eq!(stolen("timer", 20_000_000).shares["lower_priority_blocking"], 2_000_000);
+        assert_eq!(stolen("wakeup", 4_000_000).shares.get("steal"), None);
+    }
+
+    #[test]
     fn a_throttled_holder_is_told_from_a_slow_one() {
         for (evidence, cause) in [
             (asleep(&[], 75_000_000), "throttled_lock_holder"),
