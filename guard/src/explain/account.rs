@@ -466,6 +466,28 @@ mod tests {
     }
 
     #[test]
+    fn a_soft_interrupt_whose_thread_had_to_leave_its_cpu_did_not_run_meanwhile() {
+        // ktimers/1 is in a soft interrupt from 1 ms on, with a hard one of 1 ms in it, and leaves its CPU from 5 ms to 15 ms.
+        let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: MS, ..waking(3 * MS, 0, 0, 0) };
+        let soft = Entry { kind: kind::SOFTIRQ, arg: 8, took_ns: 4 * MS, ..waking(16 * MS, 0, 0, 0) };
+        let entries = [
+            switch(0, VICTIM, task(3, 98), 1),
+            irq,
+            flagged(switch(5 * MS, 3, 90, 0), flags::PREEMPTED),
+            waking(6 * MS, VICTIM, 90, 1),
+            switch(14 * MS, 90, VICTIM, 1),
+            switch(15 * MS, VICTIM, task(3, 98), 1),
+            soft,
+        ];
+        let account = accounted(&record(BreachKind::Wakeup, 6, 6, 14), &entries);
+        assert_eq!((ms(&account, Cause::HigherPriority), ms(&account, Cause::Softirq)), (8, 0), "{account:?}");
+        // Another thread that waited all the time.
+        let account = accounted(&record(BreachKind::Wakeup, 1, 1, 16), &entries);
+        let parts = [Cause::HigherPriority, Cause::Softirq, Cause::Irq].map(|cause| ms(&account, cause));
+        assert_eq!(parts, [10, 4, 1], "{account:?}");
+    }
+
+    #[test]
     fn what_is_taken_from_real_time_threads_is_not_called_blocking() {
         for (bits, cause) in [(flags::STOLEN, Cause::RtThrottling), (flags::STOLEN | flags::SERVER, Cause::FairServer)]
         {
