@@ -21,8 +21,10 @@ pub fn render(traces: &[Traced]) -> String {
     let mut entries: Vec<&Entry> = traces.iter().flat_map(|trace| &trace.entries).collect();
     entries.sort_by_key(|entry| (entry.at_ns, entry.cpu, entry.seq));
     entries.dedup();
+    let mut late_ones: Vec<&Traced> = traces.iter().collect();
+    late_ones.sort_by_key(|trace| trace.from_ns);
     let mut events = names();
-    events.extend(traces.iter().map(late));
+    events.extend(late_ones.into_iter().map(late));
     let comms = comms(&entries);
     events.extend(cpu_slices(&entries));
     events.extend(thread_slices(&entries, &comms));
@@ -134,8 +136,9 @@ mod tests {
         let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: 500, ..waking(1_700, 0, 0, 0) };
         let entries = vec![switch(1_000, 0, 7, 0), switch(2_000, 7, 8, 0), irq, switch(3_000, 8, 7, 1)];
         let traced = Traced { tid: 7, comm: "cycle".into(), from_ns: 1_000, to_ns: 3_000, entries };
-        // Twice the same, as two late wake-ups close to each other have it.
-        let text = render(&[traced.clone(), traced]);
+        // Twice the same, as two late wake-ups close to each other have it, the later one first.
+        let earlier = Traced { from_ns: 500, to_ns: 900, ..traced.clone() };
+        let text = render(&[traced, earlier]);
         let trace: Value = serde_json::from_str(&text).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         let of = |process: u32| events.iter().filter(|e| e["ph"] == "X" && e["pid"] == process).collect::<Vec<_>>();
@@ -144,6 +147,7 @@ mod tests {
         assert_eq!(of(IRQS)[0]["name"], "irq 24");
         let waits = of(THREADS).into_iter().find(|e| e["name"] == "waits for a CPU").unwrap();
         assert_eq!((waits["tid"].as_u64(), waits["dur"].as_f64()), (Some(7), Some(1.0)));
-        assert_eq!(of(LATE).len(), 2);
+        let late: Vec<_> = of(LATE).iter().map(|e| e["ts"].as_f64().unwrap()).collect();
+        assert_eq!(late, [0.5, 1.0]);
     }
 }
