@@ -15,7 +15,7 @@ type Track = (u64, u64);
 pub struct Tracks {
     /// Name of each process.
     pub processes: BTreeMap<u64, String>,
-    /// Name of each thread that has one.
+    /// Name of each track.
     pub threads: BTreeMap<Track, String>,
     /// Slices of each track, in the file's order: begin and end, ns.
     pub slices: BTreeMap<Track, Vec<(u64, u64)>>,
@@ -62,7 +62,7 @@ impl Tracks {
         Ok(())
     }
 
-    /// Checks that all processes have names, and that a reader can draw each track: its slices stand in order of time, and
+    /// Checks that all processes and tracks have names, and that a reader can draw each track: its slices stand in order of time, and
     /// of two that overlap one holds the other.
     ///
     /// # Errors
@@ -72,6 +72,7 @@ impl Tracks {
         let used: BTreeSet<u64> = self.slices.keys().map(|(process, _)| *process).collect();
         ensure!(used.is_subset(&named), "processes {used:?} have slices and only {named:?} have names");
         for (track, slices) in &self.slices {
+            ensure!(self.threads.contains_key(track), "track {track:?} has no name");
             let mut open: Vec<(u64, u64)> = Vec::new();
             let mut last_ns = 0;
             for slice @ (from_ns, to_ns) in slices {
@@ -111,7 +112,10 @@ mod tests {
 
     fn drawable(events: Vec<Value>) -> Result<()> {
         let process = json!({ "ph": "M", "name": "process_name", "pid": 1, "args": { "name": "CPUs" } });
-        let events: Vec<Value> = [process].into_iter().chain(events).collect();
+        let tracks = [1, 2].map(|tid| {
+            json!({ "ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": { "name": format!("CPU {tid}") } })
+        });
+        let events: Vec<Value> = [process].into_iter().chain(tracks).chain(events).collect();
         Tracks::read(&json!({ "displayTimeUnit": "ns", "traceEvents": events }))?.expect_drawable()
     }
 
@@ -133,7 +137,8 @@ mod tests {
                 "have names",
             ),
             (vec![json!({ "ph": "M", "name": "process_name", "pid": 1, "args": { "name": "again" } })], "already"),
-            (vec![json!({ "ph": "M", "name": "thread_name", "pid": 1, "tid": 1, "args": { "name": "" } })], "no name"),
+            (vec![json!({ "ph": "M", "name": "thread_name", "pid": 1, "tid": 3, "args": { "name": "" } })], "no name"),
+            (vec![slice(3, 1.0, 1.0)], "has no name"),
         ] {
             let error = format!("{:#}", drawable(events).unwrap_err());
             assert!(error.contains(why), "{why}: {error}");

@@ -1,7 +1,7 @@
 //! The course of events around late wake-ups, in the JSON form of trace events that Perfetto (ui.perfetto.dev) and
 //! chrome://tracing open: <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use guard_common::flight::{Entry, flags, kind};
 use serde_json::{Value, json};
@@ -24,8 +24,13 @@ pub fn render(traces: &[Traced]) -> String {
     let mut late_ones: Vec<&Traced> = traces.iter().collect();
     late_ones.sort_by_key(|trace| trace.from_ns);
     let mut events = names();
-    events.extend(late_ones.into_iter().map(late));
     let comms = comms(&entries);
+    let named = late_ones.iter().map(|trace| (trace.tid, trace.comm.as_str())).collect::<BTreeMap<_, _>>();
+    events.extend(named.into_iter().map(|(tid, comm)| track_name((LATE, tid), &format!("{comm} {tid}"))));
+    events.extend(late_ones.into_iter().map(late));
+    for cpu in entries.iter().map(|entry| u32::from(entry.cpu)).collect::<BTreeSet<_>>() {
+        events.extend([CPUS, IRQS, SOFTIRQS].map(|process| track_name((process, cpu), &format!("CPU {cpu}"))));
+    }
     events.extend(cpu_slices(&entries));
     events.extend(thread_slices(&entries, &comms));
     events.extend(entries.iter().filter_map(|entry| interrupt(entry)));
@@ -43,6 +48,10 @@ fn names() -> Vec<Value> {
     .iter()
     .map(|(process, name)| json!({ "ph": "M", "name": "process_name", "pid": process, "args": { "name": name } }))
     .collect()
+}
+
+fn track_name(track: (u32, u32), name: &str) -> Value {
+    json!({ "ph": "M", "name": "thread_name", "pid": track.0, "tid": track.1, "args": { "name": name } })
 }
 
 /// A slice. Times are us since boot, with the nanoseconds behind the point.
@@ -108,7 +117,7 @@ fn thread_slices(entries: &[&Entry], comms: &HashMap<u32, String>) -> Vec<Value>
     }
     let named = doing.keys().map(|tid| {
         let name = comms.get(tid).map_or_else(|| tid.to_string(), |comm| format!("{comm} {tid}"));
-        json!({ "ph": "M", "name": "thread_name", "pid": THREADS, "tid": tid, "args": { "name": name } })
+        track_name((THREADS, *tid), &name)
     });
     let named: Vec<Value> = named.collect();
     slices.extend(named);
@@ -149,5 +158,12 @@ mod tests {
         assert_eq!((waits["tid"].as_u64(), waits["dur"].as_f64()), (Some(7), Some(1.0)));
         let late: Vec<_> = of(LATE).iter().map(|e| e["ts"].as_f64().unwrap()).collect();
         assert_eq!(late, [0.5, 1.0]);
+        let tracks =
+            events.iter().filter(|e| e["name"] == "thread_name").map(|e| (e["pid"].as_u64(), e["tid"].as_u64()));
+        let mut tracks: Vec<_> = tracks.collect();
+        tracks.sort_unstable();
+        let wanted =
+            [(1, 1), (2, 7), (2, 8), (3, 1), (4, 1), (5, 7)].map(|(process, track)| (Some(process), Some(track)));
+        assert_eq!(tracks, wanted, "one name for each track");
     }
 }
