@@ -344,12 +344,17 @@ fn score_shot(
 }
 
 fn realtime_minus_monotonic_ns() -> u64 {
+    realtime_ns().saturating_sub(guard::lab::workload::thread::now_ns())
+}
+
+/// CLOCK_REALTIME, ns since 1970.
+pub(crate) fn realtime_ns() -> u64 {
     let realtime = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(realtime.as_nanos()).unwrap_or(u64::MAX).saturating_sub(guard::lab::workload::thread::now_ns())
+    u64::try_from(realtime.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// RFC 3339 in UTC, as guard writes it, to ns since 1970.
-fn unix_ns(text: &str) -> Result<u64> {
+pub(crate) fn unix_ns(text: &str) -> Result<u64> {
     let wrong = || format!("\"{text}\" is no instant of guard's");
     let (date, time) = text.strip_suffix('Z').and_then(|text| text.split_once('T')).with_context(wrong)?;
     let numbers = |text: &str, by: char| text.split(by).map(|n| n.parse::<u64>().ok()).collect::<Option<Vec<_>>>();

@@ -9,5 +9,6 @@ pub mod inject;
 pub mod random;
 pub mod scenario;
 mod sys;
+pub mod trace_events;
 pub mod undo;
 pub mod workload;

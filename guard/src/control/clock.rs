@@ -14,10 +14,17 @@ pub(super) struct WallClock {
     offset_ns: i128,
 }
 
+/// Times that both clocks are read. Whoever is interrupted or loses its CPU between two readings takes that time for distance.
+const READINGS: usize = 5;
+
 impl WallClock {
-    /// The distance now.
+    /// The distance now, by the two readings that were closest to each other.
     pub(super) fn now() -> Self {
-        Self { offset_ns: Timestamp::now().as_nanosecond() - i128::from(monotonic_ns()) }
+        let readings = (0..READINGS).map(|_| {
+            let (before_ns, wall_ns, after_ns) = (monotonic_ns(), Timestamp::now().as_nanosecond(), monotonic_ns());
+            (after_ns.saturating_sub(before_ns), wall_ns - i128::from(before_ns.midpoint(after_ns)))
+        });
+        Self { offset_ns: readings.min().map_or(0, |(_, offset_ns)| offset_ns) }
     }
 
     /// A given distance.

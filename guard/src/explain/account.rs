@@ -460,6 +460,28 @@ mod tests {
     }
 
     #[test]
+    fn a_soft_interrupt_whose_thread_had_to_leave_its_cpu_did_not_run_meanwhile() {
+        // ktimers/1 is in a soft interrupt from 1 ms on, with a hard one of 1 ms in it, and leaves its CPU from 5 ms to 15 ms.
+        let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: MS, ..waking(3 * MS, 0, 0, 0) };
+        let soft = Entry { kind: kind::SOFTIRQ, arg: 8, took_ns: 4 * MS, ..waking(16 * MS, 0, 0, 0) };
+        let entries = [
+            switch(0, VICTIM, task(3, 98), 1),
+            irq,
+            flagged(switch(5 * MS, 3, 90, 0), flags::PREEMPTED),
+            waking(6 * MS, VICTIM, 90, 1),
+            switch(14 * MS, 90, VICTIM, 1),
+            switch(15 * MS, VICTIM, task(3, 98), 1),
+            soft,
+        ];
+        let account = accounted(&record(BreachKind::Wakeup, 6, 6, 14), &entries);
+        assert_eq!((ms(&account, Cause::HigherPriority), ms(&account, Cause::Softirq)), (8, 0), "{account:?}");
+        // Another thread that waited all the time.
+        let account = accounted(&record(BreachKind::Wakeup, 1, 1, 16), &entries);
+        let parts = [Cause::HigherPriority, Cause::Softirq, Cause::Irq].map(|cause| ms(&account, cause));
+        assert_eq!(parts, [10, 4, 1], "{account:?}");
+    }
+
+    #[test]
     fn what_is_taken_from_real_time_threads_is_not_called_blocking() {
         for (bits, cause) in [(flags::STOLEN, Cause::RtThrottling), (flags::STOLEN | flags::SERVER, Cause::FairServer)]
         {
@@ -513,6 +535,22 @@ mod tests {
         assert_eq!(account.parts[0].by.as_ref().map(|who| who.tid), Some(50));
         record.slept_in = maps::NO_SYSCALL;
         assert_eq!(ms(&accounted(&record, &entries), Cause::PageFault), 2);
+    }
+
+    #[test]
+    fn the_word_of_a_futex_names_its_holder_even_if_a_timer_ends_the_wait() {
+        let asleep = |flags| event::Breach {
+            slept_in: u32::try_from(libc::SYS_futex).unwrap(),
+            wake_context: WakeContext::Hardirq as u32,
+            lock_owner: 9,
+            flags,
+            ..record(BreachKind::Blocked, 2, 8, 8)
+        };
+        let entries = [switch(1, 0, VICTIM, 0), switch(2 * MS, VICTIM, task(9, 120), 1), switch(8 * MS, 9, VICTIM, 0)];
+        let account = accounted(&asleep(breach_flags::FUTEX_OWNER), &entries);
+        assert_eq!((ms(&account, Cause::NonPiLock), account.chain[0].who.tid), (6, 9), "{account:?}");
+        let account = accounted(&asleep(0), &entries);
+        assert_eq!((ms(&account, Cause::Unknown), account.chain.len()), (6, 0), "{account:?}");
     }
 
     #[test]

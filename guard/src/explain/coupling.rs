@@ -36,14 +36,17 @@ pub struct Coupling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     ThrottledAndPressure,
+    /// By CPU time.
     BestEffortAndLatency,
+    /// By wake-ups, which are always counted.
+    BestEffortWakeupsAndLatency,
 }
 
 impl What {
     fn name(self) -> &'static str {
         match self {
             Self::ThrottledAndPressure => "throttled time and cpu pressure",
-            Self::BestEffortAndLatency => "best-effort activity and latency",
+            Self::BestEffortAndLatency | Self::BestEffortWakeupsAndLatency => "best-effort activity and latency",
         }
     }
 }
@@ -61,17 +64,24 @@ impl Couplings {
         if seconds <= 0.0 {
             return;
         }
-        let best_effort = best_effort(snapshot).map(|activity| activity / seconds);
+        let best_effort = best_effort(snapshot);
         for cgroup in &snapshot.cgroups {
             if let (Some(stat), Some(pressure)) = (cgroup.throttle.cpu_stat, cgroup.cpu_pressure) {
                 let pair = (share(stat.throttled_ns, seconds), share(pressure.some_ns, seconds));
                 self.push(&cgroup.path, What::ThrottledAndPressure, pair);
             }
-            if let (Class::Plc, Some(activity)) = (cgroup.class, best_effort) {
+            if let (Class::Plc, Some((cpu_ns, wakeups))) = (cgroup.class, best_effort) {
                 let timer = cgroup.timer.last_stage().map(|(_, latency)| latency);
                 if let Some(latency) = timer.or((!cgroup.wakeup.rt.is_empty()).then_some(&cgroup.wakeup.rt)) {
-                    #[allow(clippy::cast_precision_loss, reason = "a latency stays far below 2^53 ns")]
-                    self.push(&cgroup.path, What::BestEffortAndLatency, (activity, latency.max_ns() as f64));
+                    #[allow(
+                        clippy::cast_precision_loss,
+                        reason = "latencies and counts of a window stay far below 2^53"
+                    )]
+                    let (wakeups, max_ns) = (wakeups as f64 / seconds, latency.max_ns() as f64);
+                    self.push(&cgroup.path, What::BestEffortWakeupsAndLatency, (wakeups, max_ns));
+                    if let Some(cpu_ns) = cpu_ns {
+                        self.push(&cgroup.path, What::BestEffortAndLatency, (share(cpu_ns, seconds), max_ns));
+                    }
                 }
             }
         }
@@ -85,13 +95,20 @@ impl Couplings {
         }
     }
 
+    /// Whether what `key` names is told by another series: the two measures of activity have different units, and the CPU time
+    /// of a cgroup that is new is not known in its first window.
+    fn known_better(&self, (cgroup, what): &(String, What)) -> bool {
+        let by_cpu_time = || self.series.get(&(cgroup.clone(), What::BestEffortAndLatency));
+        *what == What::BestEffortWakeupsAndLatency && by_cpu_time().is_some_and(|series| series.len() >= FEWEST)
+    }
+
     /// What can be said of the last windows, the closest first.
     #[must_use]
     pub fn found(&self) -> Vec<Coupling> {
         let mut found: Vec<Coupling> = self
             .series
             .iter()
-            .filter(|(_, series)| series.len() >= FEWEST)
+            .filter(|(key, series)| series.len() >= FEWEST && !self.known_better(key))
             .map(|((cgroup, what), series)| {
                 let (xs, ys): (Vec<f64>, Vec<f64>) = series.iter().copied().unzip();
                 let (pearson, spearman) = (pearson(&xs, &ys), pearson(&ranks(&xs), &ranks(&ys)));
@@ -117,16 +134,12 @@ fn share(ns: u64, seconds: f64) -> f64 {
     ns as f64 / 1e9 / seconds
 }
 
-/// What best-effort cgroups did in the window: CPU time where it was read for all of them, else wake-ups. None without
-/// any.
-#[allow(clippy::cast_precision_loss, reason = "counts of a window stay far below 2^53")]
-fn best_effort(snapshot: &Snapshot) -> Option<f64> {
+/// What best-effort cgroups did in the window: CPU time, ns, where it was read for all of them, and wake-ups. None without any.
+fn best_effort(snapshot: &Snapshot) -> Option<(Option<u64>, u64)> {
     let cgroups: Vec<_> = snapshot.cgroups.iter().filter(|cgroup| cgroup.class == Class::Be).collect();
-    if cgroups.is_empty() {
-        return None;
-    }
-    let cpu: Option<u64> = cgroups.iter().map(|cgroup| cgroup.cpu_ns).sum();
-    Some(cpu.unwrap_or_else(|| cgroups.iter().map(|cgroup| cgroup.wakeup.fair.count()).sum()) as f64)
+    let cpu_ns = cgroups.iter().map(|cgroup| cgroup.cpu_ns).sum();
+    let wakeups = cgroups.iter().map(|cgroup| cgroup.wakeup.fair.count()).sum();
+    (!cgroups.is_empty()).then_some((cpu_ns, wakeups))
 }
 
 /// Pearson's coefficient of two series of the same length; none when one of them stands still.
@@ -202,6 +215,35 @@ mod tests {
         let own = found.iter().find(|c| c.what == What::ThrottledAndPressure.name()).unwrap();
         assert_eq!((own.samples, own.coupled), (12, true));
         assert!(own.pearson.unwrap() > 0.99 && own.spearman.unwrap() > 0.99);
+    }
+
+    #[test]
+    fn best_effort_activity_is_of_one_unit_in_all_windows() {
+        let mut couplings = Couplings::default();
+        for window in 0..14_u64 {
+            let mut snapshot = samples::full();
+            snapshot.window.seconds = 1.0;
+            let mut best_effort = snapshot.cgroups[0].clone();
+            (best_effort.path, best_effort.class) = ("/be".into(), Class::Be);
+            // A new one comes in each of the first windows, and is busy at once.
+            best_effort.cpu_ns = (window >= 2).then_some(window % 4 * 100_000_000);
+            let plc = &mut snapshot.cgroups[0];
+            (plc.class, plc.timer) = (Class::Plc, crate::snapshot::Timer::default());
+            plc.wakeup.rt = crate::snapshot::Latency::default();
+            plc.wakeup.rt.record(1_000 + window % 4 * 1_000_000);
+            snapshot.cgroups.truncate(1);
+            snapshot.cgroups.push(best_effort);
+            couplings.add(&snapshot);
+            let found = couplings.found();
+            let own: Vec<_> = found.iter().filter(|c| c.what == What::BestEffortAndLatency.name()).collect();
+            match window {
+                0..9 => assert!(own.is_empty(), "{own:?}"),
+                // By wake-ups, which stand still here.
+                9..11 => assert!(!own[0].coupled && own[0].samples as u64 == window + 1, "{own:?}"),
+                _ => assert!(own[0].coupled && own[0].samples as u64 == window - 1, "{own:?}"),
+            }
+            assert!(own.len() < 2, "{own:?}");
+        }
     }
 
     proptest! {

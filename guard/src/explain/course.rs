@@ -158,20 +158,19 @@ impl Course {
         close(current, since_ns, to_ns);
         // An interrupt that ends after the interval may have begun within it.
         let late = to_ns.saturating_add(LOOK_BACK_NS);
-        for event in events.iter().skip(begin).take_while(|e| e.at_ns < late) {
-            let (depth, what) = match event.kind {
-                kind::SOFTIRQ => (1, Occupant::Softirq(event.arg)),
-                kind::IRQ => (2, Occupant::Irq(event.arg)),
-                kind::NMI => (3, Occupant::Nmi),
+        for (at, event) in events.iter().enumerate().skip(begin).take_while(|(_, e)| e.at_ns < late) {
+            let whole = || vec![(event.at_ns.saturating_sub(event.took_ns), event.at_ns)];
+            let (depth, what, runs) = match event.kind {
+                kind::SOFTIRQ => (1, Occupant::Softirq(event.arg), softirq_runs(events, at, from_ns)),
+                kind::IRQ => (2, Occupant::Irq(event.arg), whole()),
+                kind::NMI => (3, Occupant::Nmi, whole()),
                 _ => continue,
             };
-            let span = Span {
-                from_ns: event.at_ns.saturating_sub(event.took_ns).max(from_ns),
-                to_ns: event.at_ns.min(to_ns),
-                what,
-            };
-            if span.ns() > 0 {
-                layers.push((depth, span));
+            for (run_from_ns, run_to_ns) in runs {
+                let span = Span { from_ns: run_from_ns.max(from_ns), to_ns: run_to_ns.min(to_ns), what: what.clone() };
+                if span.ns() > 0 {
+                    layers.push((depth, span));
+                }
             }
         }
         flatten(&layers)
@@ -279,6 +278,37 @@ impl Course {
 fn within(events: &VecDeque<Entry>, from_ns: u64, to_ns: u64) -> impl Iterator<Item = &Entry> {
     let begin = events.partition_point(|e| e.at_ns < from_ns);
     events.iter().skip(begin).take_while(move |e| e.at_ns <= to_ns)
+}
+
+/// When the soft interrupt that ended with the entry `at` ran, as far back as `since_ns`. What it took is net of the hard interrupts
+/// in it and, on PREEMPT_RT, of the time in which its thread had to leave the CPU to others.
+fn softirq_runs(events: &VecDeque<Entry>, at: usize, since_ns: u64) -> Vec<(u64, u64)> {
+    let Some(ended) = events.get(at) else { return Vec::new() };
+    let owner = events.iter().take(at).rev().find(|e| e.kind == kind::SWITCH).map(|e| e.tid);
+    let (mut left_ns, mut runs) = (ended.took_ns, Vec::new());
+    // Backwards: the end of the run that is looked at; none while others have the CPU.
+    let mut end_ns = Some(ended.at_ns);
+    for event in events.iter().take(at).rev() {
+        if left_ns == 0 || event.at_ns < since_ns {
+            break;
+        }
+        let before_ns = match event.kind {
+            kind::SWITCH if Some(event.other) == owner => {
+                end_ns = Some(event.at_ns);
+                continue;
+            }
+            kind::SWITCH if Some(event.tid) == owner => None,
+            kind::IRQ | kind::NMI => Some(event.at_ns.saturating_sub(event.took_ns)),
+            _ => continue,
+        };
+        let Some(to_ns) = end_ns else { continue };
+        let from_ns = event.at_ns.max(to_ns.saturating_sub(left_ns)).min(to_ns);
+        runs.push((from_ns, to_ns));
+        left_ns -= to_ns - from_ns;
+        end_ns = before_ns.map(|before_ns| before_ns.min(to_ns));
+    }
+    runs.extend(end_ns.map(|to_ns| (to_ns.saturating_sub(left_ns), to_ns)));
+    runs
 }
 
 fn push(spans: &mut Vec<Span<Doing>>, from_ns: u64, to_ns: u64, mut what: Doing) {

@@ -1,7 +1,7 @@
 //! The course of events around late wake-ups, in the JSON form of trace events that Perfetto (ui.perfetto.dev) and
 //! chrome://tracing open: <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use guard_common::flight::{Entry, flags, kind};
 use serde_json::{Value, json};
@@ -21,9 +21,16 @@ pub fn render(traces: &[Traced]) -> String {
     let mut entries: Vec<&Entry> = traces.iter().flat_map(|trace| &trace.entries).collect();
     entries.sort_by_key(|entry| (entry.at_ns, entry.cpu, entry.seq));
     entries.dedup();
+    let mut late_ones: Vec<&Traced> = traces.iter().collect();
+    late_ones.sort_by_key(|trace| trace.from_ns);
     let mut events = names();
-    events.extend(traces.iter().map(late));
     let comms = comms(&entries);
+    let named = late_ones.iter().map(|trace| (trace.tid, trace.comm.as_str())).collect::<BTreeMap<_, _>>();
+    events.extend(named.into_iter().map(|(tid, comm)| track_name((LATE, tid), &format!("{comm} {tid}"))));
+    events.extend(late_ones.into_iter().map(late));
+    for cpu in entries.iter().map(|entry| u32::from(entry.cpu)).collect::<BTreeSet<_>>() {
+        events.extend([CPUS, IRQS, SOFTIRQS].map(|process| track_name((process, cpu), &format!("CPU {cpu}"))));
+    }
     events.extend(cpu_slices(&entries));
     events.extend(thread_slices(&entries, &comms));
     // All of one node.
@@ -44,6 +51,10 @@ fn names() -> Vec<Value> {
     .iter()
     .map(|(process, name)| json!({ "ph": "M", "name": "process_name", "pid": process, "args": { "name": name } }))
     .collect()
+}
+
+fn track_name(track: (u32, u32), name: &str) -> Value {
+    json!({ "ph": "M", "name": "thread_name", "pid": track.0, "tid": track.1, "args": { "name": name } })
 }
 
 /// A slice. Times are us since boot, with the nanoseconds behind the point.
@@ -109,7 +120,7 @@ fn thread_slices(entries: &[&Entry], comms: &HashMap<u32, String>) -> Vec<Value>
     }
     let named = doing.keys().map(|tid| {
         let name = comms.get(tid).map_or_else(|| tid.to_string(), |comm| format!("{comm} {tid}"));
-        json!({ "ph": "M", "name": "thread_name", "pid": THREADS, "tid": tid, "args": { "name": name } })
+        track_name((THREADS, *tid), &name)
     });
     let named: Vec<Value> = named.collect();
     slices.extend(named);
@@ -144,8 +155,9 @@ mod tests {
             entries,
             interrupts: Interrupts::default(),
         };
-        // Twice the same, as two late wake-ups close to each other have it.
-        let text = render(&[traced.clone(), traced]);
+        // Twice the same, as two late wake-ups close to each other have it, the later one first.
+        let earlier = Traced { from_ns: 500, to_ns: 900, ..traced.clone() };
+        let text = render(&[traced, earlier]);
         let trace: Value = serde_json::from_str(&text).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         let of = |process: u32| events.iter().filter(|e| e["ph"] == "X" && e["pid"] == process).collect::<Vec<_>>();
@@ -154,6 +166,14 @@ mod tests {
         assert_eq!(of(IRQS)[0]["name"], "irq 24");
         let waits = of(THREADS).into_iter().find(|e| e["name"] == "waits for a CPU").unwrap();
         assert_eq!((waits["tid"].as_u64(), waits["dur"].as_f64()), (Some(7), Some(1.0)));
-        assert_eq!(of(LATE).len(), 2);
+        let late: Vec<_> = of(LATE).iter().map(|e| e["ts"].as_f64().unwrap()).collect();
+        assert_eq!(late, [0.5, 1.0]);
+        let tracks =
+            events.iter().filter(|e| e["name"] == "thread_name").map(|e| (e["pid"].as_u64(), e["tid"].as_u64()));
+        let mut tracks: Vec<_> = tracks.collect();
+        tracks.sort_unstable();
+        let wanted =
+            [(1, 1), (2, 7), (2, 8), (3, 1), (4, 1), (5, 7)].map(|(process, track)| (Some(process), Some(track)));
+        assert_eq!(tracks, wanted, "one name for each track");
     }
 }

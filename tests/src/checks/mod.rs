@@ -2,6 +2,7 @@
 
 mod act;
 mod container;
+mod couplings;
 mod doctor;
 mod events;
 mod explain;
@@ -12,6 +13,7 @@ mod limits;
 mod lock;
 mod machine;
 mod metrics;
+mod osnoise;
 mod probe;
 mod quota;
 mod restore;
@@ -138,12 +140,17 @@ pub fn in_guest() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
     all.push(times("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(times("irq and thread stages agree with rtla timerlat", rtla::timerlat));
+    all.push(times("the parts of a late wake-up agree with the kernel's osnoise events", osnoise::parts_agree));
     all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
     all.push(refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines));
     all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
     all.push(loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
     all.push(loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back));
+    all.push(times(
+        "couplings are found where one thing makes the other, and nowhere else",
+        couplings::what_goes_together,
+    ));
     all.push(QUOTA_LOCK);
     all.push(times("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container));
     // Near the end: interrupts stay away from a CPU that has come back.

@@ -12,7 +12,8 @@ use crate::{
     scenario::Verdict,
 };
 
-const TRACEFS: &str = "/sys/kernel/tracing";
+/// Where tracefs is.
+pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// The first and the last cycle may be on one side only, and rtla reads its events from a buffer that can overflow. A
 /// percentile of a thousand samples moves by a sample or two, and the thread reads its clock some time after its
@@ -28,9 +29,7 @@ pub(super) fn timerlat() -> Result<Verdict> {
         return Ok(Verdict::Skipped("rtla is not installed".to_owned()));
     }
     mount_tracefs()?;
-    let tracers = format!("{TRACEFS}/available_tracers");
-    let tracers = fs::read_to_string(&tracers).with_context(|| format!("read {tracers}"))?;
-    if !tracers.split_whitespace().any(|tracer| tracer == "timerlat") {
+    if !has_timerlat()? {
         return Ok(Verdict::Skipped("this kernel has no timerlat tracer".to_owned()));
     }
     // The two read the clock at two places, some instructions apart; an emulated CPU can be stopped between them. That is
@@ -82,8 +81,15 @@ fn side_by_side() -> Result<Vec<(String, Row)>> {
     Ok(rows)
 }
 
+/// Whether this kernel has the timerlat tracer.
+pub(super) fn has_timerlat() -> Result<bool> {
+    let path = format!("{TRACEFS}/available_tracers");
+    let tracers = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    Ok(tracers.split_whitespace().any(|tracer| tracer == "timerlat"))
+}
+
 /// Makes tracefs available where nobody did; a guest's mounts end with it.
-fn mount_tracefs() -> Result<()> {
+pub(super) fn mount_tracefs() -> Result<()> {
     if Path::new(TRACEFS).join("available_tracers").exists() {
         return Ok(());
     }

@@ -12,8 +12,12 @@ pub struct MachineState {
     cgroups: BTreeSet<String>,
     children: BTreeSet<u32>,
     pinned: BTreeSet<String>,
+    traces: BTreeSet<String>,
     settings: Vec<(&'static str, Option<String>)>,
 }
+
+/// Trace buffers beside the kernel's own.
+const TRACES: &str = "/sys/kernel/tracing/instances";
 
 const SETTINGS: [&str; 1] = ["/proc/sys/kernel/sched_rt_runtime_us"];
 
@@ -24,13 +28,15 @@ impl MachineState {
     /// When /proc or the cpu hierarchy cannot be read.
     pub fn look() -> Result<Self> {
         let mount = Hierarchy::find()?.mount;
+        let there = |dir: &str| if Path::new(dir).is_dir() { names(Path::new(dir)) } else { Ok(BTreeSet::new()) };
         Ok(Self {
             cgroups: names(&mount)?
                 .into_iter()
                 .filter(|name| name.starts_with(Cgroup::PREFIX) || name.starts_with(guard::lab::PREFIX))
                 .collect(),
             children: children()?,
-            pinned: if Path::new("/sys/fs/bpf").is_dir() { names(Path::new("/sys/fs/bpf"))? } else { BTreeSet::new() },
+            traces: there(TRACES)?.into_iter().filter(|name| name.starts_with(Cgroup::PREFIX)).collect(),
+            pinned: there("/sys/fs/bpf")?,
             settings: SETTINGS.map(|path| (path, fs::read_to_string(path).ok())).into(),
         })
     }
