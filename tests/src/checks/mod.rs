@@ -138,7 +138,7 @@ pub fn on_host() -> Vec<Scenario> {
 #[must_use]
 pub fn in_guest() -> Vec<Scenario> {
     let mut all = EVERYWHERE.to_vec();
-    all.push(times("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
+    all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(times("irq and thread stages agree with rtla timerlat", rtla::timerlat));
     all.push(times("the parts of a late wake-up agree with the kernel's osnoise events", osnoise::parts_agree));
     all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
