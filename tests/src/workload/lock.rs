@@ -135,6 +135,19 @@ fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }
 
+/// Does `work` so often at the beats of an interval; those that pass meanwhile are left out.
+fn each_cycle(cycles: usize, interval_ns: u64, mut work: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut next_ns = now_ns() + interval_ns;
+    for _ in 0..cycles {
+        sleep_until(next_ns)?;
+        work()?;
+        while next_ns <= now_ns() {
+            next_ns += interval_ns;
+        }
+    }
+    Ok(())
+}
+
 /// The classic inversion. Three threads share a CPU: a fair one that holds a lock, a SCHED_FIFO one that wants it,
 /// and one in between that would keep the holder off the CPU if the holder were not boosted.
 pub(super) fn pi_mutex(args: &PiMutex) -> Result<Outcome> {
@@ -148,19 +161,14 @@ pub(super) fn pi_mutex(args: &PiMutex) -> Result<Outcome> {
             pin(cpu)?;
             Policy::Fifo(priority).apply(0)?;
             let mut waits_ns = Vec::with_capacity(cycles);
-            let mut next_ns = now_ns() + interval_ns;
-            for _ in 0..cycles {
-                sleep_until(next_ns)?;
+            each_cycle(cycles, interval_ns, || {
                 let before_ns = now_ns();
                 let waited = lock.lock()?;
                 if waited {
                     waits_ns.push(now_ns() - before_ns);
                 }
-                lock.unlock()?;
-                while next_ns <= now_ns() {
-                    next_ns += interval_ns;
-                }
-            }
+                Ok(lock.unlock()?)
+            })?;
             done.store(true, Ordering::Relaxed);
             Ok(waits_ns)
         })
@@ -203,17 +211,12 @@ pub(super) fn plain_mutex(args: &PlainMutex) -> Result<Outcome> {
             pin(cpu)?;
             Policy::Fifo(priority).apply(0)?;
             let mut waits_ns = Vec::with_capacity(cycles);
-            let mut next_ns = now_ns() + interval_ns;
-            for _ in 0..cycles {
-                sleep_until(next_ns)?;
+            each_cycle(cycles, interval_ns, || {
                 let before_ns = now_ns();
                 mutex.lock().context("pthread_mutex_lock")?;
                 waits_ns.push(now_ns() - before_ns);
-                mutex.unlock().context("pthread_mutex_unlock")?;
-                while next_ns <= now_ns() {
-                    next_ns += interval_ns;
-                }
-            }
+                mutex.unlock().context("pthread_mutex_unlock")
+            })?;
             done.store(true, Ordering::Relaxed);
             Ok(waits_ns)
         })
@@ -250,20 +253,16 @@ pub(super) fn pipe_mutex(args: &PipeMutex) -> Result<Outcome> {
     let control = cast.enter(0, move |done| {
         pin(cpu)?;
         Policy::Fifo(priority).apply(0)?;
-        let mut writes_ns = vec![0; cycles];
-        let mut next_ns = now_ns() + interval_ns;
-        for write_ns in &mut writes_ns {
-            sleep_until(next_ns)?;
+        let mut writes_ns = Vec::with_capacity(cycles);
+        each_cycle(cycles, interval_ns, || {
             let before_ns = now_ns();
             match rustix::io::write(&own_writer, &[0]) {
                 Ok(_) | Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error).context("write to a pipe"),
             }
-            *write_ns = now_ns() - before_ns;
-            while next_ns <= now_ns() {
-                next_ns += interval_ns;
-            }
-        }
+            writes_ns.push(now_ns() - before_ns);
+            Ok(())
+        })?;
         done.store(true, Ordering::Relaxed);
         Ok(writes_ns)
     });
