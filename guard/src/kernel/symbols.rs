@@ -20,9 +20,7 @@ pub struct Callbacks {
 #[must_use]
 pub fn parse(kallsyms: &str) -> Callbacks {
     let mut found = Callbacks::default();
-    for line in kallsyms.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+    for (address, kind, name) in lines(kallsyms) {
         if !matches!(kind, "t" | "T") {
             continue;
         }
@@ -36,11 +34,18 @@ pub fn parse(kallsyms: &str) -> Callbacks {
             "tick_nohz_handler" if found.tick == 0 => &mut found.tick,
             _ => continue,
         };
-        if let Ok(address) = u64::from_str_radix(address, 16) {
-            *slot = address;
-        }
+        *slot = address;
     }
     found
+}
+
+/// Address, type and name of each line that parses.
+fn lines(kallsyms: &str) -> impl Iterator<Item = (u64, &str, &str)> {
+    kallsyms.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (address, kind, name) = (words.next()?, words.next()?, words.next()?);
+        Some((u64::from_str_radix(address, 16).ok()?, kind, name))
+    })
 }
 
 /// Functions of the kernel and its modules, by address.
@@ -67,11 +72,8 @@ impl Functions {
     #[must_use]
     pub fn parse(kallsyms: &str) -> Self {
         let mut functions = Self::default();
-        for line in kallsyms.lines() {
-            let mut words = line.split_ascii_whitespace();
-            let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
-            let Ok(address @ 1..) = u64::from_str_radix(address, 16) else { continue };
-            if !matches!(kind, "t" | "T" | "w" | "W") {
+        for (address, kind, name) in lines(kallsyms) {
+            if address == 0 || !matches!(kind, "t" | "T" | "w" | "W") {
                 continue;
             }
             let Ok(begin) = u32::try_from(functions.names.len()) else { break };

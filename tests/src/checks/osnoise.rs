@@ -117,7 +117,7 @@ fn side_by_side() -> Result<Seen> {
     let rival = ["cycle", "clock-nanosleep-abs", "--policy", "fifo:97", "--cycles", "1000000", "--cpu", &cpu];
     let rival = Workload::start(&[&rival[..], &["--interval-us", &interval, "--work-us", &work]].concat())?;
     let mut herds = Command::new(binary("guard-workload")?);
-    herds.args(["inject", "irq", "--shots", "12", "--herd", herd(), "--cpu", &cpu, "--interval-us"]);
+    herds.args(["inject", "timer-herd", "--shots", "12", "--herd", herd(), "--cpu", &cpu, "--interval-us"]);
     let mut herds = Tool::start(herds.arg((threshold_us * 15).to_string()))?;
     let mut marks = Vec::new();
     let ended = until("the end of the herds", Duration::from_secs(60) * patience(), || {

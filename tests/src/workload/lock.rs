@@ -123,6 +123,32 @@ impl Cast {
         })
     }
 
+    /// Starts the SCHED_FIFO thread, the first: it does `work` so often at the beats of an interval, and leaves out those that
+    /// pass meanwhile. Its end ends the play. Returns the times that `work` took, ns, as far as they count.
+    fn lead(
+        &self,
+        cpu: Option<usize>,
+        priority: i32,
+        cycles: usize,
+        interval_ns: u64,
+        mut work: impl FnMut() -> Result<Option<u64>> + Send + 'static,
+    ) -> JoinHandle<Result<Vec<u64>>> {
+        self.enter(0, move |_| {
+            pin(cpu)?;
+            Policy::Fifo(priority).apply(0)?;
+            let mut took_ns = Vec::with_capacity(cycles);
+            let mut next_ns = now_ns() + interval_ns;
+            for _ in 0..cycles {
+                sleep_until(next_ns)?;
+                took_ns.extend(work()?);
+                while next_ns <= now_ns() {
+                    next_ns += interval_ns;
+                }
+            }
+            Ok(took_ns)
+        })
+    }
+
     fn raise_curtain(&self, start: Start) -> Result<()> {
         let tids: BTreeMap<usize, u32> = self.from_threads.iter().take(self.size).collect();
         start.ready(&tids.into_values().collect::<Vec<_>>())?;
@@ -135,19 +161,6 @@ fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }
 
-/// Does `work` so often at the beats of an interval; those that pass meanwhile are left out.
-fn each_cycle(cycles: usize, interval_ns: u64, mut work: impl FnMut() -> Result<()>) -> Result<()> {
-    let mut next_ns = now_ns() + interval_ns;
-    for _ in 0..cycles {
-        sleep_until(next_ns)?;
-        work()?;
-        while next_ns <= now_ns() {
-            next_ns += interval_ns;
-        }
-    }
-    Ok(())
-}
-
 /// The classic inversion. Three threads share a CPU: a fair one that holds a lock, a SCHED_FIFO one that wants it,
 /// and one in between that would keep the holder off the CPU if the holder were not boosted.
 pub(super) fn pi_mutex(args: &PiMutex) -> Result<Outcome> {
@@ -157,20 +170,11 @@ pub(super) fn pi_mutex(args: &PiMutex) -> Result<Outcome> {
     let cast = Cast::of(3);
     let control = {
         let lock = Arc::clone(&lock);
-        cast.enter(0, move |done| {
-            pin(cpu)?;
-            Policy::Fifo(priority).apply(0)?;
-            let mut waits_ns = Vec::with_capacity(cycles);
-            each_cycle(cycles, interval_ns, || {
-                let before_ns = now_ns();
-                let waited = lock.lock()?;
-                if waited {
-                    waits_ns.push(now_ns() - before_ns);
-                }
-                Ok(lock.unlock()?)
-            })?;
-            done.store(true, Ordering::Relaxed);
-            Ok(waits_ns)
+        cast.lead(cpu, priority, cycles, interval_ns, move || {
+            let before_ns = now_ns();
+            let waited_ns = lock.lock()?.then(|| now_ns() - before_ns);
+            lock.unlock()?;
+            Ok(waited_ns)
         })
     };
     let holder = cast.enter(1, move |done| {
@@ -207,18 +211,12 @@ pub(super) fn plain_mutex(args: &PlainMutex) -> Result<Outcome> {
     let cast = Cast::of(2);
     let control = {
         let mutex = Arc::clone(&mutex);
-        cast.enter(0, move |done| {
-            pin(cpu)?;
-            Policy::Fifo(priority).apply(0)?;
-            let mut waits_ns = Vec::with_capacity(cycles);
-            each_cycle(cycles, interval_ns, || {
-                let before_ns = now_ns();
-                mutex.lock().context("pthread_mutex_lock")?;
-                waits_ns.push(now_ns() - before_ns);
-                mutex.unlock().context("pthread_mutex_unlock")
-            })?;
-            done.store(true, Ordering::Relaxed);
-            Ok(waits_ns)
+        cast.lead(cpu, priority, cycles, interval_ns, move || {
+            let before_ns = now_ns();
+            mutex.lock().context("pthread_mutex_lock")?;
+            let waited_ns = now_ns() - before_ns;
+            mutex.unlock().context("pthread_mutex_unlock")?;
+            Ok(Some(waited_ns))
         })
     };
     let holder = cast.enter(1, move |done| {
@@ -250,21 +248,12 @@ pub(super) fn pipe_mutex(args: &PipeMutex) -> Result<Outcome> {
             .with_context(|| format!("open of {path}"))?
     };
     let cast = Cast::of(3);
-    let control = cast.enter(0, move |done| {
-        pin(cpu)?;
-        Policy::Fifo(priority).apply(0)?;
-        let mut writes_ns = Vec::with_capacity(cycles);
-        each_cycle(cycles, interval_ns, || {
-            let before_ns = now_ns();
-            match rustix::io::write(&own_writer, &[0]) {
-                Ok(_) | Err(Errno::AGAIN) => {}
-                Err(error) => return Err(error).context("write to a pipe"),
-            }
-            writes_ns.push(now_ns() - before_ns);
-            Ok(())
-        })?;
-        done.store(true, Ordering::Relaxed);
-        Ok(writes_ns)
+    let control = cast.lead(cpu, priority, cycles, interval_ns, move || {
+        let before_ns = now_ns();
+        match rustix::io::write(&own_writer, &[0]) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(Some(now_ns() - before_ns)),
+            Err(error) => Err(error).context("write to a pipe"),
+        }
     });
     let filler = cast.enter(1, move |done| {
         let chunk = vec![0; CHUNK_BYTES];
