@@ -8,19 +8,22 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    guest::{Guest, Root},
     kernel::Kernel,
     place::{Cache, Profile, Workspace},
     setup::Purpose,
-    vm::Guest,
 };
 
 mod ebpf;
+mod field;
+mod guest;
 mod kernel;
 mod place;
 mod process;
 mod progress;
 mod run;
 mod setup;
+mod suite;
 mod test;
 mod vm;
 
@@ -56,6 +59,8 @@ enum Task {
     },
     /// Boot a kernel and run a command in it as root, on this machine's file system
     Vm(VmArgs),
+    /// Boot a Debian with systemd, Docker, podman and containerd, and run a command in it as root
+    Field(FieldArgs),
     /// Rebuild the eBPF object from source
     Ebpf {
         /// Only see whether source and committed object agree
@@ -70,22 +75,38 @@ enum Task {
     },
 }
 
-/// The guest's file system is this machine's, read-only except for /run and what is lost with the guest (/etc, /root,
-/// /tmp, /var) and the shared directories.
+/// The guest's file system is this machine's. What it writes is lost with it, except in shared directories.
 #[derive(Args)]
 struct VmArgs {
     /// Newest Debian kernel of a series (6.1-rt, 6.12-rt, 6.1, 6.12), or a path: an image, or a directory with boot/ and lib/modules/
     #[arg(long)]
     kernel: Kernel,
-    /// Number of CPUs
-    #[arg(long, default_value_t = 2)]
-    cpus: u32,
-    /// Memory
-    #[arg(long, default_value = "2G")]
-    mem: String,
     /// A NUMA node, such as 1G,cpus=0-1; repeat for each
     #[arg(long)]
     numa: Vec<String>,
+    #[command(flatten)]
+    guest: GuestArgs,
+}
+
+/// The guest has systemd as first process; Docker and containerd are there, and start when the command starts them. What
+/// the guest writes is lost with it, except in shared directories.
+#[derive(Args)]
+struct FieldArgs {
+    /// Newest Debian kernel of a series (6.12-rt, 7.2-rt), or a path: an image, or a directory with boot/ and lib/modules/
+    #[arg(long, default_value = "6.12-rt")]
+    kernel: Kernel,
+    #[command(flatten)]
+    guest: GuestArgs,
+}
+
+#[derive(Args)]
+struct GuestArgs {
+    /// Number of CPUs
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Memory; 2G if not given, for a field guest 3G
+    #[arg(long)]
+    mem: Option<String>,
     /// An option for the kernel's command line; repeat for more
     #[arg(long)]
     append: Vec<String>,
@@ -124,6 +145,7 @@ fn execute(task: Task) -> Result<ExitCode> {
         Task::Test { host_only, kernel } => test::all(&workspace, &cache, if host_only { &[] } else { &kernel }),
         Task::Bench { args } => run::bench(&workspace, &cache, args),
         Task::Vm(args) => vm(&workspace, &cache, args),
+        Task::Field(args) => field(&workspace, &cache, args),
         Task::Ebpf { check: false } => ebpf::build(&workspace, &cache).map(|()| ExitCode::SUCCESS),
         Task::Ebpf { check: true } => ebpf::check(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Setup { purpose } => setup::setup(&cache, purpose).map(|()| ExitCode::SUCCESS),
@@ -132,22 +154,42 @@ fn execute(task: Task) -> Result<ExitCode> {
 
 fn vm(workspace: &Workspace, cache: &Cache, args: VmArgs) -> Result<ExitCode> {
     setup::ensure(cache, Purpose::Vm)?;
-    let profile = if args.release { Profile::Release } else { Profile::Dev };
-    if !args.no_build {
-        run::build(workspace, profile, &["guard"])?;
+    args.guest.run(workspace, cache, args.kernel, args.numa, Root::Host)
+}
+
+fn field(workspace: &Workspace, cache: &Cache, args: FieldArgs) -> Result<ExitCode> {
+    setup::ensure(cache, Purpose::Field)?;
+    let root = Root::Image(field::image(cache)?);
+    args.guest.run(workspace, cache, args.kernel, Vec::new(), root)
+}
+
+impl GuestArgs {
+    fn run(
+        self,
+        workspace: &Workspace,
+        cache: &Cache,
+        kernel: Kernel,
+        numa: Vec<String>,
+        root: Root,
+    ) -> Result<ExitCode> {
+        let profile = if self.release { Profile::Release } else { Profile::Dev };
+        if !self.no_build {
+            run::build(workspace, profile, &["guard", "guard-tests"])?;
+        }
+        let memory = self.mem.unwrap_or_else(|| root.memory().to_owned());
+        let guest = Guest {
+            kernel,
+            root,
+            cpus: self.cpus,
+            memory,
+            numa,
+            append: self.append,
+            timeout: Duration::from_secs(self.timeout),
+            shares: self.share,
+            binaries: workspace.binaries(profile),
+        };
+        guest.run(cache, &self.command).map(ExitCode::from)
     }
-    let guest = Guest {
-        kernel: args.kernel,
-        cpus: args.cpus,
-        memory: args.mem,
-        numa: args.numa,
-        append: args.append,
-        timeout: Duration::from_secs(args.timeout),
-        shares: args.share,
-        binaries: workspace.binaries(profile),
-        labelled: false,
-    };
-    guest.run(cache, &args.command).map(ExitCode::from)
 }
 
 #[cfg(test)]
@@ -165,7 +207,7 @@ mod tests {
         let cli = Cli::try_parse_from(["xtask", "vm", "--kernel", "6.1-rt", "--", "sh", "-c", "exit 3", "--kernel"])
             .expect("it is valid");
         let Task::Vm(args) = cli.command else { panic!("not vm") };
-        assert_eq!(args.command, ["sh", "-c", "exit 3", "--kernel"]);
+        assert_eq!(args.guest.command, ["sh", "-c", "exit 3", "--kernel"]);
     }
 
     #[test]

@@ -103,12 +103,12 @@ impl Cache {
         Ok(self.dir("logs")?.join(format!("{name}.log")))
     }
 
-    /// Waits until no other xtask changes the cache; the lock ends with the returned handle.
+    /// Waits until no other xtask changes `part` of the cache; the lock ends with the returned handle.
     ///
     /// # Errors
     /// When the lock file cannot be created or locked.
-    pub(crate) fn lock(&self) -> Result<File> {
-        let path = self.path("lock");
+    pub(crate) fn lock(&self, part: &str) -> Result<File> {
+        let path = self.path(&format!("{part}.lock"));
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         file.lock().with_context(|| format!("locking {}", path.display()))?;
         Ok(file)

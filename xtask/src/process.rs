@@ -99,6 +99,21 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// `program` as root, by `sudo` if need be and without a question.
+pub(crate) fn as_root(program: &str) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.args(["-n", program]);
+    command
+}
+
+/// Whether [`as_root`] works.
+pub(crate) fn may_be_root() -> bool {
+    is_root() || sudo_without_password()
+}
+
 /// Whether `sudo` works without asking for a password.
 pub(crate) fn sudo_without_password() -> bool {
     output_of(Command::new("sudo").args(["-n", "true"])).is_some()

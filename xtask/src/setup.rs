@@ -12,11 +12,11 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::{
-    ebpf,
+    ebpf, field,
     kernel::Kernel,
     place::Cache,
-    process::{command_line, find_program, is_root, output_of, quiet, sudo_without_password},
-    test,
+    process::{as_root, command_line, find_program, may_be_root, output_of, quiet},
+    suite, test,
 };
 
 const VIRTME_NG: &str = "1.42";
@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Run,
     /// Boot other kernels.
     Vm,
+    /// Boot guests that are as nodes are, with systemd and container runtimes.
+    Field,
     /// Run all tests, those in guests included.
     Test,
     /// Compare guard with its peers.
@@ -44,7 +46,10 @@ pub(crate) enum Purpose {
 
 impl Purpose {
     fn includes(self, other: Self) -> bool {
-        self == other || self == Self::All || (self == Self::Test && other == Self::Vm)
+        match (self, other) {
+            (Self::All, _) | (Self::Test, Self::Field | Self::Vm) | (Self::Field, Self::Vm) => true,
+            _ => self == other,
+        }
     }
 }
 
@@ -77,13 +82,17 @@ const QEMU: (Sign, &str) = (Sign::Program("qemu-system-x86_64"), "qemu-system-x8
 const QEMU: (Sign, &str) = (Sign::Program("qemu-system-aarch64"), "qemu-system-arm");
 
 /// Debian packages, the sign that each is there, and what it is for.
-const PACKAGES: [(Sign, &str, &[Purpose]); 25] = [
+const PACKAGES: [(Sign, &str, &[Purpose]); 29] = [
     (QEMU.0, QEMU.1, &[Purpose::Vm]),
     (Sign::Program("modprobe"), "kmod", &[Purpose::Vm]),
     (Sign::Program("file"), "file", &[Purpose::Vm]),
     (Sign::Program("ip"), "iproute2", &[Purpose::Vm]),
     (Sign::Program("busybox"), "busybox-static", &[Purpose::Vm]),
     (Sign::Program("zstd"), "zstd", &[Purpose::Vm]),
+    (Sign::Program("xz"), "xz-utils", &[Purpose::Vm]),
+    (Sign::Program("mmdebstrap"), "mmdebstrap", &[Purpose::Field]),
+    (Sign::Program("mke2fs"), "e2fsprogs", &[Purpose::Field]),
+    (Sign::File(suite::KEYRING), "debian-archive-keyring", &[Purpose::Field]),
     (Sign::Python("venv, ensurepip"), "python3-venv", &[Purpose::Vm]),
     (Sign::Program("cyclictest"), "rt-tests", &[Purpose::Test, Purpose::Bench]),
     (Sign::Program("rtla"), "rtla", &[Purpose::Test, Purpose::Bench]),
@@ -108,8 +117,8 @@ const PACKAGES: [(Sign, &str, &[Purpose]); 25] = [
 /// Something is missing that we may not or cannot install; what to type is in the message.
 #[derive(Debug)]
 pub(crate) struct Missing {
-    what: Vec<String>,
-    commands: Vec<String>,
+    pub(crate) what: Vec<String>,
+    pub(crate) commands: Vec<String>,
 }
 
 impl fmt::Display for Missing {
@@ -155,8 +164,7 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
     let mut linker = linker_missing.then(|| install_bpf_linker(cache));
     let prometheus_missing = purpose.includes(Purpose::Test) && prometheus(cache).is_none();
 
-    let may_install =
-        packages.is_empty() || (find_program("apt-get").is_some() && (is_root() || sudo_without_password()));
+    let may_install = packages.is_empty() || (find_program("apt-get").is_some() && may_be_root());
     if !may_install {
         let mut what: Vec<String> = packages.iter().map(|&package| package.to_owned()).collect();
         let mut commands =
@@ -171,7 +179,7 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
         return Err(Missing { what, commands }.into());
     }
 
-    let _lock = cache.lock()?;
+    let _lock = cache.lock("tools")?;
     if !packages.is_empty() {
         refresh_package_lists(cache)?;
         let mut install = apt();
@@ -192,15 +200,18 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// `cargo xtask setup`: [`ensure`], and the kernels that the tests boot.
+/// `cargo xtask setup`: [`ensure`], the image of field guests, and the kernels that the tests boot.
 ///
 /// # Errors
-/// As [`ensure`], and when a kernel cannot be fetched.
+/// As [`ensure`], and when the image cannot be made or a kernel not be fetched.
 pub(crate) fn setup(cache: &Cache, purpose: Purpose) -> Result<()> {
     ensure(cache, purpose)?;
+    if purpose.includes(Purpose::Field) {
+        println!("field image: {}", field::image(cache)?.display());
+    }
     if purpose.includes(Purpose::Test) {
         for kernel in test::KERNELS {
-            let image = kernel.parse::<Kernel>().map_err(anyhow::Error::msg)?.image(cache)?;
+            let image = kernel.parse::<Kernel>().map_err(anyhow::Error::msg)?.installed(cache)?.image;
             println!("kernel {kernel}: {}", image.display());
         }
     }
@@ -214,7 +225,7 @@ pub(crate) fn setup(cache: &Cache, purpose: Purpose) -> Result<()> {
 /// # Errors
 /// [`Missing`] when we may not, otherwise what apt said.
 pub(crate) fn refresh_package_lists(cache: &Cache) -> Result<()> {
-    if find_program("apt-get").is_none() || !(is_root() || sudo_without_password()) {
+    if find_program("apt-get").is_none() || !may_be_root() {
         let commands = vec!["sudo apt-get update".to_owned()];
         return Err(Missing { what: vec!["current package lists".to_owned()], commands }.into());
     }
@@ -224,10 +235,7 @@ pub(crate) fn refresh_package_lists(cache: &Cache) -> Result<()> {
 
 /// apt-get as root, without questions, waiting for another apt to finish.
 fn apt() -> Command {
-    let mut command = if is_root() { Command::new("env") } else { Command::new("sudo") };
-    if !is_root() {
-        command.args(["-n", "env"]);
-    }
+    let mut command = as_root("env");
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"]);
     command
 }
@@ -271,10 +279,11 @@ fn fetch_prometheus(cache: &Cache) -> Result<()> {
         refresh_package_lists(cache)?;
     }
     let partial = cache.path(&format!("prometheus-{}.part", std::process::id()));
-    let result = unpack_package("prometheus", &partial, &log).and_then(|tree| {
-        let home = cache.dir("tools")?.join("prometheus");
-        std::fs::rename(&tree, &home).with_context(|| format!("moving prometheus to {}", home.display()))
-    });
+    let result =
+        unpack_packages(Command::new("apt-get"), &["prometheus".to_owned()], &partial, &log).and_then(|tree| {
+            let home = cache.dir("tools")?.join("prometheus");
+            std::fs::rename(&tree, &home).with_context(|| format!("moving prometheus to {}", home.display()))
+        });
     // What is left of it serves nobody.
     let _ = std::fs::remove_dir_all(&partial);
     result?;
@@ -282,23 +291,27 @@ fn fetch_prometheus(cache: &Cache) -> Result<()> {
     Ok(())
 }
 
-/// Downloads a Debian package and unpacks it, without installing it; returns the tree within `partial`.
+/// Downloads Debian packages by `apt`, an apt-get, and unpacks them, without installing them; returns the tree within
+/// `partial` that holds them all.
 ///
 /// # Errors
-/// When apt does not know or get it, or it cannot be unpacked.
-pub(crate) fn unpack_package(package: &str, partial: &Path, log: &Path) -> Result<PathBuf> {
+/// When apt does not know or get one, or it cannot be unpacked.
+pub(crate) fn unpack_packages(mut apt: Command, packages: &[String], partial: &Path, log: &Path) -> Result<PathBuf> {
     let tree = partial.join("tree");
     std::fs::create_dir_all(&tree).with_context(|| format!("creating {}", tree.display()))?;
+    let names = packages.join(" ");
     // apt as root would download as user _apt, who may not write here, and complain about it.
-    let mut download = Command::new("apt-get");
-    download.args(["-o", "APT::Sandbox::User=root", "download", package]).current_dir(partial);
-    quiet(&format!("downloading {package}"), log, &mut download)?;
-    let deb = std::fs::read_dir(partial)
+    apt.args(["-o", "APT::Sandbox::User=root", "download"]).args(packages).current_dir(partial);
+    quiet(&format!("downloading {names}"), log, &mut apt)?;
+    let debs: Vec<PathBuf> = std::fs::read_dir(partial)
         .with_context(|| format!("listing {}", partial.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get download {package} left no .deb"))?;
-    quiet(&format!("unpacking {package}"), log, Command::new("dpkg").arg("-x").arg(&deb).arg(&tree))?;
+        .filter(|file| file.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    anyhow::ensure!(debs.len() == packages.len(), "apt-get download {names} left {} packages", debs.len());
+    for deb in debs {
+        quiet(&format!("unpacking {names}"), log, Command::new("dpkg").arg("-x").arg(&deb).arg(&tree))?;
+    }
     Ok(tree)
 }
 

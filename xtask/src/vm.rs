@@ -69,7 +69,7 @@ impl Guest {
     /// # Errors
     /// When the kernel or a tool is missing, or the guest cannot be started.
     pub(crate) fn run(&self, cache: &Cache, command: &[String]) -> Result<u8> {
-        let image = self.kernel.image(cache)?;
+        let image = self.kernel.installed(cache)?.image;
         let exchange = Exchange::create(cache)?;
         let script = self.script(&std::env::current_dir().context("finding the current directory")?, command)?;
         exchange.write("script", &script)?;

@@ -1,0 +1,109 @@
+//! The directory that one guest and this process share, and the files in it that grow while the guest prints.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{place::Cache, progress::Progress};
+
+/// A scratch directory in the cache; gone when dropped.
+pub(super) struct Exchange {
+    pub(super) dir: PathBuf,
+}
+
+impl Exchange {
+    /// Creates one, and removes those of xtasks that were killed.
+    ///
+    /// # Errors
+    /// When the cache cannot be written.
+    pub(super) fn create(cache: &Cache) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let all = cache.dir("guests")?;
+        clear_abandoned(&all);
+        let name = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let dir = all.join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Writes `text` to the file `name`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Removes the directories of xtasks that were killed: those named after a process that is no more.
+fn clear_abandoned(all: &Path) {
+    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A file that the guest writes and we pass on as it grows.
+pub(super) struct Stream(File);
+
+impl Stream {
+    /// # Errors
+    /// When the file cannot be opened.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        Ok(Self(File::open(path).with_context(|| format!("opening {}", path.display()))?))
+    }
+
+    /// Copies what is new to `to`; whether there was anything.
+    ///
+    /// # Errors
+    /// When the file cannot be read or `to` not be written.
+    pub(super) fn pass_on(&mut self, progress: &mut Progress, to: &mut impl Write) -> Result<bool> {
+        let mut new = Vec::new();
+        self.0.read_to_end(&mut new).context("reading what the guest printed")?;
+        if new.is_empty() {
+            return Ok(false);
+        }
+        progress.clear();
+        to.write_all(&new).and_then(|()| to.flush()).context("passing on what the guest printed")?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_passes_on_only_what_is_new() {
+        let path = std::env::temp_dir().join(format!("xtask-stream-{}", std::process::id()));
+        fs::write(&path, "one").expect("the file can be written");
+        let mut stream = Stream::open(&path).expect("it exists");
+        let mut progress = Progress::new("test");
+        let mut seen = Vec::new();
+        assert!(stream.pass_on(&mut progress, &mut seen).expect("readable"));
+        assert!(!stream.pass_on(&mut progress, &mut seen).expect("readable"));
+        File::options().append(true).open(&path).and_then(|mut file| file.write_all(b" two")).expect("it can grow");
+        assert!(stream.pass_on(&mut progress, &mut seen).expect("readable"));
+        fs::remove_file(&path).expect("it is ours");
+        assert_eq!(seen, b"one two");
+    }
+}
