@@ -12,6 +12,7 @@ use crate::{
     kernel::Kernel,
     place::{Cache, Profile, Workspace},
     setup::Purpose,
+    test::Scope,
 };
 
 mod ebpf;
@@ -25,7 +26,6 @@ mod run;
 mod setup;
 mod suite;
 mod test;
-mod vm;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Developer and CI automation of guard")]
@@ -43,14 +43,7 @@ enum Task {
         args: Vec<String>,
     },
     /// Run all checks and tests, on this machine and in booted PREEMPT_RT kernels
-    Test {
-        /// Leave out the guests
-        #[arg(long)]
-        host_only: bool,
-        /// Kernels to boot
-        #[arg(long, value_name = "KERNEL", default_values = test::KERNELS, conflicts_with = "host_only")]
-        kernel: Vec<Kernel>,
-    },
+    Test(TestArgs),
     /// Measure what guard costs and how well it agrees with its peers
     Bench {
         /// Names of benches and their options; none runs all
@@ -75,10 +68,44 @@ enum Task {
     },
 }
 
+/// Each kernel is booted twice: on this machine's file system, and as field guest with systemd and container runtimes.
+#[derive(Args)]
+struct TestArgs {
+    /// Leave out all guests
+    #[arg(long, conflicts_with_all = ["kernel", "no_field", "field_only"])]
+    host_only: bool,
+    /// Leave out the field guests
+    #[arg(long)]
+    no_field: bool,
+    /// Leave out everything but the field guests
+    #[arg(long, conflicts_with = "no_field")]
+    field_only: bool,
+    /// A kernel to boot instead of those of the default suite; repeat for more
+    #[arg(long)]
+    kernel: Vec<Kernel>,
+}
+
+impl TestArgs {
+    fn scope(self) -> Result<Scope> {
+        let chosen = |default: &[&str], wanted: bool| -> Result<Vec<Kernel>> {
+            match (wanted, self.kernel.is_empty()) {
+                (false, _) => Ok(Vec::new()),
+                (true, false) => Ok(self.kernel.clone()),
+                (true, true) => default.iter().map(|name| name.parse().map_err(anyhow::Error::msg)).collect(),
+            }
+        };
+        Ok(Scope {
+            host: !self.field_only,
+            guests: chosen(&test::KERNELS, !self.host_only && !self.field_only)?,
+            field: chosen(&test::FIELD_KERNELS, !self.host_only && !self.no_field)?,
+        })
+    }
+}
+
 /// The guest's file system is this machine's. What it writes is lost with it, except in shared directories.
 #[derive(Args)]
 struct VmArgs {
-    /// Newest Debian kernel of a series (6.1-rt, 6.12-rt, 6.1, 6.12), or a path: an image, or a directory with boot/ and lib/modules/
+    /// Newest Debian kernel of a series (6.1-rt, 6.12-rt, 7.2-rt, 6.1, 6.12), or a path: an image, or a directory with boot/ and lib/modules/
     #[arg(long)]
     kernel: Kernel,
     /// A NUMA node, such as 1G,cpus=0-1; repeat for each
@@ -142,7 +169,7 @@ fn execute(task: Task) -> Result<ExitCode> {
     let cache = Cache::open()?;
     match task {
         Task::Run { args } => run::guard(&workspace, args),
-        Task::Test { host_only, kernel } => test::all(&workspace, &cache, if host_only { &[] } else { &kernel }),
+        Task::Test(args) => test::all(&workspace, &cache, &args.scope()?),
         Task::Bench { args } => run::bench(&workspace, &cache, args),
         Task::Vm(args) => vm(&workspace, &cache, args),
         Task::Field(args) => field(&workspace, &cache, args),
@@ -210,10 +237,25 @@ mod tests {
         assert_eq!(args.guest.command, ["sh", "-c", "exit 3", "--kernel"]);
     }
 
+    fn scope(words: &[&str]) -> [Vec<String>; 2] {
+        let cli = Cli::try_parse_from(["xtask", "test"].iter().chain(words)).expect("it is valid");
+        let Task::Test(args) = cli.command else { panic!("not test") };
+        let scope = args.scope().expect("the default kernels are named well");
+        [scope.guests, scope.field].map(|kernels| kernels.iter().map(Kernel::to_string).collect())
+    }
+
     #[test]
-    fn tests_boot_both_real_time_kernels_unless_told_otherwise() {
-        let cli = Cli::try_parse_from(["xtask", "test"]).expect("it is valid");
-        let Task::Test { host_only: false, kernel } = cli.command else { panic!("not test") };
-        assert_eq!(kernel.iter().map(Kernel::to_string).collect::<Vec<_>>(), ["6.1-rt", "6.12-rt"]);
+    fn tests_boot_the_default_kernels_unless_told_otherwise() {
+        assert_eq!(scope(&[]), [vec!["6.1-rt", "6.12-rt", "7.2-rt"], vec!["6.12-rt", "7.2-rt"]]);
+        assert_eq!(scope(&["--kernel", "6.1"]), [vec!["6.1"], vec!["6.1"]]);
+    }
+
+    #[test]
+    fn parts_of_the_tests_can_be_left_out() {
+        let none: [&str; 0] = [];
+        assert_eq!(scope(&["--host-only"]), [none, none]);
+        assert_eq!(scope(&["--no-field", "--kernel", "6.1"]), [vec!["6.1"], vec![]]);
+        assert_eq!(scope(&["--field-only", "--kernel", "7.2-rt"]), [vec![], vec!["7.2-rt"]]);
+        assert!(Cli::try_parse_from(["xtask", "test", "--no-field", "--field-only"]).is_err());
     }
 }

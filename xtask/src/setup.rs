@@ -1,6 +1,6 @@
 //! What the other commands need on this machine, how to see whether it is there, and how to get it: Debian packages
-//! through apt, virtme-ng through pip into an environment of its own, bpf-linker through cargo. What is there is left
-//! alone. What we may not install is printed as commands to type.
+//! through apt, bpf-linker through cargo. What is there is left alone. What we may not install is printed as commands to
+//! type.
 
 use std::{
     fmt,
@@ -19,7 +19,6 @@ use crate::{
     suite, test,
 };
 
-const VIRTME_NG: &str = "1.42";
 /// The one version of bpf-linker whose output is committed.
 pub(crate) const BPF_LINKER: &str = "0.13.0";
 /// LLVM that bpf-linker is built against: the one that Debian's rustc-web uses.
@@ -60,8 +59,6 @@ enum Sign {
     Program(&'static str),
     /// A file or directory.
     File(&'static str),
-    /// Python can import these modules.
-    Python(&'static str),
 }
 
 impl Sign {
@@ -69,9 +66,6 @@ impl Sign {
         match self {
             Self::Program(name) => find_program(name).is_some(),
             Self::File(path) => Path::new(path).exists(),
-            Self::Python(modules) => {
-                output_of(Command::new(python()).args(["-c", &format!("import {modules}")])).is_some()
-            }
         }
     }
 }
@@ -82,18 +76,15 @@ const QEMU: (Sign, &str) = (Sign::Program("qemu-system-x86_64"), "qemu-system-x8
 const QEMU: (Sign, &str) = (Sign::Program("qemu-system-aarch64"), "qemu-system-arm");
 
 /// Debian packages, the sign that each is there, and what it is for.
-const PACKAGES: [(Sign, &str, &[Purpose]); 29] = [
+const PACKAGES: [(Sign, &str, &[Purpose]); 26] = [
     (QEMU.0, QEMU.1, &[Purpose::Vm]),
     (Sign::Program("modprobe"), "kmod", &[Purpose::Vm]),
-    (Sign::Program("file"), "file", &[Purpose::Vm]),
-    (Sign::Program("ip"), "iproute2", &[Purpose::Vm]),
     (Sign::Program("busybox"), "busybox-static", &[Purpose::Vm]),
     (Sign::Program("zstd"), "zstd", &[Purpose::Vm]),
     (Sign::Program("xz"), "xz-utils", &[Purpose::Vm]),
     (Sign::Program("mmdebstrap"), "mmdebstrap", &[Purpose::Field]),
     (Sign::Program("mke2fs"), "e2fsprogs", &[Purpose::Field]),
     (Sign::File(suite::KEYRING), "debian-archive-keyring", &[Purpose::Field]),
-    (Sign::Python("venv, ensurepip"), "python3-venv", &[Purpose::Vm]),
     (Sign::Program("cyclictest"), "rt-tests", &[Purpose::Test, Purpose::Bench]),
     (Sign::Program("rtla"), "rtla", &[Purpose::Test, Purpose::Bench]),
     (Sign::Program("stress-ng"), "stress-ng", &[Purpose::Test, Purpose::Bench]),
@@ -151,16 +142,6 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
         .map(|(_, package, _)| *package)
         .collect();
 
-    let venv_missing = purpose.includes(Purpose::Vm) && virtme_run().is_err();
-    let mut pip = Vec::new();
-    if venv_missing {
-        let venv = cache.path("venv");
-        let mut create = Command::new(python());
-        create.args(["-m", "venv", "--clear"]).arg(&venv);
-        let mut install = Command::new(venv.join("bin/pip"));
-        install.args(["install", "--quiet", "--disable-pip-version-check", &format!("virtme-ng=={VIRTME_NG}")]);
-        pip = vec![create, install];
-    }
     let mut linker = linker_missing.then(|| install_bpf_linker(cache));
     let prometheus_missing = purpose.includes(Purpose::Test) && prometheus(cache).is_none();
 
@@ -169,13 +150,10 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
         let mut what: Vec<String> = packages.iter().map(|&package| package.to_owned()).collect();
         let mut commands =
             vec![format!("sudo apt-get update && sudo apt-get install --no-install-recommends {}", packages.join(" "))];
-        if venv_missing {
-            what.push(format!("virtme-ng {VIRTME_NG}"));
-        }
         if linker.is_some() {
             what.push(format!("bpf-linker {BPF_LINKER}"));
         }
-        commands.extend(pip.iter().chain(&linker).map(command_line));
+        commands.extend(linker.iter().map(command_line));
         return Err(Missing { what, commands }.into());
     }
 
@@ -185,9 +163,6 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
         let mut install = apt();
         install.args(["install", "-y", "--no-install-recommends"]).args(&packages);
         quiet(&format!("installing {}", packages.join(" ")), &cache.log("apt-install")?, &mut install)?;
-    }
-    for (command, what) in pip.iter_mut().zip(["creating a Python environment", "installing virtme-ng"]) {
-        quiet(what, &cache.log("pip")?, command)?;
     }
     if prometheus_missing {
         fetch_prometheus(cache)?;
@@ -209,11 +184,16 @@ pub(crate) fn setup(cache: &Cache, purpose: Purpose) -> Result<()> {
     if purpose.includes(Purpose::Field) {
         println!("field image: {}", field::image(cache)?.display());
     }
-    if purpose.includes(Purpose::Test) {
-        for kernel in test::KERNELS {
-            let image = kernel.parse::<Kernel>().map_err(anyhow::Error::msg)?.installed(cache)?.image;
-            println!("kernel {kernel}: {}", image.display());
-        }
+    let kernels: &[&str] = if purpose.includes(Purpose::Test) {
+        &test::KERNELS
+    } else if purpose.includes(Purpose::Field) {
+        &test::FIELD_KERNELS
+    } else {
+        &[]
+    };
+    for kernel in kernels {
+        let image = kernel.parse::<Kernel>().map_err(anyhow::Error::msg)?.installed(cache)?.image;
+        println!("kernel {kernel}: {}", image.display());
     }
     let name = purpose.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     println!("everything for '{name}' is there");
@@ -238,27 +218,6 @@ fn apt() -> Command {
     let mut command = as_root("env");
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"]);
     command
-}
-
-/// The system's own Python, whose modules the packages bring; another one on the search path would not see them.
-fn python() -> &'static str {
-    if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" }
-}
-
-/// virtme-ng's program that boots a guest.
-///
-/// # Errors
-/// When it is not in the cache.
-pub(crate) fn virtme_run() -> Result<PathBuf> {
-    let venv = Cache::open()?.path("venv");
-    let program = venv.join("bin/virtme-run");
-    let version = output_of(Command::new(venv.join("bin/vng")).arg("--version")).unwrap_or_default();
-    anyhow::ensure!(
-        program.exists() && version.ends_with(VIRTME_NG),
-        "no virtme-ng {VIRTME_NG} in {}; run cargo xtask setup --for vm",
-        venv.display()
-    );
-    Ok(program)
 }
 
 /// Directory of Prometheus's programs: on the search path, or in the cache.

@@ -6,10 +6,8 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    panic::resume_unwind,
     path::Path,
     process::{ExitCode, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -17,23 +15,35 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::{
-    ebpf,
+    ebpf, field,
+    guest::{Guest, Root},
     kernel::Kernel,
     place::{Cache, Profile, Workspace},
     process::{command_line, is_root, sudo_without_password, visible},
     run,
     setup::{self, Purpose},
-    vm::Guest,
 };
 
-/// Kernels that are booted unless others are named.
-pub(crate) const KERNELS: [&str; 2] = ["6.1-rt", "6.12-rt"];
-/// The tests' binary for guests.
+/// Kernels that are booted on this machine's file system unless others are named.
+pub(crate) const KERNELS: [&str; 3] = ["6.1-rt", "6.12-rt", "7.2-rt"];
+/// Kernels that are booted as field guests unless others are named; they are among [`KERNELS`].
+pub(crate) const FIELD_KERNELS: [&str; 2] = ["6.12-rt", "7.2-rt"];
+/// The tests' binary for guests on this machine's file system.
 const GUEST_TESTS: &str = "guard-guest-tests";
-/// Guests that run side by side: an emulated guest keeps one CPU busy, however many it has itself.
-const GUESTS_AT_ONCE: usize = 2;
+/// The tests' binary for field guests.
+const FIELD_TESTS: &str = "guard-field-tests";
 /// Bound of one guest's boot and tests; more than twice what they take.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(2700);
+
+/// What is run.
+pub(crate) struct Scope {
+    /// The checks of the source, the unit tests and the tests on this machine.
+    pub(crate) host: bool,
+    /// Kernels to boot on this machine's file system.
+    pub(crate) guests: Vec<Kernel>,
+    /// Kernels to boot as field guests.
+    pub(crate) field: Vec<Kernel>,
+}
 
 /// What one step found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,27 +80,6 @@ impl Report {
         let good = done.1.failed.is_empty();
         self.steps.push(done);
         good
-    }
-
-    /// Runs a step for each of `of` at the same time.
-    fn steps_at_once<T: Sync>(
-        &mut self,
-        of: &[T],
-        name: impl Fn(&T) -> String,
-        step: impl Fn(&T) -> Result<Outcome> + Sync,
-    ) {
-        let done = thread::scope(|scope| {
-            let step = &step;
-            let running: Vec<_> = of
-                .iter()
-                .map(|one| {
-                    let name = name(one);
-                    scope.spawn(move || run_step(&name, || step(one)))
-                })
-                .collect();
-            running.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic))).collect::<Vec<_>>()
-        });
-        self.steps.extend(done);
     }
 
     /// What ran where, and the closing line.
@@ -137,13 +126,47 @@ fn run_step(name: &str, step: impl FnOnce() -> Result<Outcome>) -> (String, Outc
     (name.to_owned(), outcome, begun.elapsed())
 }
 
-/// Runs everything, with guests of `kernels`.
+/// Runs everything of `scope`. Guests run one after another: two emulated ones beside each other stand still for so long that
+/// their kernels complain.
 ///
 /// # Errors
 /// When something is missing on this machine; failed tests are no error but exit code 1.
-pub(crate) fn all(workspace: &Workspace, cache: &Cache, kernels: &[Kernel]) -> Result<ExitCode> {
+pub(crate) fn all(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Result<ExitCode> {
     setup::ensure(cache, Purpose::Test)?;
     let mut report = Report { steps: Vec::new() };
+    if scope.host {
+        source_checks(workspace, &mut report);
+    }
+    let built = report.step("build", || {
+        run::build(workspace, Profile::Dev, &["guard", "guard-tests"])?;
+        let mut command = workspace.cargo();
+        let status = visible(command.args(["test", "--locked", "--workspace", "--no-run"]))?;
+        Ok(Outcome::of_check("cargo test --no-run", status.success()))
+    });
+    if built && scope.host {
+        let unit = ["--workspace", "--exclude", "guard-tests"];
+        report.step("unit tests", || cargo_test(workspace, cache, &unit));
+        let tests = ["--package", "guard-tests"];
+        report.step(&format!("host, {}", host_kernel()), || cargo_test(workspace, cache, &tests));
+    }
+    if built {
+        for kernel in &scope.guests {
+            let name = format!("guest, {kernel}");
+            report.step(&name, || guest_tests(workspace, cache, kernel, Root::Host, GUEST_TESTS));
+        }
+        for kernel in &scope.field {
+            report.step(&format!("field guest, {kernel}"), || {
+                let root = Root::Image(field::image(cache)?);
+                guest_tests(workspace, cache, kernel, root, FIELD_TESTS)
+            });
+        }
+    }
+    report.print(&mut std::io::stdout()).context("printing the result")?;
+    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The steps that look at the source only.
+fn source_checks(workspace: &Workspace, report: &mut Report) {
     let check = |name: &str, words: &[&str]| {
         let status = visible(workspace.cargo().args(words))?;
         anyhow::Ok(Outcome::of_check(name, status.success()))
@@ -152,27 +175,6 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, kernels: &[Kernel]) -> R
     let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     report.step("lints", || check("cargo clippy", &lints));
     report.step("eBPF object", || ebpf::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
-
-    let built = report.step("build", || {
-        run::build(workspace, Profile::Dev, &["guard", "guard-tests"])?;
-        let status = visible(workspace.cargo().args(["test", "--locked", "--workspace", "--no-run"]))?;
-        Ok(Outcome::of_check("cargo test --no-run", status.success()))
-    });
-    if built {
-        let unit = ["--workspace", "--exclude", "guard-tests"];
-        report.step("unit tests", || cargo_test(workspace, cache, &unit));
-        report
-            .step(&format!("host, {}", host_kernel()), || cargo_test(workspace, cache, &["--package", "guard-tests"]));
-        for kernels in kernels.chunks(GUESTS_AT_ONCE) {
-            report.steps_at_once(
-                kernels,
-                |kernel| format!("guest, {kernel}"),
-                |kernel| guest_tests(workspace, cache, kernel),
-            );
-        }
-    }
-    report.print(&mut std::io::stdout()).context("printing the result")?;
-    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The running kernel's release.
@@ -277,11 +279,11 @@ fn told(failed: &[Failed]) -> Vec<String> {
     failed.iter().map(|Failed { name, message }| format!("{name}: {message}")).collect()
 }
 
-/// Boots one guest and runs all its tests there.
-fn guest_tests(workspace: &Workspace, cache: &Cache, kernel: &Kernel) -> Result<Outcome> {
+/// Boots one guest and runs all tests of the binary `tests` there.
+fn guest_tests(workspace: &Workspace, cache: &Cache, kernel: &Kernel, root: Root, tests: &str) -> Result<Outcome> {
     let share = workspace.target.join("guest-tests");
     fs::create_dir_all(&share).with_context(|| format!("creating {}", share.display()))?;
-    let results = share.join(format!("{}.json", kernel.to_string().replace('/', "_")));
+    let results = share.join(format!("{tests}-{}.json", kernel.to_string().replace('/', "_")));
     // Results of an earlier run must not pass for this one's.
     if results.exists() {
         fs::remove_file(&results).with_context(|| format!("removing {}", results.display()))?;
@@ -289,19 +291,19 @@ fn guest_tests(workspace: &Workspace, cache: &Cache, kernel: &Kernel) -> Result<
     let guest = Guest {
         kernel: kernel.clone(),
         cpus: 2,
-        memory: "2G".to_owned(),
+        memory: root.memory().to_owned(),
+        root,
         numa: Vec::new(),
         append: Vec::new(),
         timeout: GUEST_TIMEOUT,
         shares: vec![share],
         binaries: workspace.binaries(Profile::Dev),
-        labelled: true,
     };
-    let words = [GUEST_TESTS.to_owned(), "--results".to_owned(), results.display().to_string()];
+    let words = [tests.to_owned(), "--results".to_owned(), results.display().to_string()];
     let code = guest.run(cache, &words)?;
-    let mut outcome = read_results(&results).with_context(|| format!("{GUEST_TESTS} ended with exit code {code}"))?;
+    let mut outcome = read_results(&results).with_context(|| format!("{tests} ended with exit code {code}"))?;
     if code != 0 && outcome.failed.is_empty() {
-        outcome.failed.push(format!("{GUEST_TESTS} ended with exit code {code} and named no failed test"));
+        outcome.failed.push(format!("{tests} ended with exit code {code} and named no failed test"));
     }
     Ok(outcome)
 }

@@ -146,6 +146,7 @@ fn script(root: &Root, mounts: &[Mount], modules: &[String], has_modules: bool) 
         "mount -t devtmpfs -o nosuid,noexec,mode=755 devtmpfs /dev || poweroff -f".to_owned(),
         "mount -t proc -o nosuid,nodev,noexec proc /proc || fail no /proc".to_owned(),
         "mount -t sysfs -o nosuid,nodev,noexec sysfs /sys || fail no /sys".to_owned(),
+        "ip link set lo up; hostname guest".to_owned(),
     ];
     lines.extend(modules.iter().map(|module| format!("insmod /modules/{module} || fail insmod {module}")));
     match root {
