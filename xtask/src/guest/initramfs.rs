@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{EXCHANGE, Mount, Root};
 use crate::{
     kernel::Installed,
-    process::{find_program, quote},
+    process::{find_program, output_of, quote},
 };
 
 /// Modules of each guest: the bus, and the file system that it shares with this machine.
@@ -52,14 +52,8 @@ pub(super) fn write(kernel: &Installed, root: &Root, mounts: &[Mount], scratch: 
     });
     let mut modules = Vec::new();
     if let Some(tree) = &kernel.modules {
-        let tree = tree.join(&kernel.release);
-        let read = |name: &str| {
-            let path = tree.join(name);
-            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
-        };
-        let (dependencies, builtin) = (read("modules.dep")?, read("modules.builtin")?);
-        for file in load_order(&dependencies, &builtin, wanted.copied())? {
-            modules.push(unpack_module(&tree.join(file), &scratch.join("modules"))?);
+        for file in load_order(tree, &kernel.release, wanted.copied())? {
+            modules.push(unpack_module(&file, &scratch.join("modules"))?);
         }
     }
     let init = scratch.join("init");
@@ -83,37 +77,29 @@ fn static_busybox() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The files of the modules `wanted` and of those that they need, in the order in which they load. `dependencies` and
-/// `builtin` are the texts of modules.dep and modules.builtin.
-fn load_order<'a>(dependencies: &'a str, builtin: &str, wanted: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>> {
-    let mut order: Vec<&str> = Vec::new();
+/// The files of the modules `wanted` and of those that they need, in the order in which they load.
+fn load_order<'a>(modules: &Path, release: &str, wanted: impl Iterator<Item = &'a str>) -> Result<Vec<PathBuf>> {
+    let modprobe = find_program("modprobe").context("no modprobe; it is in the package kmod")?;
+    // modprobe appends lib/modules.
+    let base = modules.ancestors().nth(2).with_context(|| format!("{} is no lib/modules", modules.display()))?;
+    let mut order = Vec::new();
     for module in wanted {
-        let line = dependencies
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(file, _)| module_name(file).as_deref() == Some(module));
-        match line {
-            // modules.dep names first what is needed most directly, and so loads last.
-            Some((file, needed)) => {
-                for file in needed.split_whitespace().rev().chain([file]) {
-                    if !order.contains(&file) {
-                        order.push(file);
-                    }
-                }
+        let mut command = Command::new(&modprobe);
+        command.arg("-d").arg(base).args(["-S", release, "--show-depends", module]);
+        let answer = output_of(&mut command)
+            .with_context(|| format!("kernel {release} has no module {module}, which its guest needs"))?;
+        for file in files_to_load(&answer) {
+            if !order.contains(&file) {
+                order.push(file);
             }
-            None => ensure!(
-                builtin.lines().any(|file| module_name(file).as_deref() == Some(module)),
-                "this kernel has no module {module}, which its guest needs"
-            ),
         }
     }
     Ok(order)
 }
 
-/// Name of the module in `file`, as modprobe takes it.
-fn module_name(file: &str) -> Option<String> {
-    let (stem, _) = file.rsplit('/').next()?.split_once(".ko")?;
-    Some(stem.replace('-', "_"))
+/// The files in modprobe's answer; what is built into the kernel has none.
+fn files_to_load(answer: &str) -> impl Iterator<Item = PathBuf> {
+    answer.lines().filter_map(|line| line.strip_prefix("insmod ")?.split_whitespace().next().map(PathBuf::from))
 }
 
 /// Copies a module into `dir`, uncompressed, as busybox's insmod wants it; gives its name there.
@@ -233,23 +219,17 @@ fn pack(busybox: &Path, scratch: &Path, archive: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    const DEPENDENCIES: &str = "kernel/fs/9p/9p.ko.xz: kernel/net/9p/9pnet.ko.xz kernel/fs/netfs/netfs.ko.xz\n\
-                                kernel/fs/netfs/netfs.ko.xz:\n\
-                                kernel/net/9p/9pnet_virtio.ko.xz: kernel/net/9p/9pnet.ko.xz kernel/virtio/virtio.ko.xz\n\
-                                kernel/net/9p/9pnet.ko.xz: kernel/fs/netfs/netfs.ko.xz\n";
-
     #[test]
-    fn a_module_loads_once_and_after_those_it_needs() {
-        let order = load_order(DEPENDENCIES, "", ["9p", "9pnet_virtio"].into_iter()).expect("they are there");
-        let names: Vec<_> = order.iter().filter_map(|file| module_name(file)).collect();
-        assert_eq!(names, ["netfs", "9pnet", "9p", "virtio", "9pnet_virtio"]);
+    fn only_modules_with_a_file_are_loaded() {
+        let answer =
+            "builtin virtio_pci\ninsmod /m/kernel/fs/netfs/netfs.ko.xz \ninsmod /m/kernel/net/9p/9pnet.ko a=1\n";
+        let files: Vec<PathBuf> = files_to_load(answer).collect();
+        assert_eq!(files, [Path::new("/m/kernel/fs/netfs/netfs.ko.xz"), Path::new("/m/kernel/net/9p/9pnet.ko")]);
     }
 
     #[test]
-    fn what_is_built_in_is_not_loaded_and_what_is_missing_is_named() {
-        let builtin = "kernel/drivers/virtio/virtio-pci.ko\n";
-        assert_eq!(load_order(DEPENDENCIES, builtin, ["virtio_pci"].into_iter()).expect("built in"), [""; 0]);
-        let error = load_order(DEPENDENCIES, builtin, ["overlay"].into_iter()).expect_err("there is none");
+    fn a_module_that_a_kernel_lacks_is_named() {
+        let error = load_order(Path::new("/no/lib/modules"), "6.1", ["overlay"].into_iter()).expect_err("no kernel");
         assert!(error.to_string().contains("no module overlay"), "{error}");
     }
 
