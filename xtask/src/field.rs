@@ -65,28 +65,59 @@ const CRI_API: [&str; 3] = [
 const LEFT_OUT: [&str; 5] =
     ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/bash-completion/*", "/usr/share/zsh/*"];
 
-/// Units that a node would need and a guest only waits for, or that would start what a test starts when it wants it.
-const MASKED: [&str; 19] = [
-    "apt-daily.timer",
+/// Units that a node would need and a guest only waits for, each a process that an emulated machine takes a second or more
+/// to start, or that would start what a test starts when it wants it.
+const MASKED: [&str; 35] = [
     "apt-daily-upgrade.timer",
+    "apt-daily.timer",
     "console-getty.service",
     "dpkg-db-backup.timer",
-    "e2scrub_reap.service",
     "e2scrub_all.timer",
+    "e2scrub_reap.service",
     "fstrim.timer",
     "getty@tty1.service",
+    "kmod-static-nodes.service",
+    "modprobe@configfs.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "proc-sys-fs-binfmt_misc.automount",
     "serial-getty@ttyS0.service",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
     "systemd-binfmt.service",
     "systemd-firstboot.service",
+    "systemd-hibernate-clear.service",
+    "systemd-journal-flush.service",
+    "systemd-machine-id-commit.service",
     "systemd-networkd.service",
     "systemd-networkd.socket",
     "systemd-pcrmachine.service",
+    "systemd-pstore.service",
+    "systemd-random-seed.service",
+    "systemd-remount-fs.service",
     "systemd-resolved.service",
     "systemd-timesyncd.service",
     "systemd-tmpfiles-clean.timer",
     "systemd-tpm2-setup.service",
     // A share below /tmp must not be hidden.
     "tmp.mount",
+];
+
+/// Generators that look for what a guest does not have; all of them run again at each daemon-reload. podman's stays: it
+/// makes units of Quadlet files.
+const MASKED_GENERATORS: [&str; 9] = [
+    "systemd-debug-generator",
+    "systemd-factory-reset-generator",
+    "systemd-fstab-generator",
+    "systemd-getty-generator",
+    "systemd-gpt-auto-generator",
+    "systemd-hibernate-resume-generator",
+    "systemd-run-generator",
+    "systemd-ssh-generator",
+    "systemd-system-update-generator",
 ];
 
 /// The unit that runs the guest's command.
@@ -104,6 +135,7 @@ fn files() -> Vec<(&'static str, String)> {
         text("/etc/hosts", "127.0.0.1 localhost field\n"),
         text("/etc/resolv.conf", ""),
         text("/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+        text("/etc/systemd/journald.conf.d/volatile.conf", "[Journal]\nStorage=volatile\n"),
         // There is no network, so nothing for Docker to set up.
         text("/etc/docker/daemon.json", "{\"iptables\": false, \"ip6tables\": false, \"bridge\": \"none\"}\n"),
         // As on a node whose user plc runs real-time programs.
@@ -130,12 +162,18 @@ fn customisation() -> String {
     for unit in MASKED {
         let _ = writeln!(script, "ln -sf /dev/null \"$1/etc/systemd/system/{unit}\"");
     }
+    script += "mkdir -p \"$1/etc/systemd/system-generators\"\n";
+    for generator in MASKED_GENERATORS {
+        let _ = writeln!(script, "ln -sf /dev/null \"$1/etc/systemd/system-generators/{generator}\"");
+    }
     script += "cd \"$1/etc/systemd/system\"\n";
     script += "rm -f multi-user.target.wants/docker.service multi-user.target.wants/containerd.service\n";
     script += "rm -f default.target.wants/* sockets.target.wants/* timers.target.wants/*\n";
     let _ = writeln!(script, "mkdir -p multi-user.target.wants\nln -sf ../{UNIT} multi-user.target.wants/{UNIT}");
     script += "ln -sf /lib/systemd/system/multi-user.target default.target\n";
     script += "chroot \"$1\" useradd --create-home --uid 1000 --user-group --shell /bin/bash plc\n";
+    // Says that nothing below /usr is newer, so that the first boot has no users and caches to bring up to date.
+    script += "touch \"$1/etc/.updated\" \"$1/var/.updated\"\n";
     let [package, file, home] = CRI_API;
     script += "cd \"$1/tmp\"\n";
     let _ = writeln!(script, "APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get download {package}");
