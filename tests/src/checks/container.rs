@@ -108,7 +108,7 @@ pub(super) fn podman() -> Result<Verdict> {
 }
 
 /// Copies a program and its libraries, where its loader looks for them, into a new root file system.
-fn install(program: &Path, rootfs: &Path, limit: Duration) -> Result<()> {
+pub(super) fn install(program: &Path, rootfs: &Path, limit: Duration) -> Result<()> {
     for dir in ["bin", "proc", "sys", "dev", "run", "tmp", "etc"] {
         let dir = rootfs.join(dir);
         fs::create_dir_all(&dir).with_context(|| format!("mkdir {}", dir.display()))?;

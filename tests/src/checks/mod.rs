@@ -6,6 +6,7 @@ mod couplings;
 mod doctor;
 mod events;
 mod explain;
+mod field;
 mod gate;
 mod html;
 mod lab;
@@ -132,6 +133,12 @@ pub fn on_host() -> Vec<Scenario> {
     all.push(QUOTA_LOCK);
     all.extend(LAB);
     all
+}
+
+/// Checks for a booted field guest: systemd, Docker, containerd, podman.
+#[must_use]
+pub fn in_field() -> Vec<Scenario> {
+    field::all()
 }
 
 /// Checks for a booted PREEMPT_RT guest.

@@ -1,12 +1,12 @@
 //! `guard run --enforce` beside a check or a bench.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use guard::snapshot::Snapshot;
 use rustix::process::Signal;
 
-use super::{GuardRun, Tool, patience, scratch_dir, until};
+use super::{GuardRun, Tool, binary, finish, patience, scratch_dir, until};
 
 /// guard at work, with a journal and a log of its own.
 #[derive(Debug)]
@@ -74,5 +74,19 @@ impl Enforcing {
         let status = self.tool.wait(limit())?;
         ensure!(status.success(), "guard ended with {status}: {}", self.tool.stderr()?);
         Ok(self.tool.stdout()? + &self.tool.stderr()?)
+    }
+
+    /// Kills it (SIGKILL) and puts back by `guard restore` what it left, as a service manager does; returns what that said.
+    ///
+    /// # Errors
+    /// When something was not put back.
+    pub fn kill_and_restore(mut self) -> Result<String> {
+        self.tool.signal(Signal::KILL)?;
+        self.tool.wait(limit())?;
+        let mut restore = Command::new(binary("guard")?);
+        restore.args(["restore", "--state-dir"]).arg(self.scratch.path().join("state"));
+        let finished = finish(&mut restore, limit())?;
+        finished.expect_code(0)?;
+        Ok(finished.stdout)
     }
 }

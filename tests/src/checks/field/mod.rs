@@ -1,0 +1,28 @@
+//! Checks on a real node: systemd as PID 1, Docker, containerd and podman, in a field guest. What they share stands in
+//! `shell` (commands with a deadline), `plc` (the same control loop started by every kind of runtime and unit), `picture`
+//! (what the node's limits were, by its files and by systemd) and `played` (guard at work on all of it).
+
+mod cri;
+mod picture;
+mod played;
+mod plc;
+mod shell;
+mod unit;
+
+use super::loads;
+use crate::scenario::Scenario;
+
+/// Checks for a booted field guest.
+#[must_use]
+pub(super) fn all() -> Vec<Scenario> {
+    let mut all = played::all();
+    all.push(loads("the shipped unit enforces, reloads, survives a kill and puts everything back", unit::as_shipped));
+    all
+}
+
+/// Why this is no field guest; `None` in one.
+pub(super) fn no_field() -> Option<String> {
+    let missing =
+        ["systemctl", "docker", "podman", "ctr"].into_iter().find(|program| crate::harness::binary(program).is_err());
+    missing.map(|program| format!("no field guest: {program} is not installed"))
+}

@@ -1,0 +1,102 @@
+//! deploy/guard.service as it is shipped, under systemd itself.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use guard::snapshot::{SignalState, Snapshot};
+
+use super::{
+    no_field,
+    picture::{Picture, quotas},
+    plc::{self, Kind},
+    shell::{attempt, limit, run},
+};
+use crate::{
+    harness::{binary, until},
+    scenario::Verdict,
+};
+
+const UNIT: &str = include_str!("../../../../deploy/guard.service");
+const SNAPSHOTS: &str = "/var/log/guard/snapshots.jsonl";
+
+/// The unit, installed as its head says.
+struct Installed;
+
+impl Installed {
+    fn new() -> Result<Self> {
+        fs::write("/etc/systemd/system/guard.service", UNIT).context("write of the unit")?;
+        fs::copy(binary("guard")?, "/usr/bin/guard").context("copy to /usr/bin/guard")?;
+        // What a check needs to see; nothing else of the unit is changed.
+        let start =
+            UNIT.lines().find_map(|line| line.strip_prefix("ExecStart=")).context("no ExecStart= in the unit")?;
+        let text = format!("[Service]\nExecStart=\nExecStart={start} --output {SNAPSHOTS}\n");
+        fs::create_dir_all("/etc/systemd/system/guard.service.d").context("mkdir of the drop-in")?;
+        fs::write("/etc/systemd/system/guard.service.d/output.conf", text).context("write of the drop-in")?;
+        run(&["systemctl", "daemon-reload"])?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        attempt(&["systemctl", "stop", "guard"]);
+        for path in ["/etc/systemd/system/guard.service.d/output.conf", "/etc/systemd/system/guard.service"] {
+            let _ = fs::remove_file(path);
+        }
+        attempt(&["systemctl", "daemon-reload"]);
+        attempt(&["systemctl", "reset-failed", "guard"]);
+    }
+}
+
+fn show(property: &str) -> Result<String> {
+    run(&["systemctl", "show", "--property", property, "--value", "guard"])
+}
+
+pub(super) fn as_shipped() -> Result<Verdict> {
+    if let Some(reason) = no_field() {
+        return Ok(Verdict::Skipped(reason));
+    }
+    let plc = plc::start(Kind::Service)?;
+    let before = Picture::take()?;
+    let _unit = Installed::new()?;
+    let wait = |what: &str, is: &dyn Fn() -> bool| {
+        until(what, limit(), || Ok(is().then_some(()))).with_context(|| {
+            let log = run(&["journalctl", "--unit", "guard", "--no-pager", "--lines", "30", "--output", "cat"]);
+            format!("state {:?}; {}", show("ActiveState"), log.unwrap_or_default())
+        })
+    };
+    let lifted = || quotas(&plc.cgroup).iter().all(|(_, text)| text.starts_with("max"));
+
+    run(&["systemctl", "start", "guard"])?;
+    wait("the quota lifted by the unit", &lifted)?;
+    let snapshot = wait_for_snapshot()?;
+    for signal in &snapshot.signals {
+        // A field guest's kernels show everything to root.
+        ensure!(signal.state == SignalState::Active, "within the unit {} is {:?}", signal.name, signal);
+    }
+    let main = show("MainPID")?;
+    run(&["systemctl", "reload", "guard"])?;
+    wait("an interval after the reload", &|| fs::metadata(SNAPSHOTS).is_ok_and(|file| file.len() > 0))?;
+    ensure!(show("MainPID")? == main && lifted(), "guard did not survive its reload");
+
+    run(&["systemctl", "kill", "--signal", "SIGKILL", "guard"])?;
+    wait("the restart after SIGKILL", &|| show("MainPID").is_ok_and(|pid| pid != main && pid != "0"))?;
+    wait("the quota lifted again", &lifted)?;
+    let log = run(&["journalctl", "--unit", "guard", "--no-pager", "--output", "cat"])?;
+    ensure!(log.contains("cpu.max"), "guard restore did not run after SIGKILL: {log}");
+
+    run(&["systemctl", "stop", "guard"])?;
+    let (result, state) = (show("Result")?, show("ActiveState")?);
+    ensure!(result == "success" && state == "inactive", "after a stop the unit is {state}, {result}");
+    Picture::take()?.expect_as_in(&before).context("after the unit's stop")?;
+    ensure!(Path::new("/var/lib/guard").is_dir(), "the unit has no state directory");
+    Ok(Verdict::Passed(format!("{} signals active within the unit's sandbox", snapshot.signals.len())))
+}
+
+fn wait_for_snapshot() -> Result<Snapshot> {
+    until("a Snapshot of the unit", limit(), || {
+        let text = fs::read_to_string(SNAPSHOTS).unwrap_or_default();
+        let line = text.split_inclusive('\n').rfind(|line| line.ends_with('\n'));
+        line.map(|line| serde_json::from_str(line).context("a line of guard's output")).transpose()
+    })
+}
