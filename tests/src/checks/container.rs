@@ -65,7 +65,8 @@ impl Podman {
     }
 }
 
-fn limit() -> Duration {
+/// How long one command of a runtime may take.
+pub(super) fn limit() -> Duration {
     Duration::from_secs(30) * patience()
 }
 

@@ -166,10 +166,8 @@ fn play(group: Group) -> Result<Played> {
     }
     ensure!(!loops.is_empty(), "no control loop could be started: {seen:?}");
     let _neighbour = Neighbour::start()?;
-    let quota_of_best_effort = || {
-        let quotas = quotas(&format!("/kubepods.slice/{BEST_EFFORT}"));
-        quotas.into_iter().next().map_or_else(|| "none".to_owned(), |(_, text)| text)
-    };
+    let quota_of_best_effort =
+        || quotas(&Neighbour::slice()).into_iter().next().map_or_else(|| "none".to_owned(), |(_, text)| text);
     let before = Picture::take()?;
     let unlimited = quota_of_best_effort();
 
@@ -220,13 +218,17 @@ struct Neighbour;
 impl Neighbour {
     const UNIT: &'static str = "field-best-effort";
 
+    /// The cgroup of its slice.
+    fn slice() -> String {
+        format!("/kubepods.slice/{BEST_EFFORT}")
+    }
+
     fn start() -> Result<Self> {
         let workload = binary("guard-workload")?;
         let workload = workload.to_str().context("the workload's path")?;
         let slice = format!("--slice={BEST_EFFORT}");
         run(&["systemd-run", "--unit", Self::UNIT, &slice, workload, "spin", "--threads", "2", "--seconds", "3600"])?;
-        let path = format!("/kubepods.slice/{BEST_EFFORT}");
-        until("the best-effort slice", limit(), || Ok((!quotas(&path).is_empty()).then_some(())))?;
+        until("the best-effort slice", limit(), || Ok((!quotas(&Self::slice()).is_empty()).then_some(())))?;
         Ok(Self)
     }
 }

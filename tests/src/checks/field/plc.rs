@@ -131,18 +131,11 @@ fn started(kind: Kind) -> Result<Plc> {
     let pid = match kind {
         Kind::Service => {
             let text = format!("[Service]\nCPUQuota=20%\nExecStart={guard} {SUBCOMMAND} '{part}'\n");
-            write("/etc/systemd/system/plc-service.service", &text)?;
-            run(&["systemctl", "daemon-reload"])?;
-            run(&["systemctl", "start", name])?;
-            main_pid(name)?
+            service(name, &[("plc-service.service", &text)])?
         }
         Kind::Template => {
-            write("/etc/systemd/system/plc.slice", "[Slice]\nCPUQuota=30%\n")?;
             let text = format!("[Service]\nSlice=plc.slice\nCPUWeight=200\nExecStart={guard} {SUBCOMMAND} '{part}'\n");
-            write("/etc/systemd/system/plc@.service", &text)?;
-            run(&["systemctl", "daemon-reload"])?;
-            run(&["systemctl", "start", name])?;
-            main_pid(name)?
+            service(name, &[("plc.slice", "[Slice]\nCPUQuota=30%\n"), ("plc@.service", &text)])?
         }
         Kind::Scope => {
             let mut command = Command::new("systemd-run");
@@ -224,8 +217,14 @@ fn running(what: &str, words: &[&str]) -> Result<u32> {
     until(what, limit(), || Ok(run(words).ok().and_then(|text| number(&text).ok()).filter(|pid| *pid != 0)))
 }
 
-fn main_pid(unit: &str) -> Result<u32> {
-    number(&run(&["systemctl", "show", "--property", "MainPID", "--value", unit])?)
+/// Installs unit files and starts a service.
+fn service(name: &str, files: &[(&str, &str)]) -> Result<u32> {
+    for (file, text) in files {
+        write(&format!("/etc/systemd/system/{file}"), text)?;
+    }
+    run(&["systemctl", "daemon-reload"])?;
+    run(&["systemctl", "start", name])?;
+    number(&run(&["systemctl", "show", "--property", "MainPID", "--value", name])?)
 }
 
 /// Whether a thread of the process is SCHED_FIFO: the 41st field of its stat, proc(5).
@@ -272,7 +271,6 @@ fn dockerd() -> Result<()> {
         return Ok(());
     }
     write("/etc/containerd/config.toml", CONTAINERD)?;
-    write("/etc/docker/daemon.json", "{\"iptables\": false, \"ip6tables\": false, \"bridge\": \"none\"}\n")?;
     run(&["systemctl", "start", "docker"])?;
     // The pod's own container runs the image's entry point.
     run(&["docker", "import", "--change", "ENTRYPOINT [\"/bin/workload\"]", &archive()?, IMAGE])?;
@@ -410,26 +408,18 @@ fn podman_pid(name: &str) -> Result<u32> {
 }
 
 fn podman(name: &str, how: &[&str], part: &str) -> Result<u32> {
-    podman_image()?;
-    let words = [
-        &["podman"],
-        how,
-        &["run", "--detach", "--name", name],
-        &CONTAINER,
-        &[IMAGE, "/bin/workload", SUBCOMMAND, part],
-    ];
-    run(&words.concat())?;
-    podman_pid(name)
+    podman_run(name, &[&["podman"], how, &["run", "--detach"]].concat(), part)
 }
 
 fn split(name: &str, part: &str) -> Result<u32> {
+    let service = ["systemd-run", "--unit", name, "--property", "Delegate=yes"];
+    podman_run(name, &[&service[..], &["podman", "run", "--rm", "--cgroups", "split"]].concat(), part)
+}
+
+/// Runs the loop in a container; `command` ends with podman's `run` and its further options.
+fn podman_run(name: &str, command: &[&str], part: &str) -> Result<u32> {
     podman_image()?;
-    let words = [
-        &["systemd-run", "--unit", name, "--property", "Delegate=yes", "podman", "run", "--rm", "--name", name][..],
-        &["--cgroups", "split"],
-        &CONTAINER,
-        &[IMAGE, "/bin/workload", SUBCOMMAND, part],
-    ];
+    let words = [command, &["--name", name], &CONTAINER, &[IMAGE, "/bin/workload", SUBCOMMAND, part]];
     run(&words.concat())?;
     podman_pid(name)
 }

@@ -1,15 +1,11 @@
 //! Commands of the node's own tools, with a deadline.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::harness::{Tool, patience};
-
-/// How long one command may take. Runtimes start containers in seconds on a quiet machine, in a minute on a busy one.
-pub(super) fn limit() -> Duration {
-    Duration::from_secs(30) * patience()
-}
+pub(super) use crate::checks::container::limit;
+use crate::harness::Tool;
 
 /// Runs a command to its successful end and returns what it printed, without the last newline.
 pub(super) fn run(words: &[&str]) -> Result<String> {

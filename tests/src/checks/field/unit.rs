@@ -76,7 +76,8 @@ pub(super) fn as_shipped() -> Result<Verdict> {
     }
     let main = show("MainPID")?;
     run(&["systemctl", "reload", "guard"])?;
-    wait("an interval after the reload", &|| fs::metadata(SNAPSHOTS).is_ok_and(|file| file.len() > 0))?;
+    let so_far = fs::metadata(SNAPSHOTS).context("size of guard's output")?.len();
+    wait("an interval after the reload", &|| fs::metadata(SNAPSHOTS).is_ok_and(|file| file.len() > so_far))?;
     ensure!(show("MainPID")? == main && lifted(), "guard did not survive its reload");
 
     run(&["systemctl", "kill", "--signal", "SIGKILL", "guard"])?;
