@@ -9,6 +9,7 @@ pub mod control;
 pub mod dashboard;
 pub mod doctor;
 pub mod explain;
+pub mod fault;
 pub mod gate;
 pub mod inventory;
 pub mod kernel;

@@ -7,6 +7,7 @@ use crate::cgroup::RestoreError;
 use crate::config::{ConfigError, Endpoint};
 use crate::control::{Blame, ControlError};
 use crate::dashboard::DashboardError;
+use crate::fault::Panic;
 use crate::gate::GateError;
 use crate::lab::LabError;
 use crate::lab::workload::WorkloadError;
@@ -29,6 +30,20 @@ pub enum Exit {
     TooLittleData = 4,
     /// A defect of guard.
     Defect = 70,
+}
+
+impl Exit {
+    /// Tells the user of a panic of the main thread.
+    #[must_use]
+    pub fn of_panic(panic: &Panic) -> Self {
+        eprintln!("error: {panic}");
+        told_of_defect()
+    }
+}
+
+fn told_of_defect() -> Exit {
+    eprintln!("This is a defect of guard; please report it with the output of -vv");
+    Exit::Defect
 }
 
 impl From<Exit> for std::process::ExitCode {
@@ -95,6 +110,10 @@ impl Failure {
                 Blame::Left => Exit::Found,
                 Blame::Defect => Exit::Defect,
             },
+            Self::Json(_)
+            | Self::Dashboard(DashboardError::Panicked(_))
+            | Self::Probe(ProbeError::Panicked(_))
+            | Self::Workload(WorkloadError::Panicked) => Exit::Defect,
             Self::Create { .. } | Self::Config(_) => Exit::Usage,
             Self::Write { .. } | Self::Runtime(_) | Self::Restore(_) => Exit::Node,
             Self::NotRestored(_) => Exit::Found,
@@ -103,12 +122,10 @@ impl Failure {
             Self::Dashboard(_) | Self::Record(_) | Self::Replay(_) | Self::Listen { .. } | Self::Metrics { .. } => {
                 Exit::Usage
             }
-            Self::Json(_) => Exit::Defect,
             Self::Lab(LabError::Interrupted) | Self::Broken(_) => Exit::Found,
             Self::Lab(error) if error.is_defect() => Exit::Defect,
             Self::Lab(_) | Self::Workload(_) => Exit::Node,
             Self::Probe(ProbeError::Options(_) | ProbeError::NoCgroup { .. }) => Exit::Usage,
-            Self::Probe(ProbeError::Panicked) => Exit::Defect,
             Self::Probe(_) => Exit::Node,
         }
     }
@@ -119,9 +136,6 @@ impl Failure {
         if exit != Exit::Done {
             eprintln!("error: {self}");
         }
-        if exit == Exit::Defect {
-            eprintln!("This is a defect of guard; please report it with the output of -vv");
-        }
-        exit
+        if exit == Exit::Defect { told_of_defect() } else { exit }
     }
 }

@@ -1,5 +1,5 @@
 //! The audit log: one line of JSON per change, each written with one call by a thread of its own, so that a slow disk
-//! delays nobody.
+//! delays nobody. A panic of that thread costs one line.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, chan
 use std::thread;
 use std::time::Duration;
 
+use crate::fault;
 use crate::snapshot::Action;
 
 /// Lines that may wait for the disk; later ones are lost, and said to be.
@@ -92,15 +93,19 @@ fn write(messages: &Receiver<Message>, mut path: PathBuf, mut file: File) {
                 Err(error) => tracing::error!("{}: cannot open the audit log: {error}", new.display()),
             },
             Message::Line(action) => {
-                let written = serde_json::to_string(&*action)
-                    .map_err(io::Error::other)
-                    .and_then(|line| file.write_all((line + "\n").as_bytes()));
-                if let Err(error) = written {
+                let written = fault::caught(|| append(&mut file, &action));
+                if let Err(error) = written.map_err(io::Error::other).flatten() {
                     tracing::error!("{}: cannot append to the audit log: {error}", path.display());
                 }
             }
         }
     }
+}
+
+fn append(file: &mut File, action: &Action) -> io::Result<()> {
+    fault::point("audit");
+    let line = serde_json::to_string(action).map_err(io::Error::other)?;
+    file.write_all((line + "\n").as_bytes())
 }
 
 #[cfg(test)]

@@ -25,7 +25,11 @@ fn journal(state_dir: &Path, lane: Which) -> PathBuf {
 /// A guard is enforcing with this directory; the directory cannot be used; there is no cpu controller.
 pub fn put_back(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, RestoreError> {
     let lanes = [Which::Protect, Which::Rest].map(|lane| journal(state_dir, lane));
-    let dirs = [state_dir.to_owned()].into_iter().chain(lanes);
+    put_back_by(root, [state_dir.to_owned()].into_iter().chain(lanes), dry_run)
+}
+
+/// As [`put_back`], by the journals in these directories.
+fn put_back_by(root: &Path, dirs: impl Iterator<Item = PathBuf>, dry_run: bool) -> Result<Report, RestoreError> {
     let mut whole = Report::default();
     let mut unfinished = Vec::new();
     for dir in dirs {
@@ -69,7 +73,9 @@ pub(super) fn hands(observer: &Observer, acting: &Acting) -> Result<Hands, Contr
     let tempo = move || Tempo::urgent(priority);
     let protect = Lane::start(Which::Protect, protect, reports.clone(), tempo).map_err(ControlError::Thread)?;
     let rest = Lane::start(Which::Rest, rest, reports, tempo).map_err(ControlError::Thread)?;
-    Ok(Hands::new(protect, rest, received, audit))
+    let by_journal =
+        move |lanes: &[Which]| put_back_by(Path::new("/"), lanes.iter().map(|lane| journal(&state_dir, *lane)), false);
+    Ok(Hands::new(protect, rest, received, audit, Box::new(by_journal)))
 }
 
 /// Says what an earlier guard had left.

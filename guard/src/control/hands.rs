@@ -1,14 +1,20 @@
 //! The hands of the controller: two lanes that write, and the audit log of what they did. Each knob of a cgroup belongs to
-//! one lane at a time: to the one that holds it, until that lane has put it back.
+//! one lane at a time: to the one that holds it, until that lane has put it back. What a lane held that panicked is put back
+//! by its journal.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
+use super::ControlError;
 use super::audit::Audit;
-use super::lane::{Done, Key, Lane, Report, Wanted, Which, Why};
-use crate::cgroup::WriteResult;
+use super::lane::{Done, End, Key, Lane, Report, Wanted, Which, Why};
+use crate::cgroup::{self, RestoreError, WriteResult};
+use crate::fault::{self, Panic};
 use crate::policy::{Origin, Want};
 use crate::snapshot::Action;
 
@@ -16,8 +22,8 @@ use crate::snapshot::Action;
 const REPORTS_WAITING: usize = 64;
 /// Actions kept for one Snapshot; later ones stand in the audit log only.
 const ACTIONS_MAX: usize = 10_000;
-/// How long a controller that fails waits until everything is put back.
-const PATIENCE_AT_FAILURE: Duration = Duration::from_secs(5);
+/// How long a controller that panics waits until everything is put back.
+const PATIENCE_AT_FAILURE: Duration = Duration::from_secs(30);
 
 /// Time between two looks for the last reports.
 const LOOK_AT_END: Duration = Duration::from_millis(2);
@@ -25,8 +31,10 @@ const LOOK_AT_END: Duration = Duration::from_millis(2);
 /// Where lanes put their reports.
 pub(super) type Reports = mpsc::Sender<Report>;
 
+/// Puts back by the journals of these lanes, whose locks nobody has.
+pub(super) type ByJournal = Box<dyn FnOnce(&[Which]) -> Result<cgroup::Report, RestoreError> + Send>;
+
 /// Both lanes and the log.
-#[derive(Debug)]
 pub(super) struct Hands {
     protect: Side,
     rest: Side,
@@ -37,6 +45,13 @@ pub(super) struct Hands {
     actions: Vec<Action>,
     /// Values that could not be put back at the end.
     left_behind: usize,
+    by_journal: Option<ByJournal>,
+}
+
+impl fmt::Debug for Hands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hands").field("protect", &self.protect).field("rest", &self.rest).finish_non_exhaustive()
+    }
 }
 
 /// One lane as the controller sees it.
@@ -45,22 +60,76 @@ struct Side {
     lane: Lane,
     wanted: BTreeSet<Key>,
     held: BTreeSet<Key>,
-    ended: bool,
+    end: Option<End>,
 }
 
 impl Side {
     fn new(lane: Lane) -> Self {
-        Self { lane, wanted: BTreeSet::new(), held: BTreeSet::new(), ended: false }
+        Self { lane, wanted: BTreeSet::new(), held: BTreeSet::new(), end: None }
+    }
+
+    fn panic(&self) -> Option<&Panic> {
+        match &self.end {
+            Some(End::Panicked(panic)) => Some(panic),
+            _ => None,
+        }
     }
 }
 
 /// What was not put back at the end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Left {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
     /// Lanes that did not come to their end.
     pub(super) lanes: usize,
     /// Values that the kernel did not take back.
     pub(super) values: usize,
+    /// Why the journal of a lane that had panicked was not put back.
+    pub(super) journal: Option<String>,
+}
+
+impl Left {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_nothing() {
+            return f.write_str("everything that guard had changed was put back");
+        }
+        let mut what = Vec::new();
+        if self.values > 0 {
+            what.push(format!("at least {} values were not put back", self.values));
+        }
+        if self.lanes > 0 {
+            what.push(format!("{} of 2 lanes did not put back in time what they held", self.lanes));
+        }
+        what.extend(self.journal.as_ref().map(|why| format!("a journal was not put back: {why}")));
+        write!(f, "{}; run `guard restore`", what.join(", "))
+    }
+}
+
+/// How an end went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// The first panic of a lane.
+    pub(super) panic: Option<Panic>,
+    pub(super) left: Left,
+}
+
+impl Ended {
+    /// As the controller's own outcome.
+    ///
+    /// # Errors
+    /// When a lane panicked, or not everything was put back.
+    pub(super) fn outcome(self) -> Result<(), ControlError> {
+        match self {
+            Self { panic: Some(panic), left } => Err(ControlError::Panicked { panic, left }),
+            Self { left, .. } if left.is_nothing() => Ok(()),
+            Self { left, .. } => Err(ControlError::NotPutBack { left }),
+        }
+    }
 }
 
 impl Hands {
@@ -69,7 +138,13 @@ impl Hands {
         mpsc::channel(REPORTS_WAITING)
     }
 
-    pub(super) fn new(protect: Lane, rest: Lane, reports: mpsc::Receiver<Report>, audit: Audit) -> Self {
+    pub(super) fn new(
+        protect: Lane,
+        rest: Lane,
+        reports: mpsc::Receiver<Report>,
+        audit: Audit,
+        by_journal: ByJournal,
+    ) -> Self {
         Self {
             protect: Side::new(protect),
             rest: Side::new(rest),
@@ -79,6 +154,7 @@ impl Hands {
             touched: HashSet::new(),
             actions: Vec::new(),
             left_behind: 0,
+            by_journal: Some(by_journal),
         }
     }
 
@@ -140,7 +216,12 @@ impl Hands {
             Which::Protect => &mut self.protect,
             Which::Rest => &mut self.rest,
         };
-        side.ended |= report.ended;
+        let is_last = report.end.is_some();
+        side.end = report.end;
+        if side.panic().is_some() {
+            // It cannot say what it holds.
+            return;
+        }
         side.held = report.held;
         // Nothing that was asked of the lane meanwhile can be under way.
         if report.served == side.lane.handed_over() {
@@ -148,16 +229,25 @@ impl Hands {
             self.owners.retain(|key, owner| *owner != report.lane || held.contains(key) || wanted.contains(key));
         }
         for done in report.done {
-            self.touched.insert(done.outcome.id);
-            self.left_behind += usize::from(report.ended && is_left(&done.outcome.result));
-            let action = action(done);
-            if let Some(audit) = &mut self.audit {
-                audit.append(&action);
-            }
-            if self.actions.len() < ACTIONS_MAX {
-                self.actions.push(action);
-            }
+            self.left_behind += usize::from(is_last && is_left(&done.outcome.result));
+            self.tell(done);
         }
+    }
+
+    fn tell(&mut self, done: Done) {
+        self.touched.insert(done.outcome.id);
+        let action = action(done, self.panic().or(fault::under_way().as_ref()));
+        if let Some(audit) = &mut self.audit {
+            audit.append(&action);
+        }
+        if self.actions.len() < ACTIONS_MAX {
+            self.actions.push(action);
+        }
+    }
+
+    /// The panic of a lane, upon which guard has to end.
+    pub(super) fn panic(&self) -> Option<&Panic> {
+        self.protect.panic().or_else(|| self.rest.panic())
     }
 
     /// What was done since the last call.
@@ -178,33 +268,66 @@ impl Hands {
         }
     }
 
-    /// Puts everything back, for no longer than `limit`, and waits for it: there is nothing else to do then. Returns what
-    /// was left.
-    pub(super) fn end(&mut self, limit: Duration) -> Left {
+    /// Puts everything back, each step of it for no longer than `limit`, and waits for it: there is nothing else to do then.
+    pub(super) fn end(&mut self, limit: Duration) -> Ended {
         self.protect.lane.end();
         self.rest.lane.end();
         let give_up = Instant::now() + limit;
-        while !(self.protect.ended && self.rest.ended) && Instant::now() < give_up {
+        while (self.protect.end.is_none() || self.rest.end.is_none()) && Instant::now() < give_up {
             match self.reports.try_recv() {
                 Ok(report) => self.take(report),
                 Err(TryRecvError::Disconnected) => break,
                 // Also called where there is no event loop to wait in.
-                Err(TryRecvError::Empty) => std::thread::sleep(LOOK_AT_END),
+                Err(TryRecvError::Empty) => thread::sleep(LOOK_AT_END),
             }
         }
+        let journal = self.panic().is_some().then(|| self.put_back_by_journal(limit)).and_then(Result::err);
         if let Some(audit) = self.audit.take() {
             audit.end(limit);
         }
-        let lanes = usize::from(!self.protect.ended) + usize::from(!self.rest.ended);
-        Left { lanes, values: self.left_behind }
+        let lanes = usize::from(self.protect.end.is_none()) + usize::from(self.rest.end.is_none());
+        Ended { panic: self.panic().cloned(), left: Left { lanes, values: self.left_behind, journal } }
+    }
+
+    /// Puts back what the journals still name of lanes that have ended, in a thread of its own, which may hang or panic as well.
+    /// An error says why it was not done.
+    fn put_back_by_journal(&mut self, limit: Duration) -> Result<(), String> {
+        let by_journal = self.by_journal.take().ok_or("it was tried before")?;
+        let sides = [(Which::Protect, &self.protect), (Which::Rest, &self.rest)];
+        let lanes: Vec<Which> =
+            sides.into_iter().filter(|(_, side)| side.end.is_some()).map(|(lane, _)| lane).collect();
+        let (done, is_done) = channel();
+        let work = move || {
+            let put_back = fault::caught(|| {
+                fault::point("put-back");
+                by_journal(&lanes)
+            });
+            // Nobody waits for it any more once the limit is over.
+            let _ = done.send(put_back);
+        };
+        thread::Builder::new().name("guard-put-back".to_owned()).spawn(work).map_err(|error| error.to_string())?;
+        let put_back = is_done.recv_timeout(limit).map_err(|_| format!("not within {limit:?}"))?;
+        let report = put_back.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())?;
+        // The journals name what the lanes themselves had left behind, too.
+        self.left_behind = report.failures().count();
+        let damaged = report.damaged;
+        for file in report.files.into_iter().filter(|file| file.result != WriteResult::Unchanged) {
+            self.tell(Done { outcome: file.into(), want: None, why: Why::Ending });
+        }
+        if damaged == 0 { Ok(()) } else { Err(format!("{damaged} of its lines are damaged")) }
     }
 }
 
-/// A controller that fails puts everything back, too.
+/// A controller that panics puts everything back, too, and says so: nobody else can.
 impl Drop for Hands {
     fn drop(&mut self) {
-        if self.audit.is_some() {
-            self.end(PATIENCE_AT_FAILURE);
+        if self.audit.is_none() {
+            return;
+        }
+        // A second panic must not leave a destructor, for that ends the process at once.
+        match fault::caught(|| self.end(PATIENCE_AT_FAILURE)) {
+            Ok(ended) => tracing::error!("guard ends in the middle of its work; {}", ended.left),
+            Err(panic) => tracing::error!("not everything was put back: {panic}; run `guard restore`"),
         }
     }
 }
@@ -213,7 +336,8 @@ fn is_left(result: &WriteResult) -> bool {
     matches!(result, WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_) | WriteResult::Limited(_))
 }
 
-fn action(done: Done) -> Action {
+/// `panic` is the one that ends guard.
+fn action(done: Done, panic: Option<&Panic>) -> Action {
     let Done { outcome, want, why } = done;
     let said = want.as_ref().map(|want| want.reason.as_str());
     let reason = match (why, said) {
@@ -222,7 +346,10 @@ fn action(done: Done) -> Action {
         (Why::Wanted | Why::Released, None) => "put back".to_owned(),
         (Why::Drifted, Some(reason)) => format!("somebody else changed what guard had set: {reason}"),
         (Why::Drifted, None) => "somebody else changed what guard had set".to_owned(),
-        (Why::Ending, _) => "put back, because guard ends".to_owned(),
+        (Why::Ending, _) => match panic {
+            Some(panic) => format!("put back, because guard ends: {panic}"),
+            None => "put back, because guard ends".to_owned(),
+        },
     };
     Action {
         at: now(),

@@ -30,6 +30,7 @@ use tokio::time::{sleep, timeout};
 use super::runtime;
 use super::serve::make_room;
 use crate::config::Endpoint;
+use crate::fault;
 
 /// Connections at a time; those beyond are closed at once.
 const CONNECTIONS: usize = 32;
@@ -83,12 +84,17 @@ impl HttpServer {
         let (end, asked_to_end) = oneshot::channel();
         let (has_ended, ended) = channel();
         thread::Builder::new().name("guard-metrics".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    error = accept(listener, answer) => tracing::error!("metrics are not shown any more: {error}"),
-                    _ = asked_to_end => {}
-                }
+            let served = fault::caught(|| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        error = accept(listener, answer) => Err(error),
+                        _ = asked_to_end => Ok(()),
+                    }
+                })
             });
+            if let Err(error) = served.map_err(io::Error::other).flatten() {
+                tracing::error!("metrics are not shown any more: {error}");
+            }
             // Nobody waits for it after the patience is over.
             let _ = has_ended.send(());
         })?;
@@ -143,6 +149,7 @@ async fn take<S>(stream: io::Result<S>, free: &Arc<Semaphore>, answer: &Arc<Answ
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    fault::point("http");
     match stream {
         Ok(stream) => {
             let Ok(permit) = Arc::clone(free).try_acquire_owned() else {
@@ -192,7 +199,17 @@ fn respond(request: &Request<Incoming>, answer: &Answer) -> Response<Full<Bytes>
             // Several Accept headers are one list.
             let accepts: Vec<&str> =
                 request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-            let (content_type, body) = answer(&accepts.join(","));
+            let page = fault::caught(|| {
+                fault::point("metrics");
+                answer(&accepts.join(","))
+            });
+            let (content_type, body) = match page {
+                Ok(page) => page,
+                Err(panic) => {
+                    tracing::error!("a client got no metrics: {panic}");
+                    return plain(StatusCode::INTERNAL_SERVER_ERROR, "a defect of guard: its log says more\n");
+                }
+            };
             let mut response = Response::new(Full::new(body));
             response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
             response
@@ -313,5 +330,20 @@ mod tests {
         let server = server(b"");
         let again = HttpServer::start(server.endpoint(), Arc::new(|_: &str| ("", Bytes::new())));
         assert_eq!(again.err().map(|error| error.kind()), Some(io::ErrorKind::AddrInUse));
+    }
+
+    #[test]
+    fn a_page_that_panics_is_an_error_of_the_server_and_the_next_one_is_answered() {
+        let panics = std::sync::atomic::AtomicBool::new(true);
+        let answer = move |_: &str| {
+            assert!(!panics.swap(false, std::sync::atomic::Ordering::Relaxed), "no page");
+            ("text/plain", Bytes::from_static(b"1\n"))
+        };
+        let server = HttpServer::start(&"127.0.0.1:0".parse().unwrap(), Arc::new(answer)).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+        let answered = ask(&server, request);
+        assert!(answered.starts_with("HTTP/1.1 500 "), "{answered}");
+        let answered = ask(&server, request);
+        assert!(answered.starts_with("HTTP/1.1 200 ") && answered.ends_with("1\n"), "{answered}");
     }
 }

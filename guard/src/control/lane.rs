@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::tempo::Tempo;
 use super::writer::Writer;
 use crate::cgroup::{Change, Outcome, What, WriteResult};
+use crate::fault::{self, Panic};
 use crate::policy::Want;
 use crate::snapshot::{Knob, Setting};
 
@@ -52,8 +53,23 @@ pub(super) struct Report {
     pub(super) held: BTreeSet<Key>,
     /// Number of the last hand-over that it has served.
     pub(super) served: u64,
-    /// Whether it has put everything back and ends.
-    pub(super) ended: bool,
+    /// How it ended; None while it goes on. By then its writer is gone, and with it the lock of its journal.
+    pub(super) end: Option<End>,
+}
+
+/// How a lane ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was asked to, and has tried to put everything back.
+    Asked,
+    /// It panicked. What it held is known to its journal only.
+    Panicked(Panic),
+}
+
+impl Report {
+    fn of_panic(lane: Which, panic: Panic) -> Self {
+        Self { lane, done: Vec::new(), held: BTreeSet::new(), served: 0, end: Some(End::Panicked(panic)) }
+    }
 }
 
 /// An outcome with what led to it.
@@ -120,10 +136,10 @@ impl Lane {
         tempo: impl FnOnce() -> Tempo + Send + 'static,
     ) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
-        let worker = Worker {
+        let mut worker = Worker {
             which,
             writer,
-            reports,
+            reports: reports.clone(),
             mailbox: Arc::clone(&mailbox),
             number: 0,
             wanted: Wanted::new(),
@@ -131,7 +147,10 @@ impl Lane {
             told: BTreeMap::new(),
         };
         thread::Builder::new().name(format!("guard-{}", which.name())).spawn(move || {
-            worker.run(&tempo());
+            let last = fault::caught(|| worker.run(&tempo())).unwrap_or_else(|panic| Report::of_panic(which, panic));
+            drop(worker);
+            // A controller that has gone needs no report.
+            let _ = reports.blocking_send(last);
         })?;
         Ok(Self { mailbox, handed_over: 0 })
     }
@@ -201,14 +220,15 @@ struct Worker<W> {
 }
 
 impl<W: Writer> Worker<W> {
-    fn run(mut self, tempo: &Tempo) {
+    /// Serves until it is asked to end. Returns its last report.
+    fn run(&mut self, tempo: &Tempo) -> Report {
         loop {
             let Post { number, wanted, urgent, prepare, end } = self.wait();
             self.number = self.number.max(number);
+            fault::point(self.which.name());
             if end {
                 let outcomes = self.writer.restore_all();
-                self.report(outcomes, Why::Ending, true);
-                return;
+                return Report { end: Some(End::Asked), ..self.report(outcomes, Why::Ending) };
             }
             let in_a_hurry = !urgent.is_empty();
             let (whole, asked) = (wanted.is_some(), wanted.is_some() || !urgent.is_empty());
@@ -222,7 +242,7 @@ impl<W: Writer> Worker<W> {
                 let changes = self.changes();
                 let outcomes = if changes.is_empty() { Vec::new() } else { self.writer.apply(&changes) };
                 // Even if nothing was done: then the controller knows that it has been served.
-                self.report(outcomes, Why::Wanted, false);
+                self.send(outcomes, Why::Wanted);
             }
             tempo.calm();
             if !prepare.is_empty() {
@@ -232,7 +252,7 @@ impl<W: Writer> Worker<W> {
             if whole {
                 let outcomes = self.writer.check_drift();
                 if !outcomes.is_empty() {
-                    self.report(outcomes, Why::Drifted, false);
+                    self.send(outcomes, Why::Drifted);
                 }
             }
             tempo.hurry();
@@ -271,10 +291,16 @@ impl<W: Writer> Worker<W> {
         held.map(|(path, id, setting)| ((id, setting.knob()), (path, setting))).collect()
     }
 
-    fn report(&mut self, outcomes: Vec<Outcome>, why: Why, ended: bool) {
+    fn send(&mut self, outcomes: Vec<Outcome>, why: Why) {
+        let report = self.report(outcomes, why);
+        // A controller that has gone needs no report; what it wanted is put back all the same.
+        let _ = self.reports.blocking_send(report);
+    }
+
+    fn report(&mut self, outcomes: Vec<Outcome>, why: Why) -> Report {
         let held: BTreeSet<Key> = self.held().into_keys().collect();
         let mut done = Vec::new();
-        for outcome in outcomes.into_iter().filter(|outcome| is_worth_telling(&outcome.result, ended)) {
+        for outcome in outcomes.into_iter().filter(|outcome| is_worth_telling(&outcome.result, why == Why::Ending)) {
             let key = (outcome.id, outcome.knob);
             let wanted = self.wanted.get(&key);
             let why = if why == Why::Wanted && wanted.is_none() { Why::Released } else { why };
@@ -288,8 +314,7 @@ impl<W: Writer> Worker<W> {
         self.served.retain(|key, _| held.contains(key));
         let held_wants = self.wanted.iter().filter(|(key, _)| held.contains(*key));
         self.served.extend(held_wants.map(|(key, want)| (*key, want.clone())));
-        // A controller that has gone needs no report; what it wanted is put back all the same.
-        let _ = self.reports.blocking_send(Report { lane: self.which, done, held, served: self.number, ended });
+        Report { lane: self.which, done, held, served: self.number, end: None }
     }
 }
 

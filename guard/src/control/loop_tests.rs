@@ -2,6 +2,7 @@
 //! the lanes are real threads, and what they do is waited for, never slept for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -13,30 +14,49 @@ use tokio::sync::mpsc;
 use super::ControlError;
 use super::act::Actor;
 use super::audit::Audit;
-use super::hands::{Hands, Left};
+use super::hands::{ByJournal, Hands, Left};
 use super::lane::{Key, Lane, Report, Which};
 use super::run_loop::{Acting, Ask, Enforce, Loop, Pace, Request};
 use super::selection::Keep;
 use super::source::Source;
 use super::tempo::Tempo;
 use super::writer::Writer;
-use crate::cgroup::{Change, Outcome, What, WriteResult};
+use crate::cgroup::{self, Change, File, Outcome, Restored, What, WriteResult};
 use crate::config::Config;
+use crate::fault;
 use crate::kernel::Event;
 use crate::policy::{Direction, Origin, Want};
 use crate::snapshot::{Bandwidth, Cgroup, Class, Knob, Knobs, Setting, Snapshot};
 use crate::view::samples;
 
-/// A writer that keeps its values in memory, and may hang.
+/// A writer that keeps its values in memory, and may hang or panic.
 #[derive(Default)]
 struct Paper {
+    /// In which of its calls to panic.
+    panics: Option<Call>,
     held: BTreeMap<Key, (String, Setting)>,
     prepared: Arc<Mutex<Vec<(String, u64, Knob)>>>,
     /// Each call of `apply` says so here and waits for an answer.
     gate: Option<(Sender<usize>, Receiver<()>)>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Prepare,
+    Apply,
+    CheckDrift,
+    RestoreAll,
+}
+
 impl Paper {
+    fn panicking(panics: Call) -> Self {
+        Self { panics: Some(panics), ..Self::default() }
+    }
+
+    fn called(&self, call: Call) {
+        assert_ne!(self.panics, Some(call), "no paper left");
+    }
+
     fn hanging() -> (Self, Receiver<usize>, Sender<()>) {
         let (calls, called) = channel();
         let (go, may_go) = channel();
@@ -46,6 +66,7 @@ impl Paper {
 
 impl Writer for Paper {
     fn prepare(&mut self, knobs: &[(String, u64, Knob)]) {
+        self.called(Call::Prepare);
         self.prepared.lock().unwrap().extend_from_slice(knobs);
     }
 
@@ -54,7 +75,7 @@ impl Writer for Paper {
             calls.send(changes.len()).unwrap();
             may_go.recv().unwrap();
         }
-        let outcome = |change: &Change| {
+        let mut outcome = |change: &Change| {
             let key = (change.id, change.what.knob());
             let old = self.held.get(&key).map(|(_, setting)| setting.to_string());
             let new = match &change.what {
@@ -70,14 +91,19 @@ impl Writer for Paper {
             let (path, id, knob) = (change.path.clone(), change.id, key.1);
             Outcome { path, id, knob, old, new, result: WriteResult::Written }
         };
-        changes.iter().map(outcome).collect()
+        let outcomes = changes.iter().map(&mut outcome).collect();
+        // What was written is on no record but the journal.
+        self.called(Call::Apply);
+        outcomes
     }
 
     fn check_drift(&mut self) -> Vec<Outcome> {
+        self.called(Call::CheckDrift);
         Vec::new()
     }
 
     fn restore_all(&mut self) -> Vec<Outcome> {
+        self.called(Call::RestoreAll);
         let held = std::mem::take(&mut self.held).into_iter();
         held.map(|((id, knob), (path, setting))| {
             let (old, new) = (Some(setting.to_string()), "original".to_owned());
@@ -98,12 +124,17 @@ struct Scene {
 }
 
 fn scene(protect: Paper, rest: Paper) -> Scene {
+    scene_with(protect, rest, Box::new(|_| panic!("the journal is not asked for")))
+}
+
+fn scene_with(protect: Paper, rest: Paper, by_journal: ByJournal) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let audit = dir.path().join("audit.jsonl");
     let (reports, received) = Hands::channel();
     let protect = Lane::start(Which::Protect, protect, reports.clone(), Tempo::steady).unwrap();
     let rest = Lane::start(Which::Rest, rest, reports, Tempo::steady).unwrap();
-    Scene { hands: Hands::new(protect, rest, received, Audit::open(&audit).unwrap()), audit, _dir: dir }
+    let log = Audit::open(&audit).unwrap();
+    Scene { hands: Hands::new(protect, rest, received, log, by_journal), audit, _dir: dir }
 }
 
 fn want(id: u64, origin: Origin, quota_us: Option<u64>) -> Want {
@@ -158,7 +189,7 @@ async fn what_is_wanted_no_more_is_put_back_and_the_log_says_why() {
     take(&mut hands).await;
     let (held, touched) = hands.state();
     assert_eq!((held, touched), (HashSet::from([(2, Knob::Quota)]), HashSet::from([1, 2])));
-    assert_eq!(hands.end(Duration::from_secs(60)), Left::default());
+    assert_eq!(hands.end(Duration::from_secs(60)).left, Left::default());
     let log = std::fs::read_to_string(audit).unwrap();
     let mut reasons: Vec<String> = log
         .lines()
@@ -200,7 +231,7 @@ async fn a_lane_that_never_comes_to_its_end_is_not_waited_for_for_ever() {
     hands.want(vec![want(1, Origin::Suppress, Some(5_000))]);
     called.recv().unwrap();
     assert_eq!(take(&mut hands).await, (Which::Protect, vec![]));
-    let left = hands.end(Duration::from_millis(500));
+    let left = hands.end(Duration::from_millis(500)).left;
     // On a machine that stood still so long, both.
     assert!((1..=2).contains(&left.lanes) && left.values == 0, "{left:?}");
     drop(go);
@@ -218,6 +249,8 @@ enum Events {
     None,
     /// Once.
     Once(Vec<Event>),
+    /// Whoever waits for them panics.
+    Panic,
     /// As many as there is room for, at once, again and again.
     Flood {
         batches: Arc<Mutex<u32>>,
@@ -237,6 +270,7 @@ impl Source for Stage {
     async fn events(&mut self) -> Result<Vec<Event>, ControlError> {
         match &mut self.events {
             Events::None => std::future::pending().await,
+            Events::Panic => panic!("nobody to wait for"),
             Events::Once(events) if events.is_empty() => std::future::pending().await,
             Events::Once(events) => Ok(std::mem::take(events)),
             Events::Flood { batches } => {
@@ -438,4 +472,150 @@ async fn dropping_the_hands_puts_everything_back() {
     drop(hands);
     let log = std::fs::read_to_string(audit).unwrap();
     assert!(log.contains("put back, because guard ends"), "{log}");
+}
+
+/// What the journals of these lanes would put back.
+fn journal(files: &[(u64, WriteResult)]) -> cgroup::Report {
+    let file = |(id, result): &(u64, WriteResult)| Restored {
+        path: format!("/c{id}"),
+        id: *id,
+        file: File::Max,
+        found: Some("max 100000".into()),
+        original: "original".into(),
+        result: result.clone(),
+    };
+    cgroup::Report { journal: true, files: files.iter().map(file).collect(), ..cgroup::Report::default() }
+}
+
+/// A loop whose lane for protection panics in one of its calls, with what the journal is said to hold. The error that ends it,
+/// the lanes whose journals were asked, the log, and how many windows were shown.
+async fn ended_by(panics: Call, report: cgroup::Report) -> (ControlError, Vec<Which>, String, usize) {
+    let asked_of = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&asked_of);
+    let by_journal = move |lanes: &[Which]| {
+        asked.lock().unwrap().extend_from_slice(lanes);
+        Ok(report)
+    };
+    let Scene { mut hands, audit, _dir } = scene_with(Paper::panicking(panics), Paper::default(), Box::new(by_journal));
+    let (best_effort, plc) = (want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None));
+    hands.want_also(vec![best_effort.clone()]);
+    assert_eq!(take(&mut hands).await.0, Which::Rest);
+    hands.want(vec![best_effort, plc]);
+    hands.prepare_also(BTreeMap::from([((3, Knob::Quota), "/c3".into())]));
+    if panics == Call::RestoreAll {
+        while hands.state().0.len() < 2 {
+            take(&mut hands).await;
+        }
+    }
+    let (mut looped, ask) = looped(stage(Events::None), hands, acting(None), None);
+    // No window ends by itself, after which the plan would be another.
+    looped.pace.interval = Duration::from_secs(3600);
+    if panics == Call::RestoreAll {
+        ask.send(Request::Stop).unwrap();
+    }
+    let mut windows = 0;
+    let count = |_, _| {
+        windows += 1;
+        Ok::<(), ControlError>(())
+    };
+    let error = looped.run(count).await.unwrap_err();
+    let log = std::fs::read_to_string(audit).unwrap();
+    let lanes = asked_of.lock().unwrap().clone();
+    (error, lanes, log, windows)
+}
+
+#[tokio::test]
+async fn a_lane_that_panics_is_put_back_by_its_journal_and_ends_guard() {
+    fault::watch();
+    for panics in [Call::Prepare, Call::Apply, Call::CheckDrift, Call::RestoreAll] {
+        let (error, lanes, log, windows) = ended_by(panics, journal(&[(2, WriteResult::Written)])).await;
+        assert_eq!(error.blame(), super::Blame::Defect, "{panics:?}");
+        let error = error.to_string();
+        assert!(error.starts_with(&format!("thread guard-protect panicked at {}:", file!())), "{error}");
+        assert!(error.contains("no paper left"), "{error}");
+        assert!(error.ends_with("; everything that guard had changed was put back"), "{error}");
+        // Both had ended by then, and so had let go of their journals.
+        assert_eq!(lanes, [Which::Protect, Which::Rest], "{panics:?}");
+        let because = "put back, because guard ends: thread guard-protect panicked";
+        for path in ["/c1", "/c2"] {
+            let back = |line: &&str| line.contains(path) && line.contains(because) && line.contains("original");
+            assert_eq!(log.lines().filter(back).count(), 1, "{panics:?}, {path}: {log}");
+        }
+        assert_eq!(windows, 1, "{panics:?}: the last window is not shown");
+    }
+}
+
+#[tokio::test]
+async fn what_a_journal_cannot_put_back_is_left_for_guard_restore() {
+    let (error, ..) = ended_by(Call::Apply, journal(&[(2, WriteResult::Busy("b".into()))])).await;
+    assert_eq!(error.blame(), super::Blame::Defect);
+    assert!(error.to_string().ends_with("at least 1 values were not put back; run `guard restore`"), "{error}");
+    let damaged = cgroup::Report { damaged: 3, ..journal(&[]) };
+    let (error, ..) = ended_by(Call::Apply, damaged).await;
+    assert!(error.to_string().ends_with("3 of its lines are damaged; run `guard restore`"), "{error}");
+}
+
+fn take_until_panic(hands: &mut Hands) {
+    while hands.panic().is_none() {
+        let report = super::run_loop::runtime().unwrap().block_on(hands.report());
+        hands.take(report);
+    }
+}
+
+#[test]
+fn a_panic_while_the_journal_is_put_back_leaves_it_to_guard_restore() {
+    fault::watch();
+    let by_journal = Box::new(|_: &[Which]| panic!("no ink left"));
+    let Scene { mut hands, .. } = scene_with(Paper::panicking(Call::Apply), Paper::default(), by_journal);
+    hands.want(vec![want(2, Origin::Protect, None)]);
+    take_until_panic(&mut hands);
+    let error = hands.end(Duration::from_secs(60)).outcome().unwrap_err();
+    assert_eq!(error.blame(), super::Blame::Defect);
+    let error = error.to_string();
+    assert!(error.starts_with("thread guard-protect panicked") && error.contains("no paper left"), "{error}");
+    assert!(error.contains("a journal was not put back: thread guard-put-back panicked at "), "{error}");
+    assert!(error.ends_with("no ink left; run `guard restore`"), "{error}");
+}
+
+#[test]
+fn a_lane_that_hangs_does_not_keep_the_journal_of_one_that_panicked_from_being_put_back() {
+    let asked_of = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&asked_of);
+    let by_journal = move |lanes: &[Which]| {
+        asked.lock().unwrap().extend_from_slice(lanes);
+        Ok(journal(&[]))
+    };
+    let (stuck, called, go) = Paper::hanging();
+    let Scene { mut hands, .. } = scene_with(Paper::panicking(Call::Apply), stuck, Box::new(by_journal));
+    hands.want(vec![want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None)]);
+    called.recv().unwrap();
+    take_until_panic(&mut hands);
+    let ended = hands.end(Duration::from_millis(500));
+    assert_eq!((ended.left.lanes, ended.left.values), (1, 0), "{ended:?}");
+    assert_eq!(*asked_of.lock().unwrap(), [Which::Protect]);
+    drop(go);
+}
+
+/// The controller panics in the middle of what it does, with a lane that is well and with one that panics, too.
+#[test]
+fn a_controller_that_panics_has_put_everything_back_when_its_panic_is_told() {
+    fault::watch();
+    for panics in [None, Some(Call::RestoreAll)] {
+        let protect = Paper { panics, ..Paper::default() };
+        let by_journal = Box::new(|_: &[Which]| Ok(journal(&[(2, WriteResult::Written)])));
+        let Scene { mut hands, audit, _dir } = scene_with(protect, Paper::default(), by_journal);
+        hands.want_also(vec![want(2, Origin::Protect, None)]);
+        super::run_loop::runtime().unwrap().block_on(take(&mut hands));
+        let (looped, _ask) = looped(stage(Events::Panic), hands, acting(None), None);
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            super::run_loop::runtime().unwrap().block_on(looped.run(|_, _| Ok::<(), ControlError>(())))
+        }));
+        assert!(ran.is_err());
+        let log = std::fs::read_to_string(audit).unwrap();
+        let back = log.lines().filter(|line| line.contains("/c2") && line.contains("\"new\":\"original\""));
+        let back: Vec<&str> = back.collect();
+        let [back] = &back[..] else { panic!("{panics:?}: {log}") };
+        let because = if panics.is_some() { "no paper left" } else { "nobody to wait for" };
+        assert!(back.contains("because guard ends: ") && back.contains(because), "{panics:?}: {back}");
+    }
 }

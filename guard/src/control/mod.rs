@@ -36,6 +36,7 @@ use std::path::PathBuf;
 pub use accounts::Traces;
 pub use affinity::keep_off_reserved_cpus;
 pub use enforce::put_back;
+pub use hands::Left;
 pub use http::{Answer, HttpServer};
 pub use observe::{Observer, Watch};
 pub use planning::{Planned, Step, plan, replay};
@@ -44,6 +45,7 @@ pub use selection::Selection;
 pub use serve::{SOCKET, Server};
 
 use crate::cgroup::{CgroupError, RestoreError};
+use crate::fault::Panic;
 use crate::inventory::{GlobError, InventoryError};
 use crate::kernel::KernelError;
 
@@ -101,10 +103,18 @@ pub enum ControlError {
         source: io::Error,
     },
     /// The end came, and not everything was put back.
-    #[error("{values} values, or more, were not put back within the time for it; run `guard restore`")]
+    #[error("{left}")]
     NotPutBack {
-        /// Values that the kernel did not take back.
-        values: usize,
+        /// What.
+        left: Left,
+    },
+    /// A lane panicked, upon which guard ended.
+    #[error("{panic}; {left}")]
+    Panicked {
+        /// The panic.
+        panic: Panic,
+        /// What was not put back; of what that lane held its journal says.
+        left: Left,
     },
     /// The loop ended before its first window.
     #[error("there was no window to report")]
@@ -136,7 +146,7 @@ impl ControlError {
                 Blame::Usage
             }
             Self::NotPutBack { .. } => Blame::Left,
-            Self::NoWindow => Blame::Defect,
+            Self::NoWindow | Self::Panicked { .. } => Blame::Defect,
             Self::Kernel(KernelError::NoThread(_)) => Blame::Usage,
             Self::Kernel(error) if !error.is_node() => Blame::Defect,
             Self::Kernel(_)

@@ -1,10 +1,11 @@
 //! Hands Snapshots to whoever shows or stores them, in a thread of its own: a terminal that stands still, or a slow disk,
-//! must not delay what protects.
+//! must not delay what protects, and a panic there must not end it.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::fault;
 use crate::snapshot::Snapshot;
 
 /// Snapshots that may wait. Later ones are skipped, which is said.
@@ -28,8 +29,19 @@ impl<E: Send + 'static> Outlet<E> {
         let (snapshots, waiting) = sync_channel::<Snapshot>(WAITING_MAX);
         let (end, ended) = channel();
         thread::Builder::new().name("guard-output".to_owned()).spawn(move || {
-            let outcome = waiting.iter().try_for_each(|snapshot| sink(&snapshot));
+            let outcome = waiting.iter().try_for_each(|snapshot| {
+                let shown = fault::caught(|| {
+                    fault::point("output");
+                    sink(&snapshot)
+                });
+                shown.unwrap_or_else(|panic| {
+                    tracing::error!("an interval is missing in the output: {panic}");
+                    Ok(())
+                })
+            });
             drop(waiting);
+            // What it has opened is written out, closed or removed before its end is told, upon which guard may end.
+            drop(sink);
             // Nobody waits for it when the controller has failed meanwhile.
             let _ = end.send(outcome);
         })?;
@@ -97,5 +109,40 @@ mod tests {
         has_begun.iter().for_each(drop);
         assert_eq!(outlet.end(), Err("gone"));
         assert_eq!(outlet.hand_over(samples::empty()), Ok(()));
+    }
+
+    #[test]
+    fn an_interval_that_panics_is_missing_and_the_next_one_is_shown() {
+        let (shown, what_is_shown) = channel();
+        let mut outlet = Outlet::<()>::start(move |snapshot| {
+            assert!(!snapshot.threads.is_empty(), "nothing to show");
+            shown.send(snapshot.threads.len()).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        outlet.hand_over(samples::empty()).unwrap();
+        outlet.hand_over(samples::full()).unwrap();
+        assert_eq!(outlet.end(), Ok(()));
+        assert_eq!(what_is_shown.iter().collect::<Vec<_>>(), [samples::full().threads.len()]);
+    }
+
+    #[test]
+    fn what_the_output_holds_is_gone_when_its_end_is_told() {
+        struct Held(std::sync::mpsc::Sender<()>);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                thread::sleep(Duration::from_millis(50));
+                self.0.send(()).unwrap();
+            }
+        }
+        let (gone, is_gone) = channel();
+        let held = Held(gone);
+        let mut outlet = Outlet::<()>::start(move |_| {
+            let _ = &held;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(outlet.end(), Ok(()));
+        assert_eq!(is_gone.try_recv(), Ok(()));
     }
 }

@@ -22,6 +22,7 @@ use super::outlet::Outlet;
 use super::source::Source;
 use super::tempo::Tempo;
 use crate::config::{Config, ConfigError};
+use crate::fault;
 use crate::kernel::Event;
 use crate::snapshot::Snapshot;
 
@@ -137,8 +138,10 @@ pub async fn act<E: From<ControlError> + Send + 'static>(
     let mut outlet = Outlet::start(sink).map_err(ControlError::Thread)?;
     let looped = ready(watch, pace, acting, asked)?;
     begun();
-    looped.run(|snapshot, _| outlet.hand_over(snapshot)).await?;
-    outlet.end()
+    let looped = looped.run(|snapshot, _| outlet.hand_over(snapshot)).await;
+    // Also after an error: the last interval tells what was put back.
+    let shown = outlet.end();
+    looped.and(shown)
 }
 
 /// As [`act`], but hands over in this thread, together with what the policies said.
@@ -222,15 +225,25 @@ impl<S: Source, A: Ask> Loop<S, A> {
             // The other error is the one that ends guard.
             tracing::error!("{error}");
         }
-        if outcome? == Ending::Open {
-            let (mut snapshot, keep) = self.source.snapshot(&mut |_| ())?;
-            if let Some(actor) = &mut self.actor {
-                actor.conclude(&mut snapshot);
-            }
-            keep.narrow(&mut snapshot);
-            deliver(snapshot, self.notes())?;
+        let told = match outcome? {
+            Ending::Open => self.last_window(deliver),
+            Ending::Told => Ok(()),
+        };
+        // What was left behind, or has to be reported, counts more than what could not be shown.
+        put_back?;
+        told
+    }
+
+    fn last_window<E: From<ControlError>>(
+        &mut self,
+        mut deliver: impl FnMut(Snapshot, Vec<String>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut snapshot, keep) = self.source.snapshot(&mut |_| ())?;
+        if let Some(actor) = &mut self.actor {
+            actor.conclude(&mut snapshot);
         }
-        Ok(put_back?)
+        keep.narrow(&mut snapshot);
+        deliver(snapshot, self.notes())
     }
 
     /// Turns until the last window is to end.
@@ -244,6 +257,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
         let mut timing = Timing { end, sample: begin + self.source.sample_every(), quiet_until: begin };
         let mut reading: Option<Reading> = None;
         loop {
+            fault::point("controller");
             match self.wait(&mut window, &timing, &mut reading).await? {
                 Woken::End => return Ok(Ending::Open),
                 Woken::Sample => {
@@ -252,7 +266,11 @@ impl<S: Source, A: Ask> Loop<S, A> {
                     self.source.sample()?;
                     self.tempo.hurry();
                 }
-                Woken::Report(report) => self.take(report),
+                Woken::Report(report) => {
+                    if self.take(report) {
+                        return Ok(Ending::Open);
+                    }
+                }
                 Woken::Events(events) => {
                     let begun = Instant::now();
                     self.react(&events)?;
@@ -375,16 +393,16 @@ impl<S: Source, A: Ask> Loop<S, A> {
         self.actor.as_mut().map(Actor::notes).unwrap_or_default()
     }
 
-    fn take(&mut self, report: Report) {
-        if let Some(hands) = self.actor.as_mut().and_then(Actor::hands) {
-            hands.take(report);
-        }
+    /// Takes a report of a lane; true when that lane has panicked, without which guard does not go on.
+    fn take(&mut self, report: Report) -> bool {
+        let Some(hands) = self.actor.as_mut().and_then(Actor::hands) else { return false };
+        hands.take(report);
+        hands.panic().is_some()
     }
 
     fn put_back(&mut self) -> Result<(), ControlError> {
         let Some(hands) = self.actor.as_mut().and_then(Actor::hands) else { return Ok(()) };
-        let left = hands.end(PATIENCE_AT_END);
-        if left.lanes == 0 && left.values == 0 { Ok(()) } else { Err(ControlError::NotPutBack { values: left.values }) }
+        hands.end(PATIENCE_AT_END).outcome()
     }
 
     /// Begins to read the configuration again, and opens the audit log again: whoever rotates logs sends this signal.
@@ -394,7 +412,10 @@ impl<S: Source, A: Ask> Loop<S, A> {
             hands.reopen_audit(&acting.audit());
         }
         let file = acting.file.clone()?;
-        Some(tokio::task::spawn_blocking(move || Config::load(&file)))
+        Some(tokio::task::spawn_blocking(move || {
+            fault::point("config");
+            Config::load(&file)
+        }))
     }
 
     /// Takes a configuration: all of it counts, or nothing. Returns whether it counts.

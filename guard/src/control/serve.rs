@@ -14,6 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::fault;
+
 /// Where `guard run --listen` and `guard top --connect` meet unless told otherwise.
 pub const SOCKET: &str = "/run/guard/guard.sock";
 /// A client that has not taken a frame in this time is given up.
@@ -38,7 +40,15 @@ impl Server {
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         let (newest, _) = watch::channel(Bytes::new());
-        tokio::spawn(accept(listener, newest.clone()));
+        let accepting = tokio::spawn(accept(listener, newest.clone()));
+        let name = path.display().to_string();
+        // The runtime catches panics of its tasks; those of a client's end that client only.
+        tokio::spawn(async move {
+            let Err(error) = accepting.await else { return };
+            if error.is_panic() {
+                tracing::error!("{name} is not served any more: {error}");
+            }
+        });
         Ok(Self { path: path.to_owned(), newest })
     }
 
@@ -81,7 +91,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 async fn accept(listener: UnixListener, newest: watch::Sender<Bytes>) {
     loop {
-        match listener.accept().await {
+        let accepted = listener.accept().await;
+        fault::point("socket");
+        match accepted {
             Ok((stream, _)) if newest.receiver_count() >= CLIENTS => {
                 tracing::warn!("{CLIENTS} clients are connected to the socket; one more was turned away");
                 drop(stream);

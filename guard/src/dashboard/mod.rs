@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::control::{ControlError, Watch, runtime};
 use crate::doctor;
+use crate::fault::{self, Panic};
 use crate::record::{Replay, ReplayError};
 use crate::snapshot::Snapshot;
 use crate::view::json;
@@ -85,6 +86,9 @@ pub enum DashboardError {
     /// The recording cannot be read.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// A thread of the dashboard panicked, upon which the terminal was given back.
+    #[error("{0}")]
+    Panicked(Panic),
     /// Nobody listens on the socket.
     #[error("--connect {}: {source}; is guard run --listen unix:{} running, and by the same user?", path.display(), path.display())]
     Connect {
@@ -209,8 +213,11 @@ fn loading(from: &From) -> String {
 }
 
 fn spawn(name: &str, work: impl FnOnce(Outlet) + Send + 'static, sender: &mpsc::Sender<Told>) -> io::Result<()> {
-    let outlet = Outlet::new(sender.clone());
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || work(outlet)).map(|_| ())
+    let (outlet, after) = (Outlet::new(sender.clone()), Outlet::new(sender.clone()));
+    let work = move || {
+        fault::caught(|| work(outlet)).unwrap_or_else(|panic| after.failed(DashboardError::Panicked(panic)));
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(|_| ())
 }
 
 /// Reads keys and sizes until the terminal is gone.

@@ -25,6 +25,7 @@ pub use thread::{Broken, Figures};
 
 use crate::cgroup::CgroupError;
 use crate::control::{ControlError, Observer, Selection, Watch};
+use crate::fault::{self, Panic};
 use crate::inventory::Topology;
 use crate::lab::workload::thread::{CallError, clock_ns, pin, tid};
 use crate::snapshot::{CpuList, Thread};
@@ -79,9 +80,9 @@ pub enum ProbeError {
         /// Why not.
         source: io::Error,
     },
-    /// A thread is gone.
-    #[error("a measuring thread panicked")]
-    Panicked,
+    /// A measuring thread panicked.
+    #[error("{0}")]
+    Panicked(Panic),
 }
 
 /// What the threads have counted so far, to be shown.
@@ -241,7 +242,7 @@ struct Threads {
     /// Where aligned cycles count from; set before the gate opens.
     start_ns: Arc<std::sync::atomic::AtomicU64>,
     /// What a thread failed with.
-    failed: mpsc::Receiver<CallError>,
+    failed: mpsc::Receiver<ProbeError>,
 }
 
 impl Threads {
@@ -263,10 +264,11 @@ impl Threads {
             let body = move || {
                 counts.tid.store(tid(), Relaxed);
                 // Into the cgroup first: whether the policy is allowed depends on it.
-                let dressed = pin(plan.cpu.and_then(|cpu| usize::try_from(cpu).ok()))
-                    .map_err(ProbeError::from)
-                    .and_then(|()| place.as_ref().map_or(Ok(()), Place::enter))
-                    .and_then(|()| dress(&plan).map_err(ProbeError::from));
+                let dressed = attempt(|| {
+                    pin(plan.cpu.and_then(|cpu| usize::try_from(cpu).ok()))?;
+                    place.as_ref().map_or(Ok(()), Place::enter)?;
+                    Ok(dress(&plan)?)
+                });
                 let failed = dressed.is_err();
                 // The receiver lives as long as anybody is expected.
                 let _ = ready.send(dressed);
@@ -275,7 +277,8 @@ impl Threads {
                 }
                 gate.wait();
                 let start_ns = Some(start_ns.load(Acquire)).filter(|ns| *ns > 0);
-                if let Err(error) = thread::measure(&options, &plan, number, start_ns, &counts, &end) {
+                let measured = attempt(|| Ok(thread::measure(&options, &plan, number, start_ns, &counts, &end)?));
+                if let Err(error) = measured {
                     end.come.store(true, Relaxed);
                     let _ = failing.send(error);
                 }
@@ -285,8 +288,9 @@ impl Threads {
                 .spawn(body)
                 .map_err(|source| ProbeError::Start { what: "start a measuring thread", source })?;
         }
-        for _ in plans {
-            entered.recv().map_err(|_| ProbeError::Panicked)??;
+        // Every thread has its say: `ready` is still there, and panics are caught.
+        for entered in entered.iter().take(plans.len()) {
+            entered?;
         }
         Ok(this)
     }
@@ -312,11 +316,16 @@ impl Threads {
     /// Whether the end has come, or a thread has done all its cycles, which ends it for the others.
     fn are_over(&self, options: &Options) -> Result<bool, ProbeError> {
         if let Ok(error) = self.failed.try_recv() {
-            return Err(error.into());
+            return Err(error);
         }
         let done = |counts: &Arc<Counts>| options.loops > 0 && counts.cycles.load(Acquire) >= options.loops;
         Ok(self.end.come.load(Relaxed) || self.counts.iter().any(done))
     }
+}
+
+/// What a thread does, its panic being one of the ways in which it fails.
+fn attempt(work: impl FnOnce() -> Result<(), ProbeError>) -> Result<(), ProbeError> {
+    fault::caught(work).map_err(ProbeError::Panicked).flatten()
 }
 
 /// Gives the calling thread its policy. What has no priority is SCHED_OTHER, whatever its name: so does cyclictest.

@@ -1,4 +1,5 @@
-//! Recording beside the loop that observes: a thread of its own compresses and writes, so that a slow disk delays nobody.
+//! Recording beside the loop that observes: a thread of its own compresses and writes, so that a slow disk delays nobody, and
+//! a panic there ends the recording and nothing else.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use super::ring::{Limits, RecordError, Ring};
+use crate::fault;
 
 /// Snapshots that wait for the disk at most; more are left out of the recording.
 const WAITING: usize = 4;
@@ -29,7 +31,11 @@ impl Recorder {
         let name = dir.display().to_string();
         let thread = std::thread::Builder::new()
             .name("guard-record".to_owned())
-            .spawn(move || write(ring, &snapshots, &name))
+            .spawn(move || {
+                if let Err(panic) = fault::caught(|| write(ring, &snapshots, &name)) {
+                    tracing::error!("the recording {name} ends here: {panic}. Observing goes on");
+                }
+            })
             .map_err(|source| RecordError::Io { op: "start a thread", path: dir.to_owned(), source })?;
         Ok(Self { to_thread: Some(to_thread), thread: Some(thread), left_out: 0 })
     }
@@ -49,7 +55,7 @@ impl Recorder {
                 }
                 self.left_out += 1;
             }
-            // The thread ends only when this is dropped, or by a panic that has told itself.
+            // The thread ends only when this is dropped, or by a panic, which was said.
             Err(TrySendError::Disconnected(_)) => self.to_thread = None,
         }
     }
@@ -58,9 +64,8 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.to_thread = None;
-        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            tracing::warn!("the recording thread had panicked");
-        }
+        // Its panics are caught.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -68,6 +73,7 @@ impl Drop for Recorder {
 fn write(mut ring: Ring, snapshots: &Receiver<Arc<[u8]>>, name: &str) {
     let mut missing = 0_u64;
     for json in snapshots {
+        fault::point("record");
         match ring.append(&json, SystemTime::now()) {
             Ok(()) if missing > 0 => {
                 tracing::warn!("recording to {name} goes on; {missing} Snapshots are not in it");
