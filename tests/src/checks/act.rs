@@ -1,11 +1,6 @@
 //! Acting: nothing without --enforce; with it a quota is lifted off a PLC cgroup, and comes back however guard ends.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use guard::snapshot::{Action, Snapshot};
@@ -20,7 +15,7 @@ const QUOTA_US: u64 = 20_000;
 const PERIOD_US: u64 = 100_000;
 
 /// A PLC with a quota, and a place for what guard leaves on disk.
-struct Scene {
+pub(super) struct Scene {
     // Ends before its cgroup does.
     _workload: Workload,
     cgroup: Cgroup,
@@ -28,7 +23,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn set(name: &str) -> Result<Self> {
+    pub(super) fn set(name: &str) -> Result<Self> {
         let cgroup = Cgroup::create(name)?;
         cgroup.allow_rt(100_000)?;
         cgroup.set_quota(QUOTA_US, PERIOD_US)?;
@@ -48,20 +43,33 @@ impl Scene {
         Ok(Self { _workload: workload, cgroup, scratch })
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 
-    fn guard(&self, arguments: &[&str]) -> Result<Tool> {
+    fn guard(&self) -> Result<Command> {
         let mut command = Command::new(binary("guard")?);
-        command.args(["run", "--config"]).arg(self.file("guard.toml")).args(arguments);
-        Tool::start(command.arg("--output").arg(self.file("snapshots.jsonl")))
+        command.args(["run", "--config"]).arg(self.file("guard.toml"));
+        command.arg("--output").arg(self.file("snapshots.jsonl"));
+        Ok(command)
+    }
+
+    /// guard that enforces, with further arguments.
+    pub(super) fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.guard()?;
+        command.arg("--enforce").arg("--state-dir").arg(self.file("state"));
+        command.arg("--audit").arg(self.file("audit.jsonl")).args(arguments);
+        Ok(command)
     }
 
     fn enforcing(&self) -> Result<Tool> {
-        let (state, audit) = (self.file("state"), self.file("audit.jsonl"));
-        let path = |path: &Path| path.to_string_lossy().into_owned();
-        self.guard(&["--enforce", "--state-dir", &path(&state), "--audit", &path(&audit)])
+        Tool::start(&mut self.command(&[])?)
+    }
+
+    /// The audit log.
+    pub(super) fn audit(&self) -> Result<Vec<Action>> {
+        let audit = fs::read_to_string(self.file("audit.jsonl")).context("read of the audit log")?;
+        audit.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("audit log")
     }
 
     /// Waits until guard has written a Snapshot that `found` is true of.
@@ -76,11 +84,12 @@ impl Scene {
         })
     }
 
-    fn is_about(&self, action: &Action) -> bool {
+    /// Whether an action is of the PLC's quota.
+    pub(super) fn is_about(&self, action: &Action) -> bool {
         action.path == self.cgroup.path() && action.knob == "quota"
     }
 
-    fn quota(&self) -> Result<String> {
+    pub(super) fn quota(&self) -> Result<String> {
         let name = match self.cgroup.version() {
             Version::V1 => "cpu.cfs_quota_us",
             Version::V2 => "cpu.max",
@@ -89,14 +98,14 @@ impl Scene {
         Ok(text.trim().to_owned())
     }
 
-    fn is_lifted(&self) -> Result<bool> {
+    pub(super) fn is_lifted(&self) -> Result<bool> {
         Ok(match self.cgroup.version() {
             Version::V1 => self.quota()? == "-1",
             Version::V2 => self.quota()?.starts_with("max"),
         })
     }
 
-    fn wait_until_lifted(&self, guard: &mut Tool) -> Result<()> {
+    pub(super) fn wait_until_lifted(&self, guard: &mut Tool) -> Result<()> {
         until("the quota is lifted", Duration::from_secs(60) * patience(), || {
             if let Some(status) = guard.ended()? {
                 bail!("guard ended with {status}: {}", guard.stderr()?.trim_end());
@@ -114,7 +123,7 @@ pub(super) fn nothing_is_written_without_enforce() -> Result<Verdict> {
         Err(reason) => return Ok(Verdict::Skipped(reason)),
     };
     let before = scene.quota()?;
-    let mut guard = scene.guard(&[])?;
+    let mut guard = Tool::start(&mut scene.guard()?)?;
     scene.snapshot(&mut guard, "the lift is planned", |snapshot| {
         snapshot.actions.iter().any(|action| scene.is_about(action) && action.result == "planned")
     })?;
@@ -149,9 +158,7 @@ pub(super) fn a_stop_puts_the_quota_back() -> Result<Verdict> {
     let status = guard.wait(Duration::from_secs(40) * patience())?;
     ensure!(status.success(), "guard ended with {status}: {}", guard.stderr()?);
     ensure!(scene.quota()? == before, "the quota is {} instead of {before}", scene.quota()?);
-    let audit = fs::read_to_string(scene.file("audit.jsonl")).context("read of the audit log")?;
-    let actions: Vec<Action> =
-        audit.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("audit log")?;
+    let actions = scene.audit()?;
     let own: Vec<&Action> = actions.iter().filter(|action| scene.is_about(action)).collect();
     let [lifted, back] = own[..] else { bail!("{} changes of the quota in the audit log: {own:?}", own.len()) };
     ensure!((lifted.result.as_str(), back.result.as_str()) == ("written", "written"), "{own:?}");

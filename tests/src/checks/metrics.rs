@@ -42,7 +42,7 @@ fn missing() -> Result<Verdict> {
 }
 
 /// What is answered to GET: headers and body. HTTP/1.0, so that nothing is cut into chunks.
-fn get(port: u16, path: &str, accept: &str) -> Result<(String, Vec<u8>)> {
+pub(super) fn get(port: u16, path: &str, accept: &str) -> Result<(String, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connect")?;
     stream.set_read_timeout(Some(limit())).context("set_read_timeout")?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\n\r\n").context("request")?;

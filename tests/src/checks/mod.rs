@@ -15,6 +15,7 @@ mod lock;
 mod machine;
 mod metrics;
 mod osnoise;
+mod panics;
 mod probe;
 mod quota;
 mod restore;
@@ -99,6 +100,12 @@ pub fn on_host() -> Vec<Scenario> {
     all.push(loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
     all.push(loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back));
+    all.push(loads(
+        "a panic of what protects ends guard, all of it put back, with exit code 70",
+        panics::of_what_protects,
+    ));
+    all.push(loads("a panic of who puts back leaves the rest to guard restore", panics::of_who_puts_back));
+    all.push(loads("a panic of what only shows does not end the protection", panics::of_what_only_shows));
     all.push(refuses("the dashboard without a terminal says what to use instead", top::needs_a_terminal));
     all.push(loads("a recording survives the death of its writer", top::recording_survives_kill));
     all.push(loads("a full disk ends a recording and not guard", top::full_disk));
