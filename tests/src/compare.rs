@@ -63,7 +63,8 @@ impl Row {
 
     /// Compares a figure of which the peer, had it missed what guard was not shown, would have said something between
     /// the first and the last of `peer`; in the middle stands what it did say.
-    fn between(figure: &str, peer: [u64; 3], guard: u64, tolerance: Tolerance) -> Self {
+    #[must_use]
+    pub fn between(figure: &str, peer: [u64; 3], guard: u64, tolerance: Tolerance) -> Self {
         let [peer_at_least, peer, peer_at_most] = peer;
         let allowed = tolerance.around(peer);
         let agrees = guard.saturating_add(allowed) >= peer_at_least && guard <= peer_at_most.saturating_add(allowed);

@@ -12,7 +12,7 @@ use guard::snapshot::{Breach, Snapshot};
 use serde::Serialize;
 
 use crate::{
-    harness::{Cgroup, GuardRun, Workload, emulated, load_cpu, patience, until},
+    harness::{Cgroup, GuardRun, Workload, emulated, load_cpu, patience},
     workload::inject::{Hazard, Log, QUOTA_US, Shot, may_raise_nmi},
 };
 
@@ -146,8 +146,7 @@ pub struct Trial {
 /// When the workload or guard fails.
 pub fn trial(hazards: &[Hazard], shots: usize, scale: &Scale, seed: u64) -> Result<Trial> {
     let cgroup = Cgroup::create(&format!("inject{seed}"))?;
-    // What the last one was allowed is free again only when the kernel has let go of it.
-    until("real-time allowance", Duration::from_secs(30), || Ok(cgroup.allow_rt(400_000).ok()))?;
+    cgroup.allow_rt(400_000)?;
     let far = if hazards.iter().any(|hazard| hazard.wants_far_quota()) {
         let far = cgroup.threads_below("far")?;
         far.set_quota(QUOTA_US.0, QUOTA_US.1)?;
@@ -236,7 +235,7 @@ impl Scored {
 pub struct Score {
     /// Shots that hurt the victim.
     pub hurt: Vec<Scored>,
-    /// Shots that did not.
+    /// Shots that did not, or could not be done.
     pub harmless: usize,
     /// Shots in which the machine itself stood still for a third of the harm or longer: nobody knows what hurt more.
     pub disturbed: usize,
@@ -314,7 +313,7 @@ fn score_shot(
     let within = log.cycles.iter().filter(|(due_ns, _, done_ns)| *due_ns <= shot.end_ns && *done_ns >= shot.begin_ns);
     let own_ns = within.map(lateness).max().unwrap_or(0);
     // Well over the threshold, so that a little more or less at the edges does not decide.
-    if own_ns < threshold_ns * 3 / 2 {
+    if !shot.done || own_ns < threshold_ns * 3 / 2 {
         score.harmless += 1;
         return;
     }

@@ -1,15 +1,16 @@
-//! bpf(2) by hand, for programs of a few instructions that the injectors write themselves: one map of one value, loading,
+//! bpf(2) by hand, for programs of a few instructions that workloads write themselves: one map of one value, loading,
 //! and the three ways in which they are run. Layouts: <https://elixir.bootlin.com/linux/v6.12/source/include/uapi/linux/bpf.h#L1478>
 
 use std::{
     ffi::CStr,
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr::{self, NonNull},
+    sync::atomic::AtomicU64,
 };
 
 /// Commands of bpf(2).
 const MAP_CREATE: libc::c_int = 0;
-const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
 const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
@@ -66,38 +67,110 @@ unsafe fn open(command: libc::c_int, attr: &mut Attr) -> io::Result<OwnedFd> {
 /// A map with a single value.
 pub(crate) struct Map {
     fd: OwnedFd,
-    bytes: u32,
 }
 
 impl Map {
     /// One whose value has so many bytes, which are zero.
     pub(crate) fn new(bytes: u32) -> io::Result<Self> {
+        Self::with_flags(bytes, 0)
+    }
+
+    fn with_flags(bytes: u32, flags: u64) -> io::Result<Self> {
         let mut attr = Attr::default();
         attr[0] = pair(ARRAY, 4);
         attr[1] = pair(bytes, 1);
+        attr[2] = flags;
         // SAFETY: no addresses; the command returns a descriptor.
         let fd = unsafe { open(MAP_CREATE, &mut attr) }?;
-        Ok(Self { fd, bytes })
+        Ok(Self { fd })
     }
 
     /// How instructions name it.
     pub(crate) fn number(&self) -> i32 {
         self.fd.as_raw_fd()
     }
+}
 
-    /// Sets its value, all of it.
-    pub(crate) fn set(&self, value: &[u64]) -> io::Result<()> {
-        if size_of_val(value) != self.bytes as usize {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let key = 0_u32;
-        let mut attr = Attr::default();
-        attr[0] = pair(number(&self.fd), 0);
-        attr[1] = (&raw const key) as u64;
-        attr[2] = value.as_ptr() as u64;
-        // SAFETY: the key has the 4 bytes of every map's here, the value as many as the map's; both outlive the call.
-        unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
+/// That a map can be mapped into memory.
+const MAPPABLE: u64 = 1 << 10;
+
+/// A map whose value both this process and programs read and write: so many words, which are zero.
+pub(crate) struct SharedMap {
+    map: Map,
+    words: NonNull<AtomicU64>,
+}
+
+impl SharedMap {
+    /// Most words: those of the smallest page.
+    const WORDS: usize = 512;
+
+    pub(crate) fn new() -> io::Result<Self> {
+        let bytes = Self::WORDS * size_of::<u64>();
+        let map = Map::with_flags(u32::try_from(bytes).map_err(io::Error::other)?, MAPPABLE)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at a place that the kernel chooses.
+        let at = unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, map.fd.as_raw_fd(), 0) };
+        let words = NonNull::new(at.cast()).filter(|_| at != libc::MAP_FAILED).ok_or_else(io::Error::last_os_error)?;
+        Ok(Self { map, words })
     }
+
+    /// How instructions name it.
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// One of its words.
+    pub(crate) fn word(&self, number: usize) -> &AtomicU64 {
+        assert!(number < Self::WORDS, "word {number}");
+        // SAFETY: the mapping has so many words, is aligned to a page and lives as long as `self`; programs access its words
+        // as a whole.
+        unsafe { self.words.add(number).as_ref() }
+    }
+}
+
+impl Drop for SharedMap {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, to which no reference is left.
+        unsafe { libc::munmap(self.words.as_ptr().cast(), Self::WORDS * size_of::<u64>()) };
+    }
+}
+
+/// Registers: what a function returns, and its first arguments.
+pub(crate) const R0: u64 = 0;
+pub(crate) const R1: u64 = 1;
+pub(crate) const R2: u64 = 2;
+pub(crate) const R3: u64 = 3;
+
+/// A function of the kernel, by its number: CLOCK_MONOTONIC.
+pub(crate) const KTIME_GET_NS: i32 = 5;
+
+/// One instruction: <https://www.kernel.org/doc/html/v6.12/bpf/standardization/instruction-set.html>
+pub(crate) const fn instruction(code: u64, to: u64, from: u64, offset: i16, value: i32) -> u64 {
+    code | to << 8 | from << 12 | (offset.cast_unsigned() as u64) << 16 | (value.cast_unsigned() as u64) << 32
+}
+
+pub(crate) const fn set(to: u64, value: i32) -> u64 {
+    instruction(0xb7, to, 0, 0, value)
+}
+
+pub(crate) const fn copy(to: u64, from: u64) -> u64 {
+    instruction(0xbf, to, from, 0, 0)
+}
+
+pub(crate) const fn call(function: i32) -> u64 {
+    instruction(0x85, 0, 0, 0, function)
+}
+
+pub(crate) const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
+
+/// Where a word of a map's value is.
+pub(crate) const fn offset(word: usize) -> i16 {
+    (word * size_of::<u64>()) as i16
+}
+
+/// The address of a map's value.
+pub(crate) fn value_of(to: u64, map: &Map) -> [u64; 2] {
+    [instruction(0x18, to, 2, 0, map.number()), 0]
 }
 
 /// Loads a program; the kernel checks that it ends and touches nothing that is not its own.
@@ -122,7 +195,7 @@ pub(crate) fn on_tracepoint(name: &CStr, program: &OwnedFd) -> io::Result<OwnedF
 
 /// Calls a program of a raw tracepoint that does not look at its context, and returns what it returned: here, or in an
 /// interrupt of `on_cpu`.
-pub(crate) fn call(program: &OwnedFd, on_cpu: Option<u32>) -> io::Result<u32> {
+pub(crate) fn run(program: &OwnedFd, on_cpu: Option<u32>) -> io::Result<u32> {
     let mut attr = Attr::default();
     attr[0] = pair(number(program), 0);
     attr[8] = on_cpu.map_or(0, |cpu| pair(TEST_RUN_ON_CPU, cpu));

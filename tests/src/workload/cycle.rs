@@ -14,7 +14,10 @@ use rustix::{
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags},
 };
 
-use super::{Outcome, Policy, Start, burn_until, now_ns, pin, tid, timespec};
+use super::{
+    Outcome, Policy, Start, burn_until, now_ns, pin, tid, timespec,
+    witness::{self, Seen, Witness},
+};
 use crate::sys::{self, PosixTimer};
 
 /// How a cyclic thread waits.
@@ -59,6 +62,9 @@ pub struct Args {
     /// Lock all memory
     #[arg(long)]
     mlockall: bool,
+    /// See also when the kernel let the thread back into its own code, by a program in the kernel; not of relative waits
+    #[arg(long)]
+    witness: bool,
     /// Burn CPU for this long in every cycle
     #[arg(long, default_value_t = 0)]
     work_us: u64,
@@ -92,15 +98,19 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     if args.wait == Wait::SchedYield { yielding(args) } else { timed(args) }
 }
 
-/// A loop whose requested expiry is known to it.
+/// A loop whose requested expiry is known to it. Beside its latencies it tells when it first and last read its clock, and the
+/// longest time between two readings: for longer it cannot have waited for a CPU meanwhile.
 fn timed(args: &Args) -> Result<Outcome> {
     let interval_ns = args.interval_us * 1000;
-    let mut latencies_ns = vec![0_u64; args.cycles];
+    let witness = args.witness.then(Witness::prepare).transpose()?;
+    let mut all = vec![Seen::default(); args.cycles];
     let mut missed = 0;
+    let began_ns = now_ns();
+    let (mut last_ns, mut longest_ns) = (began_ns, 0);
     // The first expiry is a few cycles away: preparing takes longer than one.
     let mut next_ns = now_ns() + 10 * interval_ns;
     let mut waiter = Waiter::prepare(args.wait, next_ns, interval_ns)?;
-    for (cycle, latency_ns) in latencies_ns.iter_mut().enumerate() {
+    for (cycle, seen) in all.iter_mut().enumerate() {
         // An expiry that has passed is not waited for: nothing wakes, so nothing is timed.
         loop {
             let before_ns = now_ns();
@@ -111,8 +121,15 @@ fn timed(args: &Args) -> Result<Outcome> {
             missed += ticks;
             next_ns += ticks * interval_ns;
         }
+        if let Some(witness) = &witness {
+            witness.want(next_ns);
+        }
         let woken = waiter.wait(next_ns)?;
-        *latency_ns = woken.at_ns.saturating_sub(woken.expiry_ns);
+        let since_expiry = |at_ns: u64| at_ns.saturating_sub(woken.expiry_ns);
+        let returned_ns = witness.as_ref().and_then(Witness::returned_ns).map(since_expiry);
+        *seen = Seen { own_ns: since_expiry(woken.at_ns), returned_ns };
+        longest_ns = longest_ns.max(woken.at_ns - last_ns);
+        last_ns = woken.at_ns;
         missed += woken.ticks - 1;
         next_ns = woken.next_ns;
         if args.work_us > 0 {
@@ -122,7 +139,12 @@ fn timed(args: &Args) -> Result<Outcome> {
             burn_until(now_ns() + args.stall_us * 1000);
         }
     }
-    Ok(Outcome::of_latencies(&latencies_ns, missed))
+    let latencies_ns: Vec<u64> = all.iter().map(|seen| seen.own_ns).collect();
+    let outcome = Outcome::of_latencies(&latencies_ns, missed)
+        .with("began_ns", began_ns)
+        .with("ended_ns", last_ns)
+        .with("longest_ns", longest_ns);
+    Ok(if witness.is_some() { witness::add_to(outcome, &all) } else { outcome })
 }
 
 /// A loop of sched_yield. Its expiries are the starts of its periods, which user space is not told: they are taken

@@ -9,6 +9,7 @@ pub mod inject;
 mod load;
 mod lock;
 mod pingpong;
+mod witness;
 
 use std::{collections::BTreeMap, io};
 

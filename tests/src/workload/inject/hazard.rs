@@ -218,7 +218,7 @@ impl Hazard {
                 Ok(Box::new(move |_| {
                     begin.send(()).context("the third thread is gone")?;
                     begun.recv().context("the third thread is gone")?;
-                    occupier.order(now_ns() + harm_ns)?;
+                    occupier.order(now_ns() + harm_ns);
                     occupy::ask_for_backtraces()
                 }))
             }
@@ -229,8 +229,12 @@ impl Hazard {
                     let due_ns = scene.victim.due_after(scene.interval_ns, scene.interval_ns);
                     // Neither the cycle before nor anything else that wakes the CPU long before is meant.
                     sleep_until(due_ns - scene.interval_ns / 8)?;
-                    occupier.order(due_ns + harm_ns)?;
-                    Ok(sleep_until(due_ns + harm_ns)?)
+                    occupier.order(due_ns + harm_ns);
+                    sleep_until(due_ns + harm_ns)?;
+                    // A CPU that was busy all the time, or nearly, was idle for nobody to hold up.
+                    let held_up = occupier.began_ns().is_some_and(|began_ns| began_ns < due_ns + harm_ns / 2);
+                    scene.misfired.fetch_or(!held_up, Ordering::AcqRel);
+                    Ok(())
                 }))
             }
             Self::Softirq if realtime() => herd::soft_timers(scene),

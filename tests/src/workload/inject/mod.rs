@@ -90,6 +90,8 @@ pub struct Shot {
     pub begin_ns: u64,
     /// When the victim had been through a whole cycle after it.
     pub end_ns: u64,
+    /// Whether it could be done: a CPU that is busy with something else has no idleness to leave.
+    pub done: bool,
 }
 
 /// What all threads of a run know.
@@ -103,6 +105,8 @@ struct Scene {
     victim: Victim,
     /// When the machine stood still, as a shooter noticed, and for how long, ns.
     stood_still: Mutex<Vec<(u64, u64)>>,
+    /// A shooter could not do what it was to do.
+    misfired: AtomicBool,
     done: AtomicBool,
 }
 
@@ -136,6 +140,7 @@ pub(super) fn run(args: &Args) -> Result<Log> {
         far_cgroup: args.far_cgroup.clone(),
         victim: Victim::new(needs)?,
         stood_still: Mutex::new(Vec::new()),
+        misfired: AtomicBool::new(false),
         done: AtomicBool::new(false),
     });
     // The victim is born before it is held, and gets its policy after, when it is in its cgroup.
@@ -240,7 +245,8 @@ fn shoot(scene: &Scene, chosen: &[&Shooter]) -> Result<Shot> {
         }
         sleep_until(now_ns() + scene.interval_ns / 4)?;
     }
-    Ok(Shot { hazards: chosen.iter().map(|shooter| shooter.hazard).collect(), begin_ns, end_ns: now_ns() })
+    let (end_ns, done) = (now_ns(), !scene.misfired.swap(false, Ordering::AcqRel));
+    Ok(Shot { hazards: chosen.iter().map(|shooter| shooter.hazard).collect(), begin_ns, end_ns, done })
 }
 
 /// Lets so many cycles pass.

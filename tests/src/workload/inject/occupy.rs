@@ -3,11 +3,17 @@
 //! non-maskable interrupt, attached to the end of idleness in the idle task. How long is told by the clock, so that it is
 //! as long on a slow machine as on a fast one.
 
-use std::{fs, os::fd::OwnedFd};
+use std::{
+    fs,
+    os::fd::OwnedFd,
+    sync::atomic::Ordering::{Relaxed, Release},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::sys::bpf::{self, Kind, Map};
+use crate::sys::bpf::{
+    self, EXIT, KTIME_GET_NS, Kind, Map, R0, R1, R2, R3, SharedMap, call, copy, instruction, offset, set, value_of,
+};
 
 /// Bytes that are copied onto themselves between two looks at the clock: some 10 us, up to a millisecond where it is emulated.
 const COPIED: u32 = 256 * 1024;
@@ -18,10 +24,15 @@ const KPROBE: &str = "/sys/bus/event_source/devices/kprobe/type";
 /// Takes orders; "l" sends every CPU a non-maskable interrupt, in which it prints where it is.
 const SYSRQ: &str = "/proc/sysrq-trigger";
 
+/// Words of its orders: until when, on which CPU; and its answer, since when, 0 before.
+const UNTIL_NS: usize = 0;
+const CPU: usize = 1;
+const BEGAN_NS: usize = 2;
+
 /// The program, loaded.
 pub(super) struct Occupier {
     cpu: usize,
-    orders: Map,
+    orders: SharedMap,
     program: OwnedFd,
     /// What it is attached to.
     _place: Option<OwnedFd>,
@@ -50,15 +61,22 @@ impl Occupier {
     }
 
     fn load(cpu: usize, kind: Kind, first: &[u64]) -> Result<Self> {
-        let orders = Map::new(16).context("bpf(BPF_MAP_CREATE)")?;
+        let orders = SharedMap::new().context("bpf(BPF_MAP_CREATE)")?;
+        orders.word(CPU).store(cpu as u64, Relaxed);
         let memory = Map::new(COPIED).context("bpf(BPF_MAP_CREATE)")?;
         let program = bpf::load(kind, &program(first, &orders, &memory)).context("bpf(BPF_PROG_LOAD)")?;
         Ok(Self { cpu, orders, program, _place: None })
     }
 
     /// Whenever it runs from now on, it does so until then.
-    pub(super) fn order(&self, until_ns: u64) -> Result<()> {
-        self.orders.set(&[until_ns, self.cpu as u64]).context("bpf(BPF_MAP_UPDATE_ELEM)")
+    pub(super) fn order(&self, until_ns: u64) {
+        self.orders.word(BEGAN_NS).store(0, Relaxed);
+        self.orders.word(UNTIL_NS).store(until_ns, Release);
+    }
+
+    /// Since when it does, or did, what was ordered; none when nobody had it run.
+    pub(super) fn began_ns(&self) -> Option<u64> {
+        Some(self.orders.word(BEGAN_NS).load(Relaxed)).filter(|ns| *ns > 0)
     }
 
     /// Runs here, which must be its CPU, until then, without being preempted: the kernel calls programs so,
@@ -73,8 +91,8 @@ impl Occupier {
     }
 
     fn call(&self, until_ns: u64, on_cpu: Option<u32>) -> Result<()> {
-        self.order(until_ns)?;
-        let early = bpf::call(&self.program, on_cpu).context("bpf(BPF_PROG_TEST_RUN)")?;
+        self.order(until_ns);
+        let early = bpf::run(&self.program, on_cpu).context("bpf(BPF_PROG_TEST_RUN)")?;
         ensure!(early == 0, "{MOST_COPIES} copies of {COPIED} bytes were over too soon");
         Ok(())
     }
@@ -90,44 +108,15 @@ pub(super) fn ask_for_backtraces() -> Result<()> {
     fs::write(SYSRQ, "l").with_context(|| format!("write to {SYSRQ}"))
 }
 
-/// Registers: what a function returns, its first arguments, and those that outlive calls.
-const R0: u64 = 0;
-const R1: u64 = 1;
-const R2: u64 = 2;
-const R3: u64 = 3;
+/// Registers that outlive calls.
 const UNTIL: u64 = 7;
 const ORDERS: u64 = 6;
 const MEMORY: u64 = 8;
 const COPIES: u64 = 9;
 
 /// Functions of the kernel, by their numbers.
-const KTIME_GET_NS: i32 = 5;
 const GET_SMP_PROCESSOR_ID: i32 = 8;
 const PROBE_READ_KERNEL: i32 = 113;
-
-/// One instruction: <https://www.kernel.org/doc/html/v6.12/bpf/standardization/instruction-set.html>
-const fn instruction(code: u64, to: u64, from: u64, offset: i16, value: i32) -> u64 {
-    code | to << 8 | from << 12 | (offset.cast_unsigned() as u64) << 16 | (value.cast_unsigned() as u64) << 32
-}
-
-const fn set(to: u64, value: i32) -> u64 {
-    instruction(0xb7, to, 0, 0, value)
-}
-
-const fn copy(to: u64, from: u64) -> u64 {
-    instruction(0xbf, to, from, 0, 0)
-}
-
-const fn call(function: i32) -> u64 {
-    instruction(0x85, 0, 0, 0, function)
-}
-
-const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
-
-/// The address of a map's value.
-fn value_of(to: u64, map: &Map) -> [u64; 2] {
-    [instruction(0x18, to, 2, 0, map.number()), 0]
-}
 
 /// `cpu_idle(unsigned int state, unsigned int cpu)`: only where the state is -1, no longer idle.
 const ENDS_IDLENESS: [u64; 4] = [
@@ -140,18 +129,23 @@ const ENDS_IDLENESS: [u64; 4] = [
 
 /// After `first`, which may look at the context: returns 0 at the set instant, or at once on another CPU or when that
 /// instant is over, and 1 when all copies are made before.
-fn program(first: &[u64], orders: &Map, memory: &Map) -> Vec<u64> {
+fn program(first: &[u64], orders: &SharedMap, memory: &Map) -> Vec<u64> {
     let mut all = first.to_vec();
-    all.extend(value_of(ORDERS, orders));
+    all.extend(value_of(ORDERS, orders.map()));
     all.extend([
-        // r1 = (u32) orders[8], the CPU; if it is this one, go on.
+        // r1 = (u32) the CPU; if it is this one, go on.
         call(GET_SMP_PROCESSOR_ID),
-        instruction(0x61, R1, ORDERS, 8, 0),
+        instruction(0x61, R1, ORDERS, offset(CPU), 0),
         instruction(0x1d, R0, R1, 2, 0),
         set(R0, 0),
         EXIT,
-        // until = (u64) orders[0].
-        instruction(0x79, UNTIL, ORDERS, 0, 0),
+        instruction(0x79, UNTIL, ORDERS, offset(UNTIL_NS), 0),
+        // Unless it is later than that, or there was a begin before, it begins now.
+        call(KTIME_GET_NS),
+        instruction(0x3d, R0, UNTIL, 3, 0),
+        instruction(0x79, R1, ORDERS, offset(BEGAN_NS), 0),
+        instruction(0x55, R1, 0, 1, 0),
+        instruction(0x7b, ORDERS, R0, offset(BEGAN_NS), 0),
     ]);
     all.extend(value_of(MEMORY, memory));
     all.extend([
