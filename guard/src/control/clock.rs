@@ -64,8 +64,10 @@ mod tests {
     fn now_is_now() {
         let before = Timestamp::now();
         let shown: Timestamp = WallClock::now().rfc3339(monotonic_ns()).parse().unwrap();
+        let took = Timestamp::now().duration_since(before);
+        // Between the two clocks of which it is made as much time may have passed, and instants are cut to whole us.
         let apart = shown.duration_since(before).abs();
-        assert!(apart < SignedDuration::from_secs(5), "{apart}");
+        assert!(apart <= took * 2 + SignedDuration::from_micros(1), "{apart} in {took}");
     }
 
     #[test]

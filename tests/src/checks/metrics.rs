@@ -145,12 +145,19 @@ pub(super) fn real_prometheus() -> Result<Verdict> {
 
     let thousand = 1000.0;
     let family = "guard_thread_timer_latency_seconds";
-    let counted = classic.until(&format!("{family}_count{{{comm}}}"), thousand)?;
+    let (count, native_count) = (format!("{family}_count{{{comm}}}"), format!("histogram_count({family}{{{comm}}})"));
+    classic.until(&count, thousand)?;
+    native.until(&native_count, thousand)?;
+    // Then both come to have the same latencies, and go on having them.
+    workload.freeze()?;
+    let counted = until("both have scraped the same", limit(), || {
+        let counts = (classic.value(&count)?, native.value(&native_count)?);
+        Ok(counts.0.filter(|_| counts.0 == counts.1))
+    })?;
     let quantile = classic.until(&format!("histogram_quantile(0.99, {family}_bucket{{{comm}}})"), 0.0)?;
-    native.until(&format!("histogram_count({family}{{{comm}}})"), thousand)?;
     let finer = native.until(&format!("histogram_quantile(0.99, {family}{{{comm}}})"), 0.0)?;
-    // The same latencies in buckets of a factor of two and of 9 %; the two were asked some seconds apart.
-    ensure!(finer < 4.0 * quantile && quantile < 4.0 * finer, "p99 {quantile} s classic, {finer} s native");
+    // In buckets of a factor of two and of 9 %.
+    ensure!(finer < 2.2 * quantile && quantile < 2.2 * finer, "p99 {quantile} s classic, {finer} s native");
     ensure!(classic.value("up{job=\"guard\"}")? == Some(1.0), "the target is not up");
 
     let (head, page) = get(port, "/metrics", "*/*")?;

@@ -19,6 +19,14 @@ fn limit() -> Duration {
     Duration::from_secs(30) * patience()
 }
 
+/// A cgroup that gets so much of its CPU, however busy the machine is, that its quota is what stops it.
+fn limited(name: &str) -> Result<Cgroup> {
+    let cgroup = Cgroup::create(name)?;
+    cgroup.outweigh()?;
+    cgroup.set_quota(QUOTA_US, PERIOD_US)?;
+    Ok(cgroup)
+}
+
 fn spinner() -> Result<Workload> {
     Workload::hold(&["spin", "--seconds", SPIN_SECONDS, "--cpu", &load_cpu().to_string()])
 }
@@ -41,8 +49,7 @@ fn throttled_periods(throttle: &Throttle) -> RangeInclusive<u64> {
 }
 
 pub(super) fn throttles_reconcile() -> Result<Verdict> {
-    let cgroup = Cgroup::create("quota")?;
-    cgroup.set_quota(QUOTA_US, PERIOD_US)?;
+    let cgroup = limited("quota")?;
     let mut workload = spinner()?;
     cgroup.add(workload.pid())?;
     let guard = GuardRun::report().measure()?;
@@ -95,8 +102,7 @@ pub(super) fn throttles_reconcile() -> Result<Verdict> {
 }
 
 pub(super) fn ancestor_is_named() -> Result<Verdict> {
-    let parent = Cgroup::create("ancestor")?;
-    parent.set_quota(QUOTA_US, PERIOD_US)?;
+    let parent = limited("ancestor")?;
     let child = parent.child("child")?;
     let mut workload = spinner()?;
     child.add(workload.pid())?;
@@ -118,8 +124,7 @@ pub(super) fn ancestor_is_named() -> Result<Verdict> {
 /// A lone periodic task and a spinner under a 20 % quota: nobody else wants their CPU for long, so what they wait for
 /// is the next period.
 pub(super) fn throttled_wait_is_apart() -> Result<Verdict> {
-    let cgroup = Cgroup::create("wait")?;
-    cgroup.set_quota(QUOTA_US, PERIOD_US)?;
+    let cgroup = limited("wait")?;
     let cpu = load_cpu().to_string();
     let mut periodic =
         Workload::hold(&["cycle", "timerfd", "--interval-us", "10000", "--cycles", "100000", "--cpu", &cpu])?;

@@ -10,7 +10,7 @@ use guard::snapshot::Snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    harness::{GuardRun, Terminal, Tool, WaitsIn, attached, binary, finish, patience, scratch_dir, until},
+    harness::{GuardRun, Terminal, Tool, WaitsIn, attached, binary, patience, scratch_dir, until},
     scenario::Verdict,
 };
 
@@ -138,11 +138,13 @@ pub(super) fn controller_dies() -> Result<Verdict> {
         attached(&mut tool, WaitsIn::Epoll)?;
         Ok(tool)
     };
-    let first = controller()?;
+    let mut first = controller()?;
     let terminal = Terminal::open(120, 40)?;
     terminal.line(&format!("{} top --connect {}", binary("guard")?.display(), socket.display()))?;
     terminal.wait_for("CONNECTED")?;
     first.signal(Signal::KILL)?;
+    // Until then its socket may take connections.
+    first.wait(limit())?;
     let screen = terminal.wait_for("LOST")?;
     ensure!(screen.contains("workload"), "what was seen is gone:\n{screen}");
     let mut second = controller()?;
@@ -198,17 +200,25 @@ pub(super) fn full_disk() -> Result<Verdict> {
     let dir = scratch.path().display();
     // In a mount namespace of its own: nobody else sees the little disk.
     let script = format!(
-        "mount -t tmpfs -o size=16k none {dir} && exec {} run --interval 100ms --duration 5s --record {dir}/r",
+        "mount -t tmpfs -o size=16k none {dir} && exec {} run --interval 100ms --record {dir}/r",
         binary("guard")?.display()
     );
-    let finished = finish(Command::new("unshare").args(["-m", "sh", "-c", &script]), limit())?;
-    finished.expect_code(0)?;
-    finished.expect_message("cannot record to")?;
-    finished.expect_message("Observing goes on")?;
-    let lines = finished.stdout.lines().count();
-    ensure!(lines > 20, "observing did not go on: {lines} lines");
-    ensure!(finished.stderr.matches("cannot record").count() == 1, "told more than once: {}", finished.stderr);
-    Ok(Verdict::Passed(finished.stderr.lines().next().unwrap_or_default().to_owned()))
+    let mut guard = Tool::start(Command::new("unshare").args(["-m", "sh", "-c", &script]))?;
+    until("a full disk is told", limit(), || {
+        if let Some(status) = guard.ended()? {
+            bail!("guard ended with {status}: {}", guard.stderr()?);
+        }
+        Ok(guard.stderr()?.contains("cannot record to").then_some(()))
+    })?;
+    let before = guard.stdout()?.lines().count();
+    until("twenty more intervals", limit(), || Ok((guard.stdout()?.lines().count() >= before + 20).then_some(())))?;
+    guard.signal(Signal::TERM)?;
+    let status = guard.wait(limit())?;
+    let said = guard.stderr()?;
+    ensure!(status.success(), "guard ended with {status}: {said}");
+    ensure!(said.contains("Observing goes on"), "{said}");
+    ensure!(said.matches("cannot record").count() == 1, "told more than once: {said}");
+    Ok(Verdict::Passed(said.lines().next().unwrap_or_default().to_owned()))
 }
 
 pub(super) fn doctor() -> Result<Verdict> {
@@ -218,6 +228,7 @@ pub(super) fn doctor() -> Result<Verdict> {
     terminal.key("d")?;
     terminal.wait_for("A recording does not have what doctor looks at")?;
     terminal.key("q")?;
+    terminal.wait_for("code=0.")?;
     if !rustix::process::geteuid().is_root() {
         return Ok(Verdict::Passed("of a recording; watching this machine needs root".to_owned()));
     }
@@ -337,7 +348,8 @@ pub(super) fn crowd_and_desert() -> Result<Verdict> {
     let terminal = Terminal::open(80, 24)?;
     let show = |snapshot: &Snapshot, text: &str| -> Result<String> {
         fs::write(&file, serde_json::to_string(snapshot)?)?;
-        terminal.line(&format!("clear; {} top --replay {}", binary("guard")?.display(), file.display()))?;
+        let guard = binary("guard")?;
+        terminal.line(&format!("clear; {} top --replay {}; echo code=$?.", guard.display(), file.display()))?;
         terminal.wait_for("END")?;
         terminal.wait_for(text)
     };
@@ -347,7 +359,9 @@ pub(super) fn crowd_and_desert() -> Result<Verdict> {
     terminal.line("/POD-25")?;
     let screen = terminal.wait_for("pod-259")?;
     ensure!(!screen.contains("pod-26"), "the filter lets others pass:\n{screen}");
+    // Whatever is typed before the shell is back may be lost.
     terminal.key("q")?;
+    terminal.wait_for("code=0.")?;
 
     let empty = Snapshot {
         signals: Vec::new(),
@@ -364,7 +378,6 @@ pub(super) fn crowd_and_desert() -> Result<Verdict> {
     }
     terminal.wait_for("q quit")?;
     terminal.key("q")?;
-    terminal.line("echo code=$?.")?;
     terminal.wait_for("code=0.")?;
     Ok(Verdict::Passed(screen.lines().nth(1).unwrap_or_default().trim().to_owned()))
 }

@@ -214,12 +214,16 @@ impl Cgroup {
     /// (CONFIG_RT_GROUP_SCHED).
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel goes on refusing. At first it may: what a cgroup was allowed that is gone is free again only when the kernel
+    /// has let go of it.
     pub fn allow_rt(&self, us: u32) -> Result<()> {
-        if self.dir().join("cpu.rt_runtime_us").exists() {
-            self.set("cpu.rt_runtime_us", &us.to_string())?;
+        let file = "cpu.rt_runtime_us";
+        if !self.dir().join(file).exists() {
+            return Ok(());
         }
-        Ok(())
+        let allowed =
+            super::until("real-time allowance", Duration::from_secs(30), || Ok(self.set(file, &us.to_string()).ok()));
+        allowed.or_else(|_| self.set(file, &us.to_string()))
     }
 
     /// Reads its cpu.stat.
@@ -245,7 +249,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // A process that was just waited for may still be leaving.
-        let removed = super::until("rmdir", Duration::from_secs(2), || Ok(remove_tree(&self.dir()).ok()));
+        let removed = super::until("rmdir", Duration::from_secs(20), || Ok(remove_tree(&self.dir()).ok()));
         if let Err(error) = removed {
             eprintln!("{} stays behind: {error:#}", self.dir().display());
         }

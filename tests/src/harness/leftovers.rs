@@ -46,7 +46,7 @@ impl MachineState {
     /// # Errors
     /// When something is not; the message says what.
     pub fn expect_unchanged(&self) -> Result<()> {
-        let as_it_was = until("the machine as it was", Duration::from_secs(3) * super::patience(), || {
+        let as_it_was = until("the machine as it was", Duration::from_secs(20) * super::patience(), || {
             Ok((Self::look()? == *self).then_some(()))
         });
         if as_it_was.is_err() {

@@ -114,6 +114,14 @@ impl Workload {
         signal(&self.child, Signal::TERM)
     }
 
+    /// Stops it for good (SIGSTOP): its threads stay, and do nothing any more.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn freeze(&self) -> Result<()> {
+        signal(&self.child, Signal::STOP)
+    }
+
     /// Waits for its end and returns what it saw.
     ///
     /// # Errors

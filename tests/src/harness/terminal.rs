@@ -78,7 +78,7 @@ impl Terminal {
     /// When it does not come; the message has the screen.
     pub fn wait_for(&self, text: &str) -> Result<String> {
         let mut last = String::new();
-        let found = until(&format!("\"{text}\" on the screen"), Duration::from_secs(30) * patience(), || {
+        let found = until(&format!("\"{text}\" on the screen"), Duration::from_secs(90) * patience(), || {
             last = self.screen()?;
             Ok(last.contains(text).then(|| last.clone()))
         });

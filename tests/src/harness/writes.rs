@@ -60,6 +60,9 @@ impl Writes {
             let filled = match self.events.read(&mut buffer) {
                 Ok(filled) => filled,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(seen),
+                // The event's file cannot be opened any more, for its cgroup has gone: somebody else's, since those of a check
+                // are there until its end.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => continue,
                 Err(error) => return Err(error).context("read of fanotify events"),
             };
             let mut rest = &buffer[..filled];
