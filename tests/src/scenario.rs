@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::harness::{MachineState, emulated};
+use crate::harness::MachineState;
 
 /// One check.
 #[derive(Clone, Copy)]
@@ -22,8 +22,8 @@ pub struct Scenario {
     pub loads: bool,
     /// Whether it is only run when it is asked for by name, because what it wants is not reached yet.
     pub open: bool,
-    /// Whether it compares times, which an emulated machine spoils when its host lets it stand still: there it has a second
-    /// try, which is counted.
+    /// Whether it compares times, which a machine spoils that stands still now and then: an emulated one, a virtual one whose host is
+    /// busy. It has a second try, which is counted.
     pub times: bool,
     /// Finds out.
     pub check: fn() -> Result<Verdict>,
@@ -113,10 +113,9 @@ fn run<'a>(scenarios: impl Iterator<Item = &'a Scenario>, by_name: bool) -> Resu
         let mut first = None;
         if let Err(error) = &outcome
             && scenario.times
-            && emulated()
         {
-            let message = format!("{error:#}");
-            println!("    {:.1} s  {name}: tried again, for: {message}", begin.elapsed().as_secs_f64());
+            let message = format!("{error:#}").replace('\n', " | ");
+            println!("again {name} ... {:.1} s  {message}", begin.elapsed().as_secs_f64());
             first = Some(Failed { name, message });
             begin = Instant::now();
             outcome = checked(scenario);

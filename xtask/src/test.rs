@@ -211,12 +211,17 @@ fn cargo_test(workspace: &Workspace, cache: &Cache, selection: &[&str]) -> Resul
     Ok(outcome)
 }
 
-/// Counts a line of the standard test harness: `test NAME ... ok`, `FAILED` or `ignored, REASON`.
+/// Counts a line of the standard test harness: `test NAME ... ok`, `FAILED` or `ignored, REASON`; and one of the project's
+/// own checks, which comes before: `again NAME ... MESSAGE`.
 fn count_line(line: &str, outcome: &mut Outcome) {
+    if let Some((name, message)) = line.strip_prefix("again ").and_then(|line| line.split_once(" ... ")) {
+        outcome.again.push(format!("{name}: {message}"));
+    }
     let Some((name, result)) = line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... ")) else { return };
     if result == "ok" {
         outcome.passed += 1;
     } else if result.starts_with("FAILED") {
+        outcome.again.retain(|again| !again.starts_with(&format!("{name}: ")));
         outcome.failed.push(name.to_owned());
     } else if let Some(reason) = result.strip_prefix("ignored") {
         let reason = reason.trim_start_matches([',', ' ']);
@@ -232,7 +237,7 @@ fn keep_message(line: &str, told: &mut Option<usize>, outcome: &mut Outcome) {
         *told = outcome.failed.iter().position(|failed| failed == name);
     } else if line.starts_with("test ") && line.ends_with(" ... FAILED") {
         *told = outcome.failed.len().checked_sub(1);
-    } else if line == "failures:" || line.starts_with("test ") {
+    } else if line == "failures:" || line.starts_with("test ") || line.starts_with("again ") {
         *told = None;
     } else if let Some(failed) = told.and_then(|index| outcome.failed.get_mut(index))
         && !line.trim().is_empty()
@@ -342,6 +347,16 @@ mod tests {
                     test e ... ignored, SKIPPED: needs cgroup v2\ntest result: FAILED. 2 passed; 1 failed; 1 ignored\n";
         let skipped = vec!["e: needs cgroup v2".to_owned()];
         assert_eq!(counted(text), Outcome { passed: 2, failed: vec!["c".to_owned()], skipped, ..Outcome::default() });
+    }
+
+    #[test]
+    fn a_second_try_that_passes_is_named_and_one_that_fails_is_a_failure() {
+        let outcome =
+            counted("again a b ... 3.1 s  late\ntest a b ... ok\nagain c ... 1.0 s  late\ntest c ... FAILED\n");
+        assert_eq!(
+            (outcome.passed, outcome.again, outcome.failed),
+            (1, vec!["a b: 3.1 s  late".into()], vec!["c".into()])
+        );
     }
 
     #[test]

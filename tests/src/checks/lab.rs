@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use guard::lab::{PREFIX, Played, Report, Row, SUBCOMMAND, Scenario, Step, workload};
 use guard::snapshot::Snapshot;
 use rustix::process::Signal;
@@ -28,12 +28,6 @@ fn step(scenario: Scenario) -> &'static str {
         (false, Scenario::NoisyBe) => "2s",
         (false, _) => "3s",
     }
-}
-
-/// How often a scenario may be played. A loaded machine stands still now and then: what guard keeps is then kept all the
-/// same, but cannot be seen.
-fn attempts() -> usize {
-    if emulated() { 1 } else { 3 }
 }
 
 /// What a lab could leave behind: its cgroups, its processes, and what the root hands down.
@@ -83,22 +77,14 @@ fn lab(arguments: &[&str]) -> GuardRun {
     GuardRun::default().with(&["lab", "--format", "json"]).with(arguments)
 }
 
-/// Runs one scenario until guard is seen to keep its promise and `holds`; no trace may be left by any run.
+/// Runs one scenario: guard keeps its promise, and `holds`.
 fn played(scenario: Scenario, holds: impl Fn(&Played) -> Result<()>) -> Result<Played> {
-    let mut failed = None;
-    for _ in 0..attempts() {
-        let played = play(scenario)?;
-        let figures = figures(&played);
-        // An emulated machine loses cycles to whatever others and guard itself do, by the hundred in ten seconds. What counts
-        // there is that the quota stops nobody, which `holds` sees to.
-        let kept = played.kept || emulated();
-        let kept = if kept { Ok(()) } else { Err(anyhow!("{}; {figures}", played.verdict)) };
-        match kept.and_then(|()| holds(&played)) {
-            Ok(()) => return Ok(played),
-            Err(error) => failed = Some(error),
-        }
-    }
-    Err(failed.unwrap_or_else(|| anyhow!("never played")).context(format!("{} times, the last time", attempts())))
+    let played = play(scenario)?;
+    // An emulated machine loses cycles to whatever others and guard itself do, by the hundred in ten seconds. What counts
+    // there is that the quota stops nobody, which `holds` sees to.
+    ensure!(played.kept || emulated(), "{}; {}", played.verdict, figures(&played));
+    holds(&played)?;
+    Ok(played)
 }
 
 fn play(scenario: Scenario) -> Result<Played> {
@@ -314,26 +300,21 @@ pub(super) fn container() -> Result<Verdict> {
         before.lost,
         before.cycles
     );
-    let mut tried = Vec::new();
-    for attempt in 0..attempts() {
-        let mut guard = Enforcing::start(None)?;
-        let with = contained(&format!("plc-with-{attempt}"), &fifth);
-        let throttles = throttles_after_the_lift(&guard.snapshots()?);
-        let said = guard.stop()?;
-        let with = with?;
-        let throttles = throttles.with_context(|| format!("guard lifted no container's quota: {said}"))?;
-        let figures = format!(
-            "lost without quota {} of {}, with --cpus 0.2 {} of {}, with guard {} of {}, {throttles} throttles after the lift",
-            reference.lost, reference.cycles, before.lost, before.cycles, with.lost, with.cycles
-        );
-        ensure!(throttles == 0, "the quota still stops it: {figures}; guard said: {said}");
-        // As in `played`.
-        if emulated() || with.lost <= reference.lost + margin(with.cycles, interval_us) {
-            return Ok(Verdict::Passed(figures));
-        }
-        tried.push(format!("{figures}; guard said: {said}"));
-    }
-    bail!("more lost with guard than without a quota: {}", tried.join(" | "))
+    let mut guard = Enforcing::start(None)?;
+    let with = contained("plc-with", &fifth);
+    let throttles = throttles_after_the_lift(&guard.snapshots()?);
+    let said = guard.stop()?;
+    let with = with?;
+    let throttles = throttles.with_context(|| format!("guard lifted no container's quota: {said}"))?;
+    let figures = format!(
+        "lost without quota {} of {}, with --cpus 0.2 {} of {}, with guard {} of {}, {throttles} throttles after the lift",
+        reference.lost, reference.cycles, before.lost, before.cycles, with.lost, with.cycles
+    );
+    ensure!(throttles == 0, "the quota still stops it: {figures}; guard said: {said}");
+    // As in `played`.
+    let kept = emulated() || with.lost <= reference.lost + margin(with.cycles, interval_us);
+    ensure!(kept, "more lost with guard than without a quota: {figures}; guard said: {said}");
+    Ok(Verdict::Passed(figures))
 }
 
 /// Throttles of the container whose quota was lifted, by its cpu.stat, in the windows after the one with the lift.

@@ -85,12 +85,12 @@ const QUOTA_LOCK: Scenario =
 /// Its other hazards, each with what guard promises about it. An emulated machine takes half a minute for each, and adds
 /// nothing to what the others show of its kernel.
 const LAB: [Scenario; 6] = [
-    loads("guard lab quota-none: without a quota guard changes nothing", lab::quota_none),
-    loads("guard lab quota-pi: priority inheritance keeps the harm away", lab::quota_pi),
-    loads("guard lab quota-fallback: a loop that was refused FIFO is protected by configuration", lab::quota_fallback),
-    loads("guard lab quota-co-thread: the thread that makes the loop's data is protected", lab::quota_co_thread),
-    loads("guard lab noisy-be: best-effort work gives way", lab::noisy_be),
-    loads("guard lab rt-throttle: what is taken from a FIFO hog is told", lab::rt_throttle),
+    times("guard lab quota-none: without a quota guard changes nothing", lab::quota_none),
+    times("guard lab quota-pi: priority inheritance keeps the harm away", lab::quota_pi),
+    times("guard lab quota-fallback: a loop that was refused FIFO is protected by configuration", lab::quota_fallback),
+    times("guard lab quota-co-thread: the thread that makes the loop's data is protected", lab::quota_co_thread),
+    times("guard lab noisy-be: best-effort work gives way", lab::noisy_be),
+    times("guard lab rt-throttle: what is taken from a FIFO hog is told", lab::rt_throttle),
 ];
 
 /// Checks for this machine.
@@ -129,7 +129,7 @@ pub fn on_host() -> Vec<Scenario> {
     all.push(refuses("the alert rules fire on what they are for and on nothing else", metrics::alert_rules));
     all.push(refuses("metrics are shown to no other machine unless that is asked for", metrics::remote_is_refused));
     all.push(loads("clients of the metrics hold nothing up", metrics::hostile_clients));
-    all.push(loads("what threads time themselves is what guard says", timer::agreement));
+    all.push(times("what threads time themselves is what guard says", timer::agreement));
     all.push(loads("2000 cgroups and 10000 threads are counted, the surplus as other", scale::crowd));
     all.push(refuses("what doctor says is well-formed, for root and for nobody", doctor::well_formed));
     all.push(loads("doctor finds the quota above a FIFO process, and its command lifts it", doctor::quota));
