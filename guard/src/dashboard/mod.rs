@@ -297,4 +297,17 @@ mod tests {
         let drawn = picture(&recording, Duration::from_millis(1), (112, 28)).unwrap();
         assert!(drawn == include_str!("../../../docs/top.svg"), "docs/top.svg is out of date: see this test's comment");
     }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_dashboard_with_its_words() {
+        let (sender, mut told) = mpsc::channel(1);
+        spawn("guard-x", |_| panic!("no picture"), &sender).unwrap();
+        match told.blocking_recv() {
+            Some(Told::Failed(error @ DashboardError::Panicked(_))) => {
+                let error = error.to_string();
+                assert!(error.starts_with("thread guard-x panicked") && error.ends_with(": no picture"), "{error}");
+            }
+            _ => panic!("it is not told"),
+        }
+    }
 }
