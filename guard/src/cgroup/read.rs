@@ -125,16 +125,24 @@ impl Hierarchy {
         ids(&self.dir(path)?.join("cgroup.procs"))
     }
 
+    /// Threads of the cgroup itself, as tids seen from guard's pid namespace; 0 stands for one outside of it.
+    ///
+    /// # Errors
+    /// The cgroup has gone.
+    pub fn threads(&self, path: &str) -> Result<Vec<u32>, CgroupError> {
+        let name = match self.version() {
+            Version::V1 => "tasks",
+            Version::V2 => "cgroup.threads",
+        };
+        ids(&self.dir(path)?.join(name))
+    }
+
     /// How many threads the cgroup itself holds.
     ///
     /// # Errors
     /// The cgroup has gone.
     pub fn thread_count(&self, path: &str) -> Result<usize, CgroupError> {
-        let name = match self.version() {
-            Version::V1 => "tasks",
-            Version::V2 => "cgroup.threads",
-        };
-        ids(&self.dir(path)?.join(name)).map(|tids| tids.len())
+        self.threads(path).map(|tids| tids.len())
     }
 
     /// Pressure stall information for cpu.

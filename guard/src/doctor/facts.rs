@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::{CgroupLayout, Class, Container, CpuList, Quota};
+use crate::{
+    inventory,
+    snapshot::{CgroupLayout, Class, Container, CpuList, Quota},
+};
 
 /// Version of the recorded form.
 pub const FACTS_SCHEMA: u32 = 1;
@@ -300,7 +303,7 @@ impl Facts {
         if rt.is_empty() { self.online() } else { rt }
     }
 
-    /// Processes with real-time threads that run the process: not services of the system.
+    /// Processes with real-time threads that run the process: not the operating system's, nor a container runtime's.
     pub fn workload(&self) -> impl Iterator<Item = &Process> {
         self.processes.iter().filter(|process| process.is_ours() && process.realtime().next().is_some())
     }
@@ -374,10 +377,22 @@ impl Process {
         self.threads.iter().filter(|thread| thread.is_realtime())
     }
 
-    /// Whether it is no service of the system. Who is in the root cgroup was put nowhere, and counts.
+    /// Whether it is neither the operating system's nor a container runtime's. Who is in the root cgroup was put nowhere, and
+    /// counts.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        self.class != Class::System || self.cgroup.as_deref() == Some("/")
+        (self.class != Class::System || self.cgroup.as_deref() == Some("/")) && !inventory::is_runtime_name(&self.comm)
+    }
+
+    /// Whether it is a service or scope of the system manager that is none of the operating system's own, as far as known. It
+    /// is SYSTEM only as long as it has no real-time threads.
+    #[must_use]
+    pub fn is_other_service(&self) -> bool {
+        let unit = self.container.as_ref().filter(|container| container.runtime == "systemd");
+        let in_system_slice = self.cgroup.as_ref().is_some_and(|path| path.starts_with("/system.slice/"));
+        in_system_slice
+            && unit.is_some_and(|unit| !inventory::is_of_the_system(&unit.id))
+            && !inventory::is_runtime_name(&self.comm)
     }
 
     /// "name[pid]", with its container where it has one.

@@ -449,7 +449,17 @@ fn rights(facts: &Facts) -> Vec<Found> {
 fn may_be_realtime(runtime: &str) -> (String, String) {
     let options = "--cap-add=SYS_NICE --ulimit rtprio=99 --ulimit memlock=-1";
     match runtime {
-        "docker" | "podman" => (format!("if one should: {runtime} run {options} …"), format!("run it without {options}")),
+        "docker" | "podman" | "balena" => {
+            (format!("if one should: {runtime} run {options} …"), format!("run it without {options}"))
+        }
+        "lxc" => (
+            "if a guest should: lxc.prlimit.rtprio = 99 and lxc.prlimit.memlock = unlimited in its configuration, and LimitRTPRIO=99 in the unit inside".to_owned(),
+            "take them out".to_owned(),
+        ),
+        "nspawn" => (
+            "if a guest should: Capability=CAP_SYS_NICE and LimitRTPRIO=99 under [Exec] in /etc/systemd/nspawn/GUEST.nspawn".to_owned(),
+            "take them out".to_owned(),
+        ),
         "containerd" => (
             "if one should: nerdctl run --cap-add SYS_NICE --ulimit rtprio=99 --ulimit memlock=-1:-1 …; ctr run --cap-add CAP_SYS_NICE …".to_owned(),
             "run it without them".to_owned(),
@@ -466,10 +476,21 @@ fn handle(container: &Container) -> String {
     quoted(container.name.as_deref().unwrap_or(&container.id))
 }
 
+/// The unit inside of a container or guest, and where that is.
+fn inner_unit(container: &Container) -> Option<(String, String)> {
+    Some((quoted(container.unit.as_ref()?), format!("inside of {} {}", container.runtime, handle(container))))
+}
+
 /// How a process gets the right to lock its memory.
 pub(super) fn may_lock_memory(container: Option<&Container>) -> (String, String) {
+    if let Some((unit, inside)) = container.and_then(inner_unit) {
+        return (
+            format!("it may not lock much: LimitMEMLOCK=infinity in [Service], by, {inside}: systemctl edit {unit}"),
+            format!("{inside}: systemctl revert {unit}"),
+        );
+    }
     match container {
-        Some(c) if matches!(c.runtime.as_str(), "docker" | "podman") => (
+        Some(c) if matches!(c.runtime.as_str(), "docker" | "podman" | "balena") => (
             format!(
                 "it may not lock much: start {} with {} run --ulimit memlock=-1 --cap-add=IPC_LOCK",
                 handle(c),
@@ -480,6 +501,10 @@ pub(super) fn may_lock_memory(container: Option<&Container>) -> (String, String)
         Some(c) if c.runtime == "systemd" => (
             format!("it may not lock much: LimitMEMLOCK=infinity in [Service], by: systemctl edit {}", quoted(&c.id)),
             format!("systemctl revert {}", quoted(&c.id)),
+        ),
+        Some(c) if c.runtime == "lxc" => (
+            format!("it may not lock much: lxc.prlimit.memlock = unlimited in the configuration of {}", handle(c)),
+            "take it out".to_owned(),
         ),
         Some(c) if c.pod.is_some() => (
             "it may not lock much: securityContext: {capabilities: {add: [IPC_LOCK]}} in the container's spec"
@@ -496,8 +521,21 @@ pub(super) fn may_lock_memory(container: Option<&Container>) -> (String, String)
 /// How a container is kept on CPUs for good.
 pub(super) fn pin_container(container: Option<&Container>, cpus: &CpuList) -> Option<(String, String)> {
     let container = container?;
+    if let Some((unit, inside)) = inner_unit(container) {
+        return Some((
+            format!("for good, {inside}: systemctl set-property {unit} AllowedCPUs={cpus}"),
+            format!("{inside}: systemctl set-property {unit} AllowedCPUs="),
+        ));
+    }
     Some(match container.runtime.as_str() {
-        runtime @ ("docker" | "podman") => (
+        "lxc" => (
+            format!(
+                "for good: lxc.cgroup2.cpuset.cpus = {cpus} in the configuration of {} (Proxmox: cores; Incus: limits.cpu)",
+                handle(container)
+            ),
+            "the guest's old configuration".to_owned(),
+        ),
+        runtime @ ("docker" | "podman" | "balena") => (
             format!("for good: {runtime} update --cpuset-cpus {cpus} {}", handle(container)),
             format!("{runtime} update --cpuset-cpus with the CPUs it had"),
         ),
@@ -516,12 +554,23 @@ pub(super) fn pin_container(container: Option<&Container>, cpus: &CpuList) -> Op
 /// How a quota is lifted for good.
 pub(super) fn lift_quota(container: Option<&Container>, quota: Quota) -> (String, String) {
     let cpus = format!("{:.2}", quota.quota_us as f64 / quota.period_us.max(1) as f64);
+    let percent = quota.quota_us * 100 / quota.period_us.max(1);
+    if let Some((unit, inside)) = container.and_then(inner_unit) {
+        return (
+            format!("for good, {inside}: systemctl set-property {unit} CPUQuota="),
+            format!("{inside}: systemctl set-property {unit} CPUQuota={percent}%"),
+        );
+    }
     match container {
+        Some(c) if c.runtime == "lxc" => (
+            format!("for good: no lxc.cgroup2.cpu.max in the configuration of {} (Proxmox: cpulimit; Incus: limits.cpu.allowance)", handle(c)),
+            format!("a limit of {cpus} CPUs"),
+        ),
         Some(c) if c.pod.is_some() || c.qos.is_some() => (
             "for good: no resources.limits.cpu in any container of the pod, or cpuCFSQuota: false in the kubelet's configuration; with CRI-O the annotation cpu-quota.crio.io: \"disable\" and a high-performance runtime class".to_owned(),
             format!("resources.limits.cpu: \"{cpus}\""),
         ),
-        Some(c) if matches!(c.runtime.as_str(), "docker" | "podman") => (
+        Some(c) if matches!(c.runtime.as_str(), "docker" | "podman" | "balena") => (
             format!("for good: start {} with {} run without --cpus and without --cpu-quota", handle(c), c.runtime),
             format!("{} run --cpus {cpus}", c.runtime),
         ),
@@ -531,7 +580,7 @@ pub(super) fn lift_quota(container: Option<&Container>, quota: Quota) -> (String
         ),
         Some(c) if c.runtime == "systemd" => (
             format!("for good: systemctl set-property {} CPUQuota=", quoted(&c.id)),
-            format!("systemctl set-property {} CPUQuota={}%", quoted(&c.id), quota.quota_us * 100 / quota.period_us.max(1)),
+            format!("systemctl set-property {} CPUQuota={percent}%", quoted(&c.id)),
         ),
         _ => ("for good: take it out of whatever wrote it".to_owned(), format!("a limit of {cpus} CPUs")),
     }

@@ -85,7 +85,11 @@ fn fallen_back(facts: &Facts) -> BTreeMap<&str, Vec<&Process>> {
     }
     by_cgroup.retain(|_, all| all.iter().all(|process| process.realtime().next().is_none()));
     for all in by_cgroup.values_mut() {
-        all.retain(|process| process.is_ours() && may_be_realtime(process));
+        // The system's services are root's, so only a limit that was given on purpose says what one of them is for.
+        let was_meant_to = |process: &Process| process.rtprio_limit.is_some_and(|limit| limit > 0);
+        all.retain(|process| {
+            process.is_ours() && may_be_realtime(process) || process.is_other_service() && was_meant_to(process)
+        });
     }
     by_cgroup.retain(|_, all| !all.is_empty());
     by_cgroup
@@ -122,7 +126,9 @@ fn policy(facts: &Facts) -> Vec<Found> {
     }
     if found.is_empty() {
         return vec![match facts.workload().count() {
-            0 => Found::info("no process of this node has real-time threads; services in system.slice are not counted"),
+            0 => Found::info(
+                "no process of this node has real-time threads; the operating system's daemons and container runtimes are not counted",
+            ),
             count => Found::ok(format!("{count} processes have real-time threads")),
         }];
     }

@@ -435,3 +435,73 @@ fn handing_down_cpuset_is_no_command_where_the_kernel_then_forgets_affinities() 
     set(&mut facts, "/proc/sys/kernel/osrelease", "6.1.0-56-rt-amd64");
     assert!(remedy(&facts).commands.is_empty() && remedy(&facts).by_hand[0].change.contains("pin them again"));
 }
+
+/// A node whose only real-time process is in this cgroup.
+fn with_plc_at(path: &str, class: Class, container: Option<Container>) -> Facts {
+    let mut facts = good();
+    let cgroup = CgroupFacts {
+        dir: format!("/sys/fs/cgroup{path}"),
+        quota: Some(Quota { quota_us: 20_000, period_us: 100_000 }),
+        container: container.clone(),
+        ..CgroupFacts::default()
+    };
+    facts.cgroups.insert(path.to_owned(), cgroup);
+    let process = &mut facts.processes[0];
+    (process.cgroup, process.class, process.container) = (Some(path.to_owned()), class, container);
+    facts
+}
+
+fn unit(name: &str) -> Option<Container> {
+    Some(Container { runtime: "systemd".to_owned(), id: name.to_owned(), ..Container::default() })
+}
+
+#[test]
+fn a_plc_that_systemd_starts_is_looked_at_like_one_in_a_container() {
+    let path = "/system.slice/codesyscontrol.service";
+    let facts = with_plc_at(path, Class::Plc, unit("codesyscontrol.service"));
+    assert_eq!(facts.workload().count(), 1);
+    expect(&facts, &["cgroup.quota"]);
+    // One that was refused FIFO is SYSTEM, since nothing shows what it is but the limit that it was given.
+    let mut facts = with_plc_at(path, Class::System, unit("codesyscontrol.service"));
+    facts.processes[0].threads.iter_mut().for_each(|thread| thread.policy = "OTHER".to_owned());
+    facts.processes[0].rtprio_limit = Some(99);
+    let titles = |facts: &Facts| {
+        let found = examine(facts).findings.into_iter().filter(|finding| finding.id == "task.policy");
+        found.map(|finding| finding.title).collect::<Vec<_>>().join("; ")
+    };
+    assert!(titles(&facts).contains("may be real-time, but all threads are SCHED_OTHER"), "{}", titles(&facts));
+    for (rtprio, name) in [(0, "codesyscontrol.service"), (99, "rtkit-daemon.service")] {
+        facts.processes[0].rtprio_limit = Some(rtprio);
+        facts.processes[0].container = unit(name);
+        assert!(titles(&facts).starts_with("no process of this node"), "{}", titles(&facts));
+    }
+}
+
+#[test]
+fn neither_daemons_of_the_system_nor_runtimes_are_real_time_processes() {
+    let path = "/system.slice/chrony.service";
+    assert_eq!(with_plc_at(path, Class::System, unit("chrony.service")).workload().count(), 0);
+    let mut facts = with_plc_at("/", Class::System, None);
+    assert_eq!(facts.workload().count(), 1);
+    facts.processes[0].comm = "conmon".to_owned();
+    assert_eq!(facts.workload().count(), 0);
+}
+
+#[test]
+fn what_mends_a_unit_of_a_guest_is_for_inside() {
+    let guest = |unit: Option<&str>| {
+        let (runtime, id) = ("lxc".to_owned(), "plc1".to_owned());
+        Some(Container { name: Some(id.clone()), unit: unit.map(str::to_owned), runtime, id, ..Container::default() })
+    };
+    let by_hand = |path: &str, container| {
+        let report = examine(&with_plc_at(path, Class::Plc, container));
+        let quota = report.findings.into_iter().find(|finding| finding.id == "cgroup.quota").unwrap();
+        quota.remedy.unwrap().by_hand.swap_remove(0).change
+    };
+    assert_eq!(
+        by_hand("/lxc.payload.plc1/system.slice/codesys.service", guest(Some("codesys.service"))),
+        "for good, inside of lxc plc1: systemctl set-property codesys.service CPUQuota="
+    );
+    let of_guest = by_hand("/lxc.payload.plc1", guest(None));
+    assert!(of_guest.contains("configuration of plc1") && !of_guest.contains("systemctl"), "{of_guest}");
+}

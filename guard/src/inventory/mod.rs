@@ -13,6 +13,7 @@ mod threads;
 mod topology;
 
 use std::{
+    cell::OnceCell,
     collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
@@ -20,10 +21,10 @@ use std::{
 };
 
 pub use agents::other_agents;
-pub use class::{Facts, classify};
+pub use class::{Facts, classify, is_of_the_system};
 pub use filter::{CgroupFilter, GlobError};
 pub use process::{ProcessDetail, Timers};
-pub use threads::{Policy, ThreadDetail, ThreadInfo, ThreadScan};
+pub use threads::{Policy, ThreadDetail, ThreadInfo, ThreadScan, is_runtime_name};
 pub use topology::{Topology, node};
 
 use crate::{
@@ -83,8 +84,12 @@ struct Entry {
     info: CgroupInfo,
     /// Uid of its pod, from the path.
     pod_uid: Option<String>,
-    /// Whether it holds real-time threads of user space.
+    /// Whether a runtime keeps its own processes there.
+    monitor: bool,
+    /// Whether it holds real-time threads that count.
     realtime: bool,
+    /// Whether a look at its threads has found real-time ones, none of which counts. Holds until the next scan.
+    ruled_out: bool,
     /// Its class by the configuration.
     named: Option<Class>,
     tries_left: u8,
@@ -145,6 +150,9 @@ impl Inventory {
     fn refresh_at(&mut self, now: Instant) -> Result<(), InventoryError> {
         self.tree.refresh(&self.hierarchy)?;
         self.order.clear();
+        // podman makes a unit's monitor cgroup before the payload by which it is known.
+        let mut monitors = Vec::new();
+        let tasks = OnceCell::new();
         for dir in self.tree.dirs() {
             self.order.push(dir.id);
             match self.by_id.get_mut(&dir.id) {
@@ -158,8 +166,14 @@ impl Inventory {
                     }
                 }
                 _ => {
-                    self.by_id.insert(dir.id, Entry::new(&dir.path, dir.id, &self.runtimes));
+                    let named_task = |path: &str| {
+                        let tasks: &HashMap<String, Container> = tasks.get_or_init(|| self.runtimes.named_tasks());
+                        let ends = path.match_indices('/').skip(1).map(|(end, _)| end).chain([path.len()]);
+                        ends.filter_map(|end| tasks.get(&path[..end])).last().cloned()
+                    };
+                    self.by_id.insert(dir.id, Entry::new(&dir.path, dir.id, named_task));
                     self.by_path.insert(dir.path.clone(), dir.id);
+                    monitors.extend(identify::monitor_beside(&dir.path));
                 }
             }
         }
@@ -175,6 +189,12 @@ impl Inventory {
             entry.info.vanished = true;
             now.saturating_duration_since(*entry.vanished_at.get_or_insert(now)) < VANISHED_FOR
         });
+        for path in monitors {
+            if let Some(entry) = self.by_path.get(&path).and_then(|id| self.by_id.get_mut(id)) {
+                entry.monitor = true;
+                entry.classify();
+            }
+        }
         self.name_containers();
         Ok(())
     }
@@ -186,7 +206,7 @@ impl Inventory {
             let Some(container) = &mut entry.info.container else { continue };
             tried = true;
             entry.tries_left -= 1;
-            if self.runtimes.complete(container, &mut round) {
+            if self.runtimes.complete(&entry.info.path, container, &mut round) {
                 entry.tries_left = 0;
             }
             if let (Some(uid), Some(pod)) = (&entry.pod_uid, &container.pod)
@@ -229,22 +249,29 @@ impl Inventory {
         self.refresh()?;
         // guard's own threads are real-time where it acts, so as to react in time, not to be protected.
         self.scan.realtime.retain(|thread| thread.tgid != std::process::id());
-        let user = self.scan.realtime.iter().filter(|thread| !thread.kernel);
-        let paths: HashSet<&str> = user.filter_map(|thread| thread.cgroup.as_deref()).collect();
+        let mut runtimes: HashMap<u32, bool> = HashMap::new();
+        let counts = self.scan.realtime.iter().filter(|thread| {
+            !thread.kernel && !*runtimes.entry(thread.tgid).or_insert_with(|| self.threads.is_of_runtime(thread.tgid))
+        });
+        let paths: HashSet<&str> = counts.filter_map(|thread| thread.cgroup.as_deref()).collect();
         for entry in self.by_id.values_mut().filter(|entry| !entry.info.vanished) {
+            entry.ruled_out = false;
             entry.set_realtime(paths.contains(entry.info.path.as_str()));
         }
         Ok(())
     }
 
-    /// A real-time thread of user space was seen in this cgroup; holds until a scan finds none.
+    /// A real-time thread of user space was seen in this cgroup; holds until a scan finds none. Nothing follows when those
+    /// that are there are guard's own or a container runtime's.
     pub fn mark_realtime(&mut self, id: u64) {
-        if let Some(entry) = self.by_id.get_mut(&id) {
+        let Some(entry) = self.by_id.get_mut(&id).filter(|entry| !entry.realtime && !entry.ruled_out) else { return };
+        entry.ruled_out = self.threads.only_others(&self.hierarchy, &entry.info.path);
+        if !entry.ruled_out {
             entry.set_realtime(true);
         }
     }
 
-    /// Ids of the cgroups that hold real-time threads of user space, as far as known.
+    /// Ids of the cgroups that hold real-time threads which make them PLC, as far as known.
     #[must_use]
     pub fn realtime(&self) -> HashSet<u64> {
         self.by_id.values().filter(|entry| entry.realtime).map(|entry| entry.info.id).collect()
@@ -254,7 +281,7 @@ impl Inventory {
     pub fn name_class(&mut self, id: u64, class: Option<Class>) {
         if let Some(entry) = self.by_id.get_mut(&id) {
             entry.named = class;
-            entry.set_realtime(entry.realtime);
+            entry.classify();
         }
     }
 
@@ -301,24 +328,36 @@ impl Inventory {
 }
 
 impl Entry {
-    fn new(path: &str, id: u64, runtimes: &runtime::Runtimes) -> Self {
-        let container = identify::identify(path).or_else(|| runtimes.containerd_by_path(path));
+    /// `named_task` finds the container of containerd that has its cgroup at a path, or above it, and a name for an id.
+    fn new(path: &str, id: u64, named_task: impl Fn(&str) -> Option<Container>) -> Self {
+        let identify::Owner { container, monitor } = identify::identify(path);
+        let container = match container {
+            Some(container) if container.runtime != "systemd" => Some(container),
+            other => named_task(path).or(other),
+        };
         let has_id = container.as_ref().is_some_and(|container| identify::is_container_id(&container.id));
         let mut entry = Self {
             pod_uid: container.as_ref().and_then(|container| container.pod.clone()),
             info: CgroupInfo { path: path.to_owned(), id, container, class: Class::default(), vanished: false },
+            monitor,
             realtime: false,
+            ruled_out: false,
             named: None,
             tries_left: if has_id { NAME_TRIES } else { 0 },
             vanished_at: None,
         };
-        entry.set_realtime(false);
+        entry.classify();
         entry
     }
 
     fn set_realtime(&mut self, realtime: bool) {
         self.realtime = realtime;
-        let facts = Facts { path: &self.info.path, container: self.info.container.as_ref(), realtime };
+        self.classify();
+    }
+
+    fn classify(&mut self) {
+        let (container, monitor) = (self.info.container.as_ref(), self.monitor);
+        let facts = Facts { path: &self.info.path, container, monitor, realtime: self.realtime };
         self.info.class = self.named.unwrap_or_else(|| classify(facts));
     }
 }
@@ -419,6 +458,112 @@ mod tests {
         assert_eq!(class_of(&inventory, "/plc"), Class::Plc);
         inventory.refresh().unwrap();
         assert_eq!(class_of(&inventory, "/plc"), Class::Plc);
+    }
+
+    #[test]
+    fn a_plc_that_systemd_starts_is_one_and_a_daemon_of_the_system_is_none() {
+        let node = TestNode::new();
+        for (tid, unit) in [(30, "plc.service"), (31, "run-p345-i645.scope"), (32, "chrony.service")] {
+            node.cgroup(&format!("system.slice/{unit}"));
+            node.thread(tid, FIFO, &format!("/system.slice/{unit}"));
+        }
+        let mut inventory = node.inventory();
+        inventory.scan_threads().unwrap();
+        assert_eq!(class_of(&inventory, "/system.slice/plc.service"), Class::Plc);
+        assert_eq!(class_of(&inventory, "/system.slice/run-p345-i645.scope"), Class::Plc);
+        assert_eq!(class_of(&inventory, "/system.slice/chrony.service"), Class::System);
+        assert_eq!(class_of(&inventory, "/system.slice"), Class::System);
+    }
+
+    #[test]
+    fn realtime_threads_of_a_runtime_make_no_plc_wherever_they_are() {
+        let node = TestNode::new();
+        let session = "/user.slice/user-0.slice/session-1.scope";
+        let dir = node.cgroup(&session[1..]);
+        // A FIFO shell has started podman: conmon inherits its policy.
+        node.thread(40, FIFO, session);
+        node.write("proc/40/comm", "conmon\n");
+        node.write("proc/40/stat", &format!("40 {FIFO}"));
+        fs::write(dir.join("cgroup.threads"), "40\n").unwrap();
+        let mut inventory = node.inventory();
+        inventory.scan_threads().unwrap();
+        assert_eq!(class_of(&inventory, session), Class::Ls);
+        assert!(inventory.threads.is_of_runtime(40) && inventory.realtime().is_empty());
+        // The kernel side has seen it, too.
+        let id = inventory.cgroup_by_path(session).unwrap().id;
+        inventory.mark_realtime(id);
+        assert_eq!(class_of(&inventory, session), Class::Ls);
+        // A thread of the workload beside it counts: from the next scan on, or at once where nothing was ruled out yet.
+        node.thread(41, FIFO, session);
+        node.write("proc/41/comm", "plc\n");
+        node.write("proc/41/stat", &format!("41 {FIFO}"));
+        fs::write(dir.join("cgroup.threads"), "40\n41\n").unwrap();
+        let mut again = node.inventory();
+        again.refresh().unwrap();
+        again.mark_realtime(id);
+        assert_eq!(class_of(&again, session), Class::Plc);
+        inventory.scan_threads().unwrap();
+        assert_eq!(class_of(&inventory, session), Class::Plc);
+    }
+
+    #[test]
+    fn the_monitor_beside_a_payload_is_the_systems_in_whichever_order_they_come() {
+        let payload = format!("/system.slice/plc.service/libpod-payload-{ID}");
+        let monitor = "/system.slice/plc.service/runtime";
+        let node = TestNode::new();
+        node.cgroup(&monitor[1..]);
+        node.thread(50, FIFO, monitor);
+        let mut inventory = node.inventory();
+        inventory.scan_threads().unwrap();
+        // Nothing tells yet that it is not the PLC's own.
+        assert_eq!(class_of(&inventory, monitor), Class::Plc);
+        node.cgroup(&payload[1..]);
+        node.thread(51, FIFO, &payload);
+        for mut inventory in [inventory, node.inventory()] {
+            inventory.scan_threads().unwrap();
+            assert_eq!(class_of(&inventory, monitor), Class::System);
+            assert_eq!(class_of(&inventory, &payload), Class::Plc);
+            // The unit around both is judged apart.
+            assert_eq!(class_of(&inventory, "/system.slice/plc.service"), Class::System);
+            let container = inventory.cgroup_by_path(&payload).unwrap().container.clone().unwrap();
+            assert_eq!((container.runtime.as_str(), container.id.as_str()), ("podman", ID));
+        }
+    }
+
+    #[test]
+    fn guards_own_threads_make_no_plc() {
+        let hierarchy = match Hierarchy::detect(Path::new("/")) {
+            Ok(hierarchy) => hierarchy,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let mut inventory = Inventory::new(Path::new("/"), hierarchy, Vec::new());
+        inventory.refresh().unwrap();
+        let own = inventory.thread(std::process::id()).unwrap().thread.cgroup.unwrap();
+        let (id, before) = inventory.cgroup_by_path(&own).map(|cgroup| (cgroup.id, cgroup.class)).unwrap();
+        if inventory.threads.only_others(&inventory.hierarchy, &own) {
+            inventory.mark_realtime(id);
+            assert_eq!(class_of(&inventory, &own), before);
+        } else {
+            eprintln!("skipped: somebody else has real-time threads in {own}");
+        }
+    }
+
+    #[test]
+    fn a_container_of_ctr_is_named_in_any_place_with_what_is_below() {
+        let node = TestNode::new();
+        node.write(
+            "run/containerd/io.containerd.runtime.v2.task/default/press/config.json",
+            r#"{"linux":{"cgroupsPath":"line-7.slice:cell:press"}}"#,
+        );
+        let scope = "/line.slice/line-7.slice/cell-press.scope";
+        node.cgroup(&format!("{}/sub", &scope[1..]));
+        let mut inventory = node.inventory();
+        inventory.refresh().unwrap();
+        let name = |path: &str| inventory.cgroup_by_path(path).unwrap().container.clone().unwrap();
+        for path in [scope, &format!("{scope}/sub")] {
+            assert_eq!((name(path).runtime.as_str(), name(path).id.as_str()), ("containerd", "press"), "{path}");
+        }
+        assert_eq!(name("/line.slice/line-7.slice").runtime, "systemd");
     }
 
     #[test]

@@ -181,6 +181,43 @@ impl Threads {
         })
     }
 
+    /// Whether the real-time threads that are in a cgroup now are all guard's own or a container runtime's. Not so when
+    /// there is none: what was real-time a moment ago may have ended.
+    pub(super) fn only_others(&self, hierarchy: &Hierarchy, path: &str) -> bool {
+        let mut others = false;
+        for tid in hierarchy.threads(path).unwrap_or_default() {
+            if self.proc.join(format!("self/task/{tid}")).exists() {
+                others = true;
+            } else if self.is_realtime(tid) {
+                if !self.is_of_runtime(tid) {
+                    return false;
+                }
+                others = true;
+            }
+        }
+        others
+    }
+
+    fn is_realtime(&self, tid: u32) -> bool {
+        let policy = if self.own {
+            sys::scheduling_policy(tid).map(Policy::from_raw)
+        } else {
+            let stat = fs::read(self.proc.join(format!("{tid}/stat"))).ok();
+            stat.and_then(|stat| Stat::parse(&stat).map(|stat| stat.policy))
+        };
+        policy.is_some_and(Policy::is_realtime)
+    }
+
+    /// Whether a process, or the process of a thread, runs a container runtime's program. By the program's file, else by its
+    /// name: whoever calls his own program like that gives up protection and gains nothing.
+    pub(super) fn is_of_runtime(&self, id: u32) -> bool {
+        let dir = self.proc.join(id.to_string());
+        match fs::read_link(dir.join("exe")) {
+            Ok(program) => program.to_str().is_some_and(is_runtime_program),
+            Err(_) => fs::read_to_string(dir.join("comm")).is_ok_and(|comm| is_runtime_name(comm.trim_end())),
+        }
+    }
+
     fn read(
         &self,
         dir: &Path,
@@ -205,6 +242,49 @@ impl Threads {
             cgroup: cgroup.and_then(|bytes| hierarchy.path_in(&String::from_utf8_lossy(&bytes))),
         })
     }
+}
+
+/// Programs that start containers and watch over them. Names are cut off as the kernel cuts those of processes.
+const RUNTIME_PROGRAMS: &[&str] = &[
+    "balena-engine",
+    "balenad",
+    "buildkitd",
+    "conmon",
+    "conmonrs",
+    "containerd",
+    "crio",
+    "crun",
+    "docker",
+    "docker-proxy",
+    "dockerd",
+    "isulad",
+    "kubelet",
+    "lxc-monitord",
+    "lxc-start",
+    "nerdctl",
+    "podman",
+    "rootlesskit",
+    "rootlessport",
+    "runc",
+    "slirp4netns",
+    "systemd-nspawn",
+    "pasta",
+    "youki",
+    "[lxc monitor]",
+];
+
+/// Whether this is the path of a container runtime's program, as /proc/PID/exe shows it.
+fn is_runtime_program(path: &str) -> bool {
+    // runc runs from a copy of itself in memory, so that no container can overwrite it.
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    path.starts_with("/memfd:runc_cloned") || path.rsplit('/').next().is_some_and(is_runtime_name)
+}
+
+/// Whether a process of this name runs a container runtime's program.
+#[must_use]
+pub fn is_runtime_name(name: &str) -> bool {
+    // Shims have a name for each runtime: containerd-shim-runc-v2, containerd-shim-kata-v2.
+    RUNTIME_PROGRAMS.contains(&name) || name.starts_with("containerd-shim") || name.starts_with("runc:[")
 }
 
 /// The entries of a directory that are numbers.

@@ -383,9 +383,10 @@ pub struct Pressure {
 /// What a cgroup belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Container {
-    /// podman, docker, containerd, crio, kubernetes or systemd.
+    /// podman, docker, containerd, crio, balena, nomad, or runc and crun used by hand; kubernetes for a pod; lxc or nspawn
+    /// for a guest with an operating system of its own; systemd for a unit; unknown where only a container's id is known.
     pub runtime: String,
-    /// Container id, or unit name.
+    /// Container id, unit name, or the guest's name.
     pub id: String,
     /// Name that people gave it, where readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -399,6 +400,9 @@ pub struct Container {
     /// Kubernetes QoS class, from the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos: Option<String>,
+    /// Unit of systemd inside of the container or guest: not one of the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 /// A watched thread in the interval.

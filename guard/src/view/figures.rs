@@ -88,10 +88,14 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What people call a cgroup: the container's or pod's name where there is one, else its path.
+/// What people call a cgroup: the container's, pod's or guest's name where there is one, with the unit inside; else its
+/// path.
 pub(super) fn cgroup_name(cgroup: &Cgroup) -> String {
     let named = cgroup.container.as_ref().filter(|c| c.runtime != "systemd").map(|c| {
-        let name = c.name.clone().unwrap_or_else(|| c.id.chars().take(12).collect());
+        let mut name = c.name.clone().unwrap_or_else(|| c.id.chars().take(12).collect());
+        if let Some(unit) = &c.unit {
+            name = format!("{name}:{unit}");
+        }
         match &c.pod {
             Some(pod) => format!("{pod}/{name} [{}]", c.runtime),
             None => format!("{name} [{}]", c.runtime),
@@ -172,6 +176,9 @@ mod tests {
         cgroup.container =
             Some(Container { pod: Some("ns/pod".into()), name: Some("plc".into()), ..container.clone() });
         assert_eq!(cgroup_name(&cgroup), "ns/pod/plc [podman]");
+        let guest = Container { runtime: "lxc".into(), name: Some("plc1".into()), ..container.clone() };
+        cgroup.container = Some(Container { unit: Some("codesys.service".into()), ..guest });
+        assert_eq!(cgroup_name(&cgroup), "plc1:codesys.service [lxc]");
         cgroup.container = Some(Container { runtime: "systemd".into(), ..container });
         assert_eq!(cgroup_name(&cgroup), "/machine/libpod-0123456789abcdef");
     }

@@ -92,6 +92,7 @@ pub(crate) fn full() -> Snapshot {
                     image: Some("plc:1".into()),
                     pod: None,
                     qos: None,
+                    unit: None,
                 }),
                 wakeup: WakeupPair {
                     rt: latency(&[5_000]),
@@ -242,8 +243,8 @@ fn any_throttle() -> impl Strategy<Value = Throttle> {
 }
 
 fn any_cgroup() -> impl Strategy<Value = Cgroup> {
-    let container = (any_text(), any_text(), option::of(any_text()), option::of(any_text()))
-        .prop_map(|(runtime, id, name, pod)| Container { runtime, id, name, pod, image: None, qos: None });
+    let container = (any_text(), any_text(), option::of(any_text()), option::of(any_text()), option::of(any_text()))
+        .prop_map(|(runtime, id, name, pod, unit)| Container { runtime, id, name, pod, unit, image: None, qos: None });
     (
         any_text(),
         any::<u64>(),
