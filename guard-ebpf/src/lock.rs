@@ -4,12 +4,11 @@
 //! `pi_blocked_on` of the task that blocks, so it is taken from there. A futex without priority inheritance has no
 //! owner that the kernel knows; it is an ordinary sleep here.
 
-use guard_common::config::NO_OFFSET;
 use guard_common::maps::{CgroupKind, LOCK_PI_FUTEX, ThreadKind};
 
 use crate::{
     state::{self, Cpu, add, cgroup, config, thread},
-    task::{MAX_RT_PRIO, TASK_RTLOCK_WAIT, Task, probe},
+    task::{MAX_RT_PRIO, TASK_RTLOCK_WAIT, Task, probe_at},
 };
 
 /// contention_begin flags: <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/lock.h>
@@ -69,7 +68,7 @@ pub(crate) fn blocked(task: Task, slot: u32, now: u64) {
     }
     thread.lock_ns = now;
     thread.lock_flags = LOCK_PI_FUTEX;
-    thread.lock = probe(waiter + u64::from(config!(offsets.rt_mutex_waiter_lock))).unwrap_or(0);
+    thread.lock = probe_at(waiter, config!(offsets.rt_mutex_waiter_lock)).unwrap_or(0);
     thread.lock_owner = if thread.lock == 0 { 0 } else { owner_of(thread.lock) };
 }
 
@@ -93,12 +92,12 @@ pub(crate) fn resumed(cpu: &Cpu, slot: u32, cgroup_slot: u32, now: u64) -> u64 {
 /// tid of the owner of the rt_mutex_base at `lock`; 0 when it is free or unreadable. Bit 0 says that it has waiters.
 #[inline(always)]
 fn owner_of(lock: u64) -> u32 {
-    let Some(owner) = probe::<u64>(lock + u64::from(config!(offsets.rt_mutex_owner))) else { return 0 };
+    let Some(owner) = probe_at::<u64>(lock, config!(offsets.rt_mutex_owner)) else { return 0 };
     let owner = owner & !1;
     if owner == 0 {
         return 0;
     }
-    probe(owner + u64::from(config!(offsets.task_pid))).unwrap_or(0)
+    probe_at(owner, config!(offsets.task_pid)).unwrap_or(0)
 }
 
 /// Whether `task` waits for a futex with priority inheritance, so that whom it boosts holds a lock of user space. On
@@ -110,8 +109,8 @@ fn waits_for_pi_futex(task: Task) -> bool {
     if waiter == 0 || !task.is_in_pi_futex() {
         return false;
     }
-    let offset = config!(offsets.rt_mutex_waiter_wake_state);
-    offset == NO_OFFSET || probe::<u32>(waiter + u64::from(offset)).is_some_and(|state| state & TASK_RTLOCK_WAIT == 0)
+    probe_at::<u32>(waiter, config!(offsets.rt_mutex_waiter_wake_state))
+        .is_some_and(|state| state & TASK_RTLOCK_WAIT == 0)
 }
 
 /// `owner` is boosted on behalf of `waiter`.

@@ -3,8 +3,15 @@
 //! Arguments of tp_btf and fentry programs are typed pointers to the verifier: plain loads from them, and from
 //! pointers loaded from them, are checked against BTF at load and cannot fault. Everything else is read by
 //! bpf_probe_read_kernel, which can fail.
+//!
+//! A member that some kernel lacks has [`NO_OFFSET`] there, at which the verifier refuses a load and with it the whole
+//! program. So `load!` is for members without which the program is not loaded at all; all others are read by `optional!`
+//! and [`probe_at`], whose comparison with a constant the verifier decides and removes.
 
-use core::{ffi::c_void, ptr::read_volatile};
+use core::{
+    ffi::c_void,
+    ptr::{self, read_volatile},
+};
 
 use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, generated};
 use guard_common::{config::NO_OFFSET, maps::NO_SYSCALL};
@@ -38,10 +45,17 @@ macro_rules! load {
     };
 }
 
-macro_rules! present {
-    ($($offset:tt)+) => {
-        config!(offsets.$($offset)+) != NO_OFFSET
-    };
+/// A load; `$absent` where the kernel lacks the member.
+macro_rules! optional {
+    ($base:expr, $type:ty, $offset:ident, $absent:expr) => {{
+        let offset = config!(offsets.$offset);
+        if offset == NO_OFFSET {
+            $absent
+        } else {
+            // SAFETY: the verifier checks this load against the struct's BTF.
+            unsafe { read_volatile($base.byte_add(offset as usize).cast::<$type>()) }
+        }
+    }};
 }
 
 /// Reads kernel memory at an address that the verifier does not know; counts a failure.
@@ -53,6 +67,18 @@ pub(crate) fn probe<T: Copy>(address: u64) -> Option<T> {
         failed_read();
     }
     value.ok()
+}
+
+/// Reads the member at `offset` of the struct at `address`; nothing where the kernel lacks the member.
+#[inline(always)]
+pub(crate) fn probe_at<T: Copy>(address: u64, offset: u32) -> Option<T> {
+    if offset == NO_OFFSET { None } else { probe(address + u64::from(offset)) }
+}
+
+/// Address of the struct whose member at `offset` is at `address`.
+#[inline(always)]
+fn container_of(address: u64, offset: u32) -> Option<u64> {
+    if offset == NO_OFFSET { None } else { Some(address - u64::from(offset)) }
 }
 
 #[inline(always)]
@@ -149,50 +175,47 @@ impl Task {
 
     #[inline(always)]
     pub(crate) fn cfs_rq(self) -> CfsRq {
-        CfsRq(load!(self.0, *const u8, task_cfs_rq))
+        CfsRq(optional!(self.0, *const u8, task_cfs_rq, ptr::null()))
     }
 
     /// Address of the rt_mutex_waiter of the lock that the task is blocked on; 0 for none.
     #[inline(always)]
     pub(crate) fn pi_blocked_on(self) -> u64 {
-        if !present!(task_pi_blocked_on) {
-            return 0;
-        }
-        load!(self.0, u64, task_pi_blocked_on)
+        optional!(self.0, u64, task_pi_blocked_on, 0)
     }
 
     /// Whether a SCHED_DEADLINE server (6.8 and later) is running this fair task.
     #[inline(always)]
     pub(crate) fn on_dl_server(self) -> bool {
-        if !present!(task_dl_server) {
-            return false;
+        optional!(self.0, u64, task_dl_server, 0) != 0
+    }
+
+    /// The task's registers at its entry into the kernel, where the kernel says what they mean.
+    #[inline(always)]
+    fn registers(self) -> Option<*const u8> {
+        if config!(offsets.regs_syscall) == NO_OFFSET {
+            return None;
         }
-        load!(self.0, u64, task_dl_server) != 0
+        // SAFETY: a typed pointer to a task; the result is a typed pointer to its registers.
+        let regs = unsafe { generated::bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
+        if regs.is_null() { None } else { Some(regs) }
     }
 
     /// Number of the system call that the task is in; NO_SYSCALL where the kernel does not say.
     #[inline(always)]
     pub(crate) fn system_call(self) -> u32 {
-        if !present!(regs_syscall) {
-            return NO_SYSCALL;
-        }
-        // SAFETY: a typed pointer to a task; the result is a typed pointer to its registers.
-        let regs = unsafe { generated::bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
-        if regs.is_null() { NO_SYSCALL } else { load!(regs, u32, regs_syscall) }
+        let Some(regs) = self.registers() else { return NO_SYSCALL };
+        load!(regs, u32, regs_syscall)
     }
 
     /// Whether the task is in a futex operation that waits for a futex with priority inheritance.
     #[inline(always)]
     pub(crate) fn is_in_pi_futex(self) -> bool {
-        if !present!(regs_syscall) || !present!(regs_argument) {
+        let Some(regs) = self.registers() else { return false };
+        if load!(regs, u32, regs_syscall) != config!(futex) {
             return false;
         }
-        // SAFETY: as in `system_call`.
-        let regs = unsafe { generated::bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
-        if regs.is_null() || load!(regs, u32, regs_syscall) != config!(futex) {
-            return false;
-        }
-        let operation = load!(regs, u32, regs_argument) & FUTEX_CMD_MASK;
+        let operation = optional!(regs, u32, regs_argument, u32::MAX) & FUTEX_CMD_MASK;
         matches!(operation, FUTEX_LOCK_PI | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2)
     }
 
@@ -201,19 +224,12 @@ impl Task {
     /// two words behind. <https://sourceware.org/git/?p=glibc.git;a=blob;f=sysdeps/nptl/bits/struct_mutex.h>
     #[inline(always)]
     pub(crate) fn futex_owner(self) -> u32 {
-        if !present!(regs_address) || !present!(regs_argument) {
-            return 0;
-        }
-        // SAFETY: as in `system_call`.
-        let regs = unsafe { generated::bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
-        if regs.is_null() {
-            return 0;
-        }
-        let operation = load!(regs, u32, regs_argument) & FUTEX_CMD_MASK;
+        let Some(regs) = self.registers() else { return 0 };
+        let operation = optional!(regs, u32, regs_argument, u32::MAX) & FUTEX_CMD_MASK;
         if operation != FUTEX_WAIT && operation != FUTEX_WAIT_BITSET {
             return 0;
         }
-        let address = load!(regs, u64, regs_address);
+        let address = optional!(regs, u64, regs_address, 0);
         // SAFETY: the helper checks the address; it is the task's own memory, for it has not left its CPU yet.
         match unsafe { bpf_probe_read_user(address as *const [u32; 3]) } {
             Ok([2, _, owner]) => owner & FUTEX_TID_MASK,
@@ -225,13 +241,13 @@ impl Task {
     /// Address of the task's rt_rq where the kernel rations RT time per cgroup, else 0.
     #[inline(always)]
     pub(crate) fn rt_rq(self) -> u64 {
-        if present!(task_rt_rq) { load!(self.0, u64, task_rt_rq) } else { 0 }
+        optional!(self.0, u64, task_rt_rq, 0)
     }
 
-    /// Address of the task's task_group.
+    /// Address of the task's task_group; 0 where the kernel does not say.
     #[inline(always)]
     pub(crate) fn task_group(self) -> u64 {
-        load!(self.0, u64, task_sched_task_group)
+        optional!(self.0, u64, task_sched_task_group, 0)
     }
 }
 
@@ -267,21 +283,35 @@ impl CssSet {
 /// Id of the cgroup of the task_group at `address`.
 #[inline(always)]
 pub(crate) fn cgroup_id_of_group(address: u64) -> Option<u64> {
-    let cgroup: u64 = probe(address + u64::from(config!(offsets.tg_cgroup)))?;
-    let kn: u64 = probe(cgroup + u64::from(config!(offsets.cgroup_kn)))?;
-    probe(kn + u64::from(config!(offsets.kernfs_node_id)))
+    let cgroup: u64 = probe_at(address, config!(offsets.tg_cgroup))?;
+    let kn: u64 = probe_at(cgroup, config!(offsets.cgroup_kn))?;
+    probe_at(kn, config!(offsets.kernfs_node_id))
+}
+
+/// Address of the task_group whose quota's period timer is at `timer`, and that of its bandwidth.
+#[inline(always)]
+pub(crate) fn group_of_period_timer(timer: u64) -> Option<(u64, u64)> {
+    let bandwidth = container_of(timer, config!(offsets.cfs_b_period_timer))?;
+    Some((container_of(bandwidth, config!(offsets.tg_cfs_bandwidth))?, bandwidth))
+}
+
+/// Address of the task_struct whose replenishment timer is at `timer`. The run queue's own servers have no task around
+/// theirs.
+#[inline(always)]
+pub(crate) fn task_of_deadline_timer(timer: u64) -> Option<u64> {
+    container_of(container_of(timer, config!(offsets.dl_entity_timer))?, config!(offsets.task_dl))
 }
 
 /// RT tasks runnable on the rt_rq at `address`, whether or not it may run them now.
 #[inline(always)]
 pub(crate) fn rt_nr_running_of(address: u64) -> u32 {
-    probe(address + u64::from(config!(offsets.rt_rq_nr_running))).unwrap_or(0)
+    probe_at(address, config!(offsets.rt_rq_nr_running)).unwrap_or(0)
 }
 
 /// Address of the cfs_rq of the task_group at `address` on `cpu`.
 #[inline(always)]
 pub(crate) fn cfs_rq_of_group(address: u64, cpu: u32) -> Option<u64> {
-    let array: u64 = probe(address + u64::from(config!(offsets.tg_cfs_rq)))?;
+    let array: u64 = probe_at(address, config!(offsets.tg_cfs_rq))?;
     probe(array + u64::from(cpu) * 8)
 }
 
@@ -308,10 +338,7 @@ impl CfsRq {
     /// How many throttles, its own and its ancestors', weigh on it.
     #[inline(always)]
     pub(crate) fn throttle_count(self) -> u32 {
-        if self.0.is_null() || !present!(cfs_rq_throttle_count) {
-            return 0;
-        }
-        load!(self.0, u32, cfs_rq_throttle_count)
+        if self.0.is_null() { 0 } else { optional!(self.0, u32, cfs_rq_throttle_count, 0) }
     }
 
     /// RT tasks runnable on its run queue.
@@ -320,8 +347,8 @@ impl CfsRq {
         if self.0.is_null() {
             return 0;
         }
-        let rq = load!(self.0, *const u8, cfs_rq_rq);
-        if rq.is_null() { 0 } else { load!(rq, u32, rq_rt_nr_running) }
+        let rq = optional!(self.0, *const u8, cfs_rq_rq, ptr::null());
+        if rq.is_null() { 0 } else { optional!(rq, u32, rq_rt_nr_running, 0) }
     }
 }
 

@@ -6,14 +6,14 @@
 //! and each of its tasks stops at its next return to user space.
 
 use guard_common::{
-    config::{NO_OFFSET, throttled_time},
+    config::throttled_time,
     event::{TELL_EVERY_NS, Throttled},
     maps::{CgroupKind, CgroupSlot},
 };
 
 use crate::{
     state::{self, Cpu, EVENTS, add, cgroup, config, slot_of_cgroup, throttle_state, throttle_state_or_new},
-    task::{CfsRq, Task, cfs_rq_of_group, cgroup_id_of_group, probe},
+    task::{CfsRq, Task, cfs_rq_of_group, cgroup_id_of_group, group_of_period_timer, probe_at},
 };
 
 /// The quota of `cfs_rq`'s own cgroup ran out on its CPU.
@@ -40,11 +40,7 @@ pub(crate) fn throttled(cfs_rq: CfsRq) {
 #[inline(always)]
 pub(crate) fn left_runnable(task: Task, slot: u32, now: u64) {
     let Some(cgroup) = cgroup(slot) else { return };
-    if cgroup.protected == 0 || config!(offsets.cfs_rq_throttle_count) == NO_OFFSET {
-        return;
-    }
-    let count = probe::<u32>(task.cfs_rq().address() + u64::from(config!(offsets.cfs_rq_throttle_count)));
-    if count.is_some_and(|count| count != 0) {
+    if cgroup.protected != 0 && task.cfs_rq().throttle_count() != 0 {
         tell(cgroup, now);
     }
 }
@@ -112,9 +108,9 @@ fn own_cfs_rq(group: u64, rq: u64) -> Option<(u64, u32)> {
     if config!(throttled_time) != throttled_time::FENTRY {
         return None;
     }
-    let cpu: u32 = probe(rq + u64::from(config!(offsets.rq_cpu)))?;
+    let cpu: u32 = probe_at(rq, config!(offsets.rq_cpu))?;
     let address = cfs_rq_of_group(group, cpu)?;
-    let count: u32 = probe(address + u64::from(config!(offsets.cfs_rq_throttle_count)))?;
+    let count: u32 = probe_at(address, config!(offsets.cfs_rq_throttle_count))?;
     Some((address, count))
 }
 
@@ -122,10 +118,9 @@ fn own_cfs_rq(group: u64, rq: u64) -> Option<(u64, u32)> {
 #[inline(always)]
 pub(crate) fn period_elapsed(cpu: &Cpu, address: u64) {
     cpu.note_quota();
-    let bandwidth = address - u64::from(config!(offsets.cfs_b_period_timer));
-    let group = bandwidth - u64::from(config!(offsets.tg_cfs_bandwidth));
-    let Some(count) = probe::<u32>(bandwidth + u64::from(config!(offsets.cfs_b_nr_throttled))) else { return };
-    let Some(time) = probe::<u64>(bandwidth + u64::from(config!(offsets.cfs_b_throttled_time))) else { return };
+    let Some((group, bandwidth)) = group_of_period_timer(address) else { return };
+    let Some(count) = probe_at::<u32>(bandwidth, config!(offsets.cfs_b_nr_throttled)) else { return };
+    let Some(time) = probe_at::<u64>(bandwidth, config!(offsets.cfs_b_throttled_time)) else { return };
     let Some(id) = cgroup_id_of_group(group) else { return };
     let slot = slot_of_cgroup(id);
     if slot == 0 {

@@ -11,7 +11,7 @@ use guard_common::{
 
 use crate::{
     state::{self, Cpu, config, known_task, thread},
-    task::{SCHED_DEADLINE, TASK_RTLOCK_WAIT, Task, Timer, probe},
+    task::{SCHED_DEADLINE, TASK_RTLOCK_WAIT, Task, Timer, probe_at, task_of_deadline_timer},
     throttle,
 };
 
@@ -69,13 +69,11 @@ pub(crate) fn callback_done() {
 /// The timer of a SCHED_DEADLINE task expired: a replenishment enqueues the thread without waking it.
 #[inline(always)]
 fn replenished(cpu: &Cpu, timer: Timer, now: u64) {
-    let entity = timer.address() - u64::from(config!(offsets.dl_entity_timer));
-    let task = entity - u64::from(config!(offsets.task_dl));
-    // The run queue's own servers have no task around them.
-    if probe::<u32>(task + u64::from(config!(offsets.task_policy))) != Some(SCHED_DEADLINE) {
+    let Some(task) = task_of_deadline_timer(timer.address()) else { return };
+    if probe_at::<u32>(task, config!(offsets.task_policy)) != Some(SCHED_DEADLINE) {
         return;
     }
-    let Some(tid) = probe::<u32>(task + u64::from(config!(offsets.task_pid))) else { return };
+    let Some(tid) = probe_at::<u32>(task, config!(offsets.task_pid)) else { return };
     let Some(rec) = known_task(tid) else { return };
     let Some(slot) = u32::from(rec.thread).checked_sub(1) else { return };
     if !thread(slot).is_some_and(|t| t.policy == SCHED_DEADLINE) {

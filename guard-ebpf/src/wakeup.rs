@@ -13,7 +13,7 @@ use guard_common::{
 use crate::{
     breach, flight, irq, lock, stack,
     state::{self, Cpu, config, known_task, task_record},
-    task::{CfsRq, MAX_RT_PRIO, Task, cfs_rq_of_group, probe},
+    task::{CfsRq, MAX_RT_PRIO, Task, cfs_rq_of_group, probe_at},
     threads, throttle, timer,
 };
 
@@ -124,23 +124,34 @@ fn throttled_ns(cfs_rq: CfsRq, now: u64) -> u64 {
 
 #[inline(never)]
 fn throttled_ns_at(address: u64, now: u64) -> u64 {
-    if config!(throttled_time) == throttled_time::FENTRY {
-        let Some(state) = state::throttle_state(address) else { return 0 };
-        // A cgroup that was removed while it was throttled leaves its mark at an address that is used again.
-        let throttled = state.since_ns != 0
-            && probe::<u32>(address + u64::from(config!(offsets.cfs_rq_throttle_count))).is_some_and(|n| n != 0);
-        let current = if throttled { now.saturating_sub(state.since_ns) } else { 0 };
-        return state.total_ns + current;
+    match config!(throttled_time) {
+        throttled_time::FIELD => throttled_ns_by_kernel(address),
+        throttled_time::FENTRY => throttled_ns_by_fentry(address, now),
+        _ => 0,
     }
-    // In units of the run queue's clock, whose last update the current throttle is measured against.
-    // https://elixir.bootlin.com/linux/v6.12/source/kernel/sched/fair.c#L5937
-    let total: u64 = probe(address + u64::from(config!(offsets.cfs_rq_throttled_clock_self_time))).unwrap_or(0);
-    let since: u64 = probe(address + u64::from(config!(offsets.cfs_rq_throttled_clock_self))).unwrap_or(0);
+}
+
+#[inline(always)]
+fn throttled_ns_by_fentry(address: u64, now: u64) -> u64 {
+    let Some(state) = state::throttle_state(address) else { return 0 };
+    // A cgroup that was removed while it was throttled leaves its mark at an address that is used again.
+    let throttled =
+        state.since_ns != 0 && probe_at::<u32>(address, config!(offsets.cfs_rq_throttle_count)).is_some_and(|n| n != 0);
+    let current = if throttled { now.saturating_sub(state.since_ns) } else { 0 };
+    state.total_ns + current
+}
+
+/// In units of the run queue's clock, whose last update the current throttle is measured against.
+/// <https://elixir.bootlin.com/linux/v6.12/source/kernel/sched/fair.c#L5937>
+#[inline(always)]
+fn throttled_ns_by_kernel(address: u64) -> u64 {
+    let total: u64 = probe_at(address, config!(offsets.cfs_rq_throttled_clock_self_time)).unwrap_or(0);
+    let since: u64 = probe_at(address, config!(offsets.cfs_rq_throttled_clock_self)).unwrap_or(0);
     if since == 0 {
         return total;
     }
-    let rq: u64 = probe(address + u64::from(config!(offsets.cfs_rq_rq))).unwrap_or(0);
-    let clock: u64 = probe(rq + u64::from(config!(offsets.rq_clock))).unwrap_or(since);
+    let rq: u64 = probe_at(address, config!(offsets.cfs_rq_rq)).unwrap_or(0);
+    let clock: u64 = probe_at(rq, config!(offsets.rq_clock)).unwrap_or(since);
     total + clock.saturating_sub(since)
 }
 

@@ -147,7 +147,7 @@ impl ControlError {
             }
             Self::NotPutBack { .. } => Blame::Left,
             Self::NoWindow | Self::Panicked { .. } => Blame::Defect,
-            Self::Kernel(KernelError::NoThread(_)) => Blame::Usage,
+            Self::Kernel(KernelError::NoThread(_) | KernelError::Pretence(_)) => Blame::Usage,
             Self::Kernel(error) if !error.is_node() => Blame::Defect,
             Self::Kernel(_)
             | Self::Cgroup(_)

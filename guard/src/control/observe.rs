@@ -29,6 +29,7 @@ use crate::cgroup::{Hierarchy, Version};
 use crate::config::{Config, Workload, Workloads};
 use crate::inventory::{self, CgroupFilter, CgroupInfo, Inventory, ThreadDetail, Topology};
 use crate::kernel::offsets::CgroupSource;
+use crate::kernel::pretence::Pretence;
 use crate::kernel::sample::ThreadSample;
 use crate::kernel::symbols::Functions;
 use crate::kernel::{Event, Kernel, KernelError, LoadOptions, monotonic_ns};
@@ -160,7 +161,7 @@ impl Observer {
 
         // While guard still may.
         let functions = watch.stacks.then(Functions::read);
-        let mut kernel = Kernel::load(&load_options(watch, &node, &topology, &inventory))?;
+        let mut kernel = Kernel::load(&load_options(watch, &node, &topology, &inventory)?)?;
         for tid in &selection.tids {
             // Whoever asks why a thread is late wants to know it whatever its policy is.
             let budget = if watch.explain { watch.threshold } else { Duration::ZERO };
@@ -570,14 +571,19 @@ fn id_and_path(cgroup: &CgroupInfo) -> (u64, &str) {
     (cgroup.id, cgroup.path.as_str())
 }
 
-fn load_options(watch: &Watch, node: &Node, topology: &Topology, inventory: &Inventory) -> LoadOptions {
+fn load_options(
+    watch: &Watch,
+    node: &Node,
+    topology: &Topology,
+    inventory: &Inventory,
+) -> Result<LoadOptions, KernelError> {
     let hierarchy = inventory.hierarchy();
     let own_cgroup = std::fs::read_to_string("/proc/self/cgroup")
         .ok()
         .and_then(|text| hierarchy.path_in(&text))
         .and_then(|path| hierarchy.id(&path).ok());
     let cpus = topology.possible.len();
-    LoadOptions {
+    Ok(LoadOptions {
         breach_ns: u64::try_from(watch.threshold.as_nanos()).unwrap_or(u64::MAX),
         cgroups: match hierarchy.version() {
             Version::V1 => CgroupSource::CpuController,
@@ -592,7 +598,8 @@ fn load_options(watch: &Watch, node: &Node, topology: &Topology, inventory: &Inv
         flight: watch.explain,
         stacks: watch.stacks,
         run_time_stats: watch.run_time_stats,
-    }
+        pretence: Pretence::from_environment()?,
+    })
 }
 
 /// Slots for `present` cgroups or threads of `kinds` histograms each.

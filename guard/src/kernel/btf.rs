@@ -1,16 +1,25 @@
 //! A reader of the kernel's type information (BTF): where a struct keeps a member, what an enumerator is worth, which
 //! tracepoints and functions exist. It parses bytes and does no I/O.
 //!
+//! A kernel describes some hundred thousand types and guard asks for a few dozen: reading notes where each type begins, and
+//! a question looks at the types themselves.
+//!
 //! Format: <https://docs.kernel.org/bpf/btf.html>.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 /// Parsed type information.
 pub struct Btf {
-    types: Vec<Type>,
-    strings: Vec<u8>,
-    /// Structs and unions by name.
-    structs: HashMap<u32, Vec<u32>>,
+    /// As the kernel gave it.
+    bytes: Vec<u8>,
+    strings: Range<usize>,
+    /// Where in `bytes` each type begins, by id. Type 0 is void and has no place.
+    places: Vec<usize>,
+    /// Ids of the kinds that are looked for by name.
+    structs: Vec<u32>,
+    enums: Vec<u32>,
+    typedefs: Vec<u32>,
+    functions: Vec<u32>,
 }
 
 /// Why type information could not be read.
@@ -32,31 +41,9 @@ pub enum BtfError {
     },
 }
 
-#[derive(Clone, Debug)]
-struct Type {
-    name: u32,
-    kind: u32,
-    /// Size or referred type, by kind.
-    target: u32,
-    detail: Detail,
-}
-
-#[derive(Clone, Debug)]
-enum Detail {
-    None,
-    Members(Vec<Member>),
-    Enumerators(Vec<(u32, i64)>),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Member {
-    name: u32,
-    target: u32,
-    bits: u32,
-}
-
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const ENUM: u32 = 6;
 const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
@@ -64,22 +51,66 @@ const RESTRICT: u32 = 11;
 const FUNC: u32 = 12;
 const TYPE_TAG: u32 = 18;
 
-/// Reads little-endian words one after the other.
-struct Words<'a> {
-    bytes: &'a [u8],
-    what: &'static str,
+/// What every type begins with: its name, kind and count, and its size or the type that it refers to.
+const TYPE_WORDS: usize = 3;
+const MEMBER_WORDS: usize = 3;
+const ENUMERATOR_WORDS: usize = 2;
+
+/// A type's first words.
+#[derive(Clone, Copy)]
+struct Type {
+    /// Where what follows them begins.
+    tail: usize,
+    name: u32,
+    kind: u32,
+    count: usize,
+    /// Of a struct: offsets of its members hold the widths of bit fields, too.
+    has_bit_fields: bool,
+    /// Referred type, by kind.
+    target: u32,
 }
 
-impl Words<'_> {
-    fn next(&mut self) -> Result<u32, BtfError> {
-        let (word, rest) = self.bytes.split_first_chunk().ok_or(BtfError::CutOff(self.what))?;
-        self.bytes = rest;
-        Ok(u32::from_ne_bytes(*word))
+#[derive(Clone, Copy)]
+struct Member {
+    name: u32,
+    target: u32,
+    bits: u32,
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+impl Type {
+    fn read(bytes: &[u8], at: usize) -> Option<Self> {
+        let (name, info, target) = (word(bytes, at)?, word(bytes, at + 4)?, word(bytes, at + 8)?);
+        Some(Self {
+            tail: at + TYPE_WORDS * 4,
+            name,
+            kind: (info >> 24) & 0x1f,
+            count: (info & 0xffff) as usize,
+            has_bit_fields: info >> 31 != 0,
+            target,
+        })
     }
 
-    fn skip(&mut self, words: usize) -> Result<(), BtfError> {
-        self.bytes = self.bytes.get(words * 4..).ok_or(BtfError::CutOff(self.what))?;
-        Ok(())
+    /// Words that follow the first ones; nothing for an unknown kind.
+    fn tail_words(&self) -> Option<usize> {
+        Some(match self.kind {
+            // INT, VAR, DECL_TAG
+            1 | 14 | 17 => 1,
+            // ARRAY
+            3 => 3,
+            STRUCT | UNION => self.count * MEMBER_WORDS,
+            ENUM => self.count * ENUMERATOR_WORDS,
+            // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
+            2 | 7..=12 | 16 | 18 => 0,
+            // FUNC_PROTO
+            13 => self.count * 2,
+            // DATASEC, ENUM64
+            15 | 19 => self.count * 3,
+            _ => return None,
+        })
     }
 }
 
@@ -88,51 +119,70 @@ impl Btf {
     ///
     /// # Errors
     /// When the bytes are not BTF, end too early, or hold a kind of type from a future format.
-    pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         let magic = bytes.first_chunk().map_or(0, |b| u16::from_ne_bytes(*b));
         if magic != 0xeb9f {
             return Err(BtfError::Magic(magic));
         }
-        let mut header = Words { bytes: bytes.get(4..).unwrap_or_default(), what: "header" };
-        let length = header.next()? as usize;
-        let (type_at, type_len) = (header.next()? as usize, header.next()? as usize);
-        let (string_at, string_len) = (header.next()? as usize, header.next()? as usize);
+        let field = |number: usize| word(&bytes, number * 4).map(|w| w as usize).ok_or(BtfError::CutOff("header"));
+        let length = field(1)?;
         let section = |at: usize, len: usize, what| {
             let from = length.checked_add(at).ok_or(BtfError::CutOff(what))?;
             let to = from.checked_add(len).ok_or(BtfError::CutOff(what))?;
-            bytes.get(from..to).ok_or(BtfError::CutOff(what))
+            if to > bytes.len() { Err(BtfError::CutOff(what)) } else { Ok(from..to) }
         };
-        let strings = section(string_at, string_len, "string section")?.to_vec();
-        let mut words = Words { bytes: section(type_at, type_len, "type section")?, what: "type section" };
+        let types = section(field(2)?, field(3)?, "type section")?;
+        let strings = section(field(4)?, field(5)?, "string section")?;
 
-        // Type 0 is void.
-        let mut types = vec![Type { name: 0, kind: 0, target: 0, detail: Detail::None }];
-        let mut structs: HashMap<u32, Vec<u32>> = HashMap::new();
-        while !words.bytes.is_empty() {
-            let parsed = parse_type(&mut words, types.len())?;
-            if matches!(parsed.kind, STRUCT | UNION) {
-                #[allow(clippy::cast_possible_truncation, reason = "type ids are 32 bits wide in the format")]
-                structs.entry(parsed.name).or_default().push(types.len() as u32);
+        let mut places = vec![usize::MAX];
+        let (mut structs, mut enums, mut typedefs, mut functions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut at = types.start;
+        while at < types.end {
+            let cut_off = BtfError::CutOff("type section");
+            let Some(header) = Type::read(&bytes[..types.end], at) else { return Err(cut_off) };
+            let id = places.len();
+            let tail_words = header.tail_words().ok_or(BtfError::UnknownKind { id, kind: header.kind })?;
+            #[allow(clippy::cast_possible_truncation, reason = "type ids are 32 bits wide in the format")]
+            match header.kind {
+                STRUCT | UNION => structs.push(id as u32),
+                ENUM => enums.push(id as u32),
+                TYPEDEF => typedefs.push(id as u32),
+                FUNC => functions.push(id as u32),
+                _ => {}
             }
-            types.push(parsed);
+            places.push(at);
+            at = header.tail + tail_words * 4;
+            if at > types.end {
+                return Err(cut_off);
+            }
         }
-        Ok(Self { types, strings, structs })
+        Ok(Self { bytes, strings, places, structs, enums, typedefs, functions })
     }
 
-    fn name(&self, at: u32) -> &[u8] {
-        let tail = self.strings.get(at as usize..).unwrap_or_default();
-        tail.split(|b| *b == 0).next().unwrap_or_default()
+    fn type_of(&self, id: u32) -> Option<Type> {
+        Type::read(&self.bytes, *self.places.get(id as usize)?)
+    }
+
+    /// Whether the string at `at` is this one.
+    fn is_named(&self, at: u32, name: &[u8]) -> bool {
+        let strings = self.bytes.get(self.strings.clone()).unwrap_or_default();
+        let rest = strings.get(at as usize..).and_then(|tail| tail.strip_prefix(name));
+        rest.is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    fn named<'a>(&'a self, ids: &'a [u32], name: &'a [u8]) -> impl Iterator<Item = Type> {
+        ids.iter().filter_map(|id| self.type_of(*id)).filter(|of| self.is_named(of.name, name))
     }
 
     /// Follows typedefs and qualifiers to the type itself.
-    fn resolve(&self, id: u32) -> Option<&Type> {
-        let mut at = self.types.get(id as usize)?;
+    fn resolve(&self, id: u32) -> Option<Type> {
+        let mut at = self.type_of(id)?;
         // No chain of qualifiers is as long as this; a longer one is a cycle in broken input.
         for _ in 0..32 {
             if !matches!(at.kind, TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG) {
                 return Some(at);
             }
-            at = self.types.get(at.target as usize)?;
+            at = self.type_of(at.target)?;
         }
         None
     }
@@ -141,12 +191,10 @@ impl Btf {
     /// own name. `None` when the struct or a member does not exist, or is a bit field that begins inside a byte.
     #[must_use]
     pub fn offset_of(&self, structure: &str, path: &str) -> Option<u32> {
-        let ids =
-            self.structs.iter().filter(|(name, _)| self.name(**name) == structure.as_bytes()).flat_map(|(_, v)| v);
-        ids.filter_map(|id| self.follow(self.types.get(*id as usize)?, path)).next()
+        self.named(&self.structs, structure.as_bytes()).find_map(|of| self.follow(of, path))
     }
 
-    fn follow(&self, structure: &Type, path: &str) -> Option<u32> {
+    fn follow(&self, structure: Type, path: &str) -> Option<u32> {
         let (mut bits, mut at) = (0u32, structure);
         for part in path.split('.') {
             let (offset, target) = self.member(at, part.as_bytes(), 0)?;
@@ -156,79 +204,54 @@ impl Btf {
         (bits % 8 == 0).then_some(bits / 8)
     }
 
-    fn member(&self, structure: &Type, name: &[u8], depth: u32) -> Option<(u32, u32)> {
-        let Detail::Members(members) = &structure.detail else { return None };
-        if let Some(m) = members.iter().find(|m| m.name != 0 && self.name(m.name) == name) {
+    fn members(&self, of: Type) -> impl Iterator<Item = Member> {
+        let count = if matches!(of.kind, STRUCT | UNION) { of.count } else { 0 };
+        (0..count).map_while(move |number| {
+            let at = of.tail + number * MEMBER_WORDS * 4;
+            let offset = word(&self.bytes, at + 8)?;
+            Some(Member {
+                name: word(&self.bytes, at)?,
+                target: word(&self.bytes, at + 4)?,
+                // The upper byte is the width of a bit field.
+                bits: if of.has_bit_fields { offset & 0x00ff_ffff } else { offset },
+            })
+        })
+    }
+
+    fn member(&self, of: Type, name: &[u8], depth: u32) -> Option<(u32, u32)> {
+        if let Some(m) = self.members(of).find(|m| self.is_named(m.name, name)) {
             return Some((m.bits, m.target));
         }
         // Anonymous structs nest a few levels at most; broken input could nest without end.
         if depth > 8 {
             return None;
         }
-        members.iter().filter(|m| self.name(m.name).is_empty()).find_map(|m| {
+        self.members(of).filter(|m| self.is_named(m.name, b"")).find_map(|m| {
             let (bits, target) = self.member(self.resolve(m.target)?, name, depth + 1)?;
             Some((bits.checked_add(m.bits)?, target))
         })
     }
 
-    /// Value of an enumerator, whichever enum it is in.
+    /// Value of an enumerator, whichever enum of 32 bits it is in.
     #[must_use]
     pub fn enumerator(&self, name: &str) -> Option<i64> {
-        self.types.iter().find_map(|t| match &t.detail {
-            Detail::Enumerators(list) => list.iter().find(|(n, _)| self.name(*n) == name.as_bytes()).map(|(_, v)| *v),
-            _ => None,
-        })
+        let of_enum = |of: Type| (0..of.count).map(move |number| of.tail + number * ENUMERATOR_WORDS * 4);
+        let mut all = self.enums.iter().filter_map(|id| self.type_of(*id)).flat_map(of_enum);
+        let at = all.find(|at| word(&self.bytes, *at).is_some_and(|n| self.is_named(n, name.as_bytes())))?;
+        Some(i64::from(word(&self.bytes, at + 4)?.cast_signed()))
     }
 
     /// Whether the kernel has a tracepoint of this name that BPF can attach to.
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
-        let typedef = format!("btf_trace_{name}");
-        self.types.iter().any(|t| t.kind == TYPEDEF && self.name(t.name) == typedef.as_bytes())
+        self.named(&self.typedefs, format!("btf_trace_{name}").as_bytes()).next().is_some()
     }
 
     /// Whether the kernel describes a function of this name.
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
-        self.types.iter().any(|t| t.kind == FUNC && self.name(t.name) == name.as_bytes())
+        self.named(&self.functions, name.as_bytes()).next().is_some()
     }
-}
-
-fn parse_type(words: &mut Words<'_>, id: usize) -> Result<Type, BtfError> {
-    let (name, info, target) = (words.next()?, words.next()?, words.next()?);
-    let (kind, count, flag) = ((info >> 24) & 0x1f, (info & 0xffff) as usize, info >> 31 != 0);
-    let mut detail = Detail::None;
-    match kind {
-        // INT, VAR, DECL_TAG
-        1 | 14 | 17 => words.skip(1)?,
-        // ARRAY
-        3 => words.skip(3)?,
-        STRUCT | UNION => {
-            let mut members = Vec::with_capacity(count.min(words.bytes.len() / 12));
-            for _ in 0..count {
-                let (name, target, offset) = (words.next()?, words.next()?, words.next()?);
-                // With the flag the upper byte is the width of a bit field.
-                members.push(Member { name, target, bits: if flag { offset & 0x00ff_ffff } else { offset } });
-            }
-            detail = Detail::Members(members);
-        }
-        // ENUM
-        6 => {
-            let mut list = Vec::with_capacity(count.min(words.bytes.len() / 8));
-            for _ in 0..count {
-                list.push((words.next()?, i64::from(words.next()?.cast_signed())));
-            }
-            detail = Detail::Enumerators(list);
-        }
-        // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
-        2 | 7..=12 | 16 | 18 => {}
-        // FUNC_PROTO
-        13 => words.skip(count * 2)?,
-        // DATASEC, ENUM64
-        15 | 19 => words.skip(count * 3)?,
-        _ => return Err(BtfError::UnknownKind { id, kind }),
-    }
-    Ok(Type { name, kind, target, detail })
 }
 
 #[cfg(test)]
@@ -279,7 +302,7 @@ mod tests {
 
     #[test]
     fn members_are_found_through_anonymous_parts_and_dots() {
-        let btf = Btf::parse(&sample()).unwrap();
+        let btf = Btf::parse(sample()).unwrap();
         assert_eq!(btf.offset_of("outer", "in.y"), Some(12));
         assert_eq!(btf.offset_of("outer", "p"), Some(16));
         assert_eq!(btf.offset_of("outer", "z"), None);
@@ -294,7 +317,7 @@ mod tests {
             println!("SKIPPED: this kernel has no /sys/kernel/btf/vmlinux");
             return;
         };
-        let btf = Btf::parse(&bytes).unwrap();
+        let btf = Btf::parse(bytes).unwrap();
         // task_struct begins with thread_info, so no scheduler field is at 0.
         assert!(btf.offset_of("task_struct", "pid").unwrap() > 0);
         assert!(btf.has_tracepoint("sched_switch"));
@@ -304,7 +327,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Btf::parse(&bytes);
+            let _ = Btf::parse(bytes);
         }
 
         #[test]
@@ -313,7 +336,7 @@ mod tests {
             let len = bytes.len();
             bytes[at % len] = value;
             bytes.truncate(len - cut % len);
-            if let Ok(btf) = Btf::parse(&bytes) {
+            if let Ok(btf) = Btf::parse(bytes) {
                 let _ = (btf.offset_of("outer", "in.y"), btf.enumerator("x"), btf.has_function("outer"));
             }
         }

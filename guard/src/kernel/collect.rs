@@ -4,6 +4,7 @@ use std::mem::offset_of;
 
 use bytes::BytesMut;
 use guard_common::{
+    config::NO_OFFSET,
     event::{Breach, LateFair, NewRealTime, Stacks, Throttled},
     hist::BUCKETS,
     maps::{
@@ -14,11 +15,10 @@ use guard_common::{
 
 use super::{
     Event, Kernel, KernelError, flight,
-    offsets::all_present,
     sample::{CgroupSample, KernelSample, ThreadSample},
     sys,
 };
-use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, Stolen};
+use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, Stolen, sees};
 
 /// Breaches that are kept between two samples; more than a window shows.
 const BREACHES_KEPT: usize = 16_384;
@@ -122,6 +122,7 @@ impl Kernel {
         sample.lost.breaches += std::mem::take(&mut self.dropped_breaches);
         // After the breaches, so that all that led to them is in it.
         sample.flight = self.flight.as_mut().map(flight::Flight::take).unwrap_or_default();
+        hide_unseen(&mut sample);
         Ok(sample)
     }
 
@@ -129,7 +130,8 @@ impl Kernel {
         let slots = self.cgroup_slots.len();
         self.before.cgroups.resize(slots, bytemuck::Zeroable::zeroed());
         let o = &self.config.offsets;
-        let sees_futexes = all_present(&[o.task_pi_blocked_on, o.regs_syscall, o.regs_argument]);
+        let of_futexes = [o.task_pi_blocked_on, o.rt_mutex_waiter_wake_state, o.regs_syscall, o.regs_argument];
+        let sees_futexes = of_futexes.iter().all(|offset| *offset != NO_OFFSET);
         let mut samples = Vec::new();
         for slot in 0..slots {
             let now = self.cgroup_slots.read(slot);
@@ -389,6 +391,23 @@ impl Kernel {
         }
         self.stacks.extend(records::<Stacks>(stacks));
         Records { breaches: records(breaches), others }
+    }
+}
+
+/// Takes out what was counted for signals that are not seen: sched_switch counts some of it whatever else is attached.
+fn hide_unseen(sample: &mut KernelSample) {
+    if !sees(&sample.signals, "lock") {
+        for cgroup in &mut sample.cgroups {
+            (cgroup.lock, cgroup.boosts, cgroup.futex_boosts) = (Histogram::default(), 0, None);
+        }
+        for thread in &mut sample.threads {
+            (thread.lock, thread.boosts) = (Histogram::default(), 0);
+        }
+    }
+    if !sees(&sample.signals, "throttled_wait") {
+        for cgroup in &mut sample.cgroups {
+            cgroup.throttled_wait = Histogram::default();
+        }
     }
 }
 

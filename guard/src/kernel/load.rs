@@ -1,12 +1,11 @@
 //! Load and attach: from this kernel's type information to running programs, one signal after the other. A signal that
 //! this kernel does not offer is reported with its reason; only wake-ups are indispensable.
 
-use std::{fs, io, mem::offset_of};
+use std::{collections::BTreeMap, io, mem::offset_of, time::Instant};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, Queue, RingBuf},
-    programs::{BtfTracePoint, FEntry, FExit, ProgramError},
 };
 use bytemuck::{Pod, Zeroable};
 use guard_common::{
@@ -18,23 +17,21 @@ use guard_common::{
 
 use super::{
     Kernel, KernelError,
-    btf::Btf,
     collect::Before,
     flight::{self, Flight},
-    offsets::{self, CgroupSource, all_present},
-    selfcheck, symbols,
+    offer::{Lack, Offer, System},
+    offsets::CgroupSource,
+    pretence::{self, Pretence},
+    programs::{self, Programs},
+    refusal::{Refusal, errno},
+    selfcheck, signals,
+    sources::{Refused, Sources, Throttle},
     sys::Shared,
 };
-use crate::snapshot::{Signal, SignalState};
 
 /// The kernel side, compiled; `cargo xtask ebpf` makes it from guard-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../guard-ebpf/guard.bpf.o"));
 
-const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
-
-/// Records for tasks: where pid_max is larger, tids share records and collisions are counted.
-const MAX_TASKS: u32 = 1 << 17;
-const NO_BANDWIDTH: &str = "this kernel has no CFS bandwidth control (CONFIG_CFS_BANDWIDTH)";
 /// Bytes of the smallest ring buffer, and of that of the programs' own words where they are wanted.
 const SMALLEST_RING: u32 = 1 << 12;
 const LOG_BYTES: u32 = 1 << 17;
@@ -66,6 +63,8 @@ pub struct LoadOptions {
     pub stacks: bool,
     /// Whether to count the programs' run time, which itself costs some 20 ns per event.
     pub run_time_stats: bool,
+    /// What to take for missing, or refused.
+    pub pretence: Pretence,
 }
 
 impl LoadOptions {
@@ -85,91 +84,90 @@ pub(super) struct Raw<T>(pub(super) T);
 // SAFETY: bytemuck's Pod asks for all that aya's does: no padding, every bit pattern valid, 'static.
 unsafe impl<T: Pod> aya::Pod for Raw<T> {}
 
-/// A program and where it goes.
-struct Probe {
-    program: &'static str,
-    at: At,
-}
-
-enum At {
-    Tracepoint,
-    Entry,
-    Exit,
-}
-
-const fn tracepoint(program: &'static str) -> Probe {
-    Probe { program, at: At::Tracepoint }
-}
-
-// Exits come before entries, and the consumer of a stamp before its producers, so that nothing half seen is counted.
-const WAKEUP: [Probe; 5] = [
-    tracepoint("sched_process_exit"),
-    tracepoint("sched_process_exec"),
-    tracepoint("sched_switch"),
-    tracepoint("sched_wakeup_new"),
-    tracepoint("sched_waking"),
-];
-const TIMER: [Probe; 2] = [tracepoint("hrtimer_expire_exit"), tracepoint("hrtimer_expire_entry")];
-const USER: [Probe; 1] = [tracepoint("rseq_update")];
-const LOCK: [Probe; 3] = [tracepoint("contention_end"), tracepoint("contention_begin"), tracepoint("sched_pi_setprio")];
-const SOFTIRQ: [Probe; 2] = [tracepoint("softirq_exit"), tracepoint("softirq_entry")];
-const HARDIRQ: [[Probe; 2]; 5] = [
-    [tracepoint("irq_handler_exit"), tracepoint("irq_handler_entry")],
-    [tracepoint("local_timer_exit"), tracepoint("local_timer_entry")],
-    [tracepoint("call_function_exit"), tracepoint("call_function_entry")],
-    [tracepoint("call_function_single_exit"), tracepoint("call_function_single_entry")],
-    [tracepoint("irq_work_exit"), tracepoint("irq_work_entry")],
-];
-const MIGRATE: [Probe; 1] = [tracepoint("sched_migrate_task")];
-/// What only the flight recorder asks for.
-const FLIGHT: [Probe; 2] = [tracepoint("nmi_handler"), tracepoint("page_fault_user")];
-const THROTTLE: [Probe; 2] =
-    [Probe { program: "unthrottle_cfs_rq", at: At::Entry }, Probe { program: "throttle_cfs_rq", at: At::Exit }];
-const HIERARCHY: [Probe; 2] =
-    [Probe { program: "tg_unthrottle_up", at: At::Entry }, Probe { program: "tg_throttle_down", at: At::Entry }];
-
-/// What this kernel offers, found out before the configuration is frozen.
-struct Offer {
-    config: Config,
-    /// Whether the kernel has CFS bandwidth control at all.
-    bandwidth: bool,
-    /// Why there are no fentry programs; `None` when there are.
-    no_fentry: Option<String>,
-    period_timer: bool,
-}
-
 impl Kernel {
     /// Loads and attaches the kernel side and checks that what it reads is true.
     ///
     /// # Errors
     /// See [`KernelError`]; nothing stays attached.
     pub fn load(options: &LoadOptions) -> Result<Self, KernelError> {
-        let bytes = fs::read(BTF_PATH).map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => KernelError::NoPrivilege { what: format!("reading {BTF_PATH}") },
-            _ => KernelError::NoBtf { path: BTF_PATH, source },
-        })?;
-        let btf = Btf::parse(&bytes).map_err(|source| KernelError::BadBtf { path: BTF_PATH, source })?;
-        drop(bytes);
-        let aya_btf = aya::Btf::from_sys_fs().map_err(|e| KernelError::bpf(format!("parsing {BTF_PATH}"), e))?;
-        for probe in &WAKEUP {
-            if !btf.has_tracepoint(probe.program) {
-                return Err(KernelError::NoTracepoint(probe.program));
-            }
+        let began = Instant::now();
+        let system = System::read()?;
+        tracing::info!("read what this kernel offers in {:?}", began.elapsed());
+        Self::load_on(&system, options)
+    }
+
+    /// As [`Self::load`], on what was read before.
+    ///
+    /// # Errors
+    /// See [`KernelError`]; nothing stays attached.
+    pub fn load_on(system: &System, options: &LoadOptions) -> Result<Self, KernelError> {
+        if !options.pretence.is_empty() {
+            tracing::warn!(
+                "{}={}: taken for missing, or refused, whether or not it is",
+                pretence::VARIABLE,
+                options.pretence
+            );
+        }
+        let offer = Offer::new(system, &options.pretence);
+        for probe in &programs::WAKEUP {
+            offer.tracepoint(probe.program, Lack::Start).map_err(KernelError::Lacking)?;
         }
         let cpus = possible_cpus()?;
-        let offer = examine(options, cpus, &btf, &aya_btf)?;
-        let config = offer.config;
-        let sizes = Sizes::new(options, config.task_mask + 1, cpus);
-        let ebpf = load_object(&aya_btf, &config, &sizes)?;
-
-        // The free slots have to be there when the first event comes, and guard's own before others take them all.
-        let mut kernel = Self::assemble(ebpf, config, options, &sizes)?;
-        let own = selfcheck::Own::watch(&mut kernel)?;
-        for probe in &WAKEUP {
-            attach(&mut kernel.ebpf, probe, &aya_btf).map_err(|e| refused(probe.program, &e))?;
-            kernel.attached.push(probe.program);
+        let mut refused = Refused::default();
+        loop {
+            let sources = Sources::new(&offer, options, cpus, &refused)?;
+            match Self::attach(system, options, &sources, &mut refused)? {
+                Some(mut kernel) => {
+                    kernel.asked = offer.asked();
+                    return Ok(kernel);
+                }
+                None => tracing::info!(?refused, "loading again, without"),
+            }
         }
-        kernel.signals = attach_signals(&mut kernel.ebpf, &btf, &aya_btf, &offer, &mut kernel.attached);
+    }
+
+    /// Loads and attaches by these sources; none when the kernel refuses one that the configuration, which is frozen then,
+    /// relies on. `refused` says which, and can say no more than two.
+    fn attach(
+        system: &System,
+        options: &LoadOptions,
+        sources: &Sources,
+        refused: &mut Refused,
+    ) -> Result<Option<Self>, KernelError> {
+        let mut began = Instant::now();
+        let mut step = |what: &str| {
+            tracing::info!("{what} in {:?}", began.elapsed());
+            began = Instant::now();
+        };
+        let sizes = Sizes::new(options, sources.config.task_mask + 1, sources.config.cpus);
+        let ebpf = load_object(&system.aya_btf, &sources.config, &sizes)?;
+        // The free slots have to be there when the first event comes, and guard's own before others take them all.
+        let mut kernel = Self::assemble(ebpf, sources.config, options, &sizes)?;
+        step("made the maps");
+        let own = selfcheck::Own::watch(&mut kernel)?;
+        let mut programs = Programs {
+            ebpf: &mut kernel.ebpf,
+            btf: &system.aya_btf,
+            pretence: &options.pretence,
+            attached: &mut kernel.attached,
+        };
+        if sources.throttle == Throttle::Fentry
+            && let Err(refusal) = programs.attach(&programs::THROTTLE)
+        {
+            refused.throttle = Some(refusal.to_string());
+            return Ok(None);
+        }
+        if sources.config.throttled_time == throttled_time::FENTRY
+            && let Err(refusal) = programs.attach(&programs::HIERARCHY)
+        {
+            refused.hierarchy = Some(refusal.to_string());
+            return Ok(None);
+        }
+        programs.attach(&programs::WAKEUP)?;
+        kernel.signals = signals::attach(sources, options.flight, |probes| {
+            programs.attach(probes).map_err(|refusal| refusal.to_string())
+        });
+        step("loaded and attached the programs");
         kernel.user_rest_ns = own.check(&mut kernel, options)?;
         for cpu in 0..kernel.cpus.len() {
             let rest = kernel.user_rest_ns.unwrap_or(0);
@@ -177,7 +175,8 @@ impl Kernel {
         }
         // What was counted until here is the self-check's.
         kernel.sample()?;
-        Ok(kernel)
+        step("checked what they read");
+        Ok(Some(kernel))
     }
 
     fn assemble(mut ebpf: Ebpf, config: Config, options: &LoadOptions, sizes: &Sizes) -> Result<Self, KernelError> {
@@ -228,6 +227,7 @@ impl Kernel {
             ebpf,
             signals: Vec::new(),
             attached: Vec::new(),
+            asked: BTreeMap::new(),
             config,
         })
     }
@@ -280,78 +280,6 @@ impl Sizes {
     }
 }
 
-/// Reads from the kernel what it offers and settles the programs' configuration.
-fn examine(options: &LoadOptions, cpus: u32, btf: &Btf, aya_btf: &aya::Btf) -> Result<Offer, KernelError> {
-    let offsets = offsets::resolve(btf, options.cgroups)?;
-    // Unreadable or hidden addresses read as none.
-    let callbacks = symbols::parse(&fs::read_to_string("/proc/kallsyms").unwrap_or_default());
-    let pid_max: u32 =
-        fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(1 << 15);
-    let o = &offsets;
-    let throttle_known =
-        all_present(&[o.cfs_rq_tg, o.cfs_rq_rq, o.rq_cpu, o.cfs_rq_throttle_count, o.tg_cgroup, o.tg_cfs_rq]);
-    let mut config = Config {
-        fn_hrtimer_wakeup: callbacks.hrtimer_wakeup,
-        fn_dl_task_timer: callbacks.dl_task_timer,
-        fn_cfs_period_timer: callbacks.cfs_period_timer,
-        fn_tick: callbacks.tick,
-        breach_ns: options.breach_ns,
-        offsets,
-        cgroup_slots: options.cgroup_slots,
-        hists_per_cpu: hists_per_cpu(options.cgroup_slots, options.thread_slots),
-        cpus,
-        task_mask: pid_max.next_power_of_two().min(MAX_TASKS) - 1,
-        css_set_is_subsys: u32::from(options.cgroups == CgroupSource::CpuController),
-        preempt_rt: u32::from(options.preempt_rt),
-        throttled_time: throttled_time::NONE,
-        irq: u32::from(btf.has_tracepoint("irq_handler_entry") && all_present(&[o.cfs_rq_rq, o.rq_rt_nr_running])),
-        throttle_by_period: 0,
-        act: u32::from(options.act),
-        futex: u32::try_from(libc::SYS_futex).unwrap_or(u32::MAX),
-        own_tgid: if options.act { std::process::id() } else { 0 },
-        flight_mask: if options.flight { flight::entries(cpus) - 1 } else { 0 },
-        stacks: u32::from(options.stacks),
-    };
-    let no_fentry =
-        if throttle_known { fentry_refusal(options, &config, aya_btf)? } else { Some(NO_BANDWIDTH.to_owned()) };
-    let o = &config.offsets;
-    let period_timer = config.fn_cfs_period_timer != 0
-        && all_present(&[o.tg_cfs_bandwidth, o.cfs_b_period_timer, o.cfs_b_nr_throttled, o.cfs_b_throttled_time]);
-    config.throttle_by_period = u32::from(no_fentry.is_some() && period_timer);
-    config.throttled_time = if all_present(&[o.cfs_rq_throttled_clock_self_time, o.task_sched_task_group])
-        && (period_timer || no_fentry.is_none())
-    {
-        throttled_time::FIELD
-    } else if no_fentry.is_none() && throttle_known {
-        throttled_time::FENTRY
-    } else {
-        throttled_time::NONE
-    };
-    Ok(Offer { config, bandwidth: throttle_known, no_fentry, period_timer })
-}
-
-/// Tries the throttle programs on maps of the smallest size: what the kernel says against them, if anything.
-fn fentry_refusal(options: &LoadOptions, config: &Config, btf: &aya::Btf) -> Result<Option<String>, KernelError> {
-    let small = LoadOptions { cgroup_slots: 2, thread_slots: 1, flight: false, stacks: false, ..options.clone() };
-    let trial = Config {
-        cgroup_slots: small.cgroup_slots,
-        hists_per_cpu: hists_per_cpu(small.cgroup_slots, small.thread_slots),
-        cpus: 1,
-        task_mask: 0,
-        throttled_time: throttled_time::FENTRY,
-        flight_mask: 0,
-        stacks: 0,
-        ..*config
-    };
-    let mut ebpf = load_object(btf, &trial, &Sizes::new(&small, 1, 1))?;
-    for probe in THROTTLE.iter().chain(&HIERARCHY) {
-        if let Err(e) = attach(&mut ebpf, probe, btf) {
-            return Ok(Some(reason(&e)));
-        }
-    }
-    Ok(None)
-}
-
 fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, KernelError> {
     let (raw, level) = (Raw(*config), log_level());
     EbpfLoader::new()
@@ -374,7 +302,7 @@ fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, K
         .map_max_entries("FLIGHT_HEADS", sizes.cpus)
         .load(OBJECT)
         .map_err(|e| {
-            if denied(&e) {
+            if errno(&e) == Some(libc::EPERM) {
                 KernelError::NoPrivilege { what: "creating the maps".to_owned() }
             } else {
                 KernelError::bpf("loading guard's eBPF object", e)
@@ -392,171 +320,59 @@ fn log_level() -> u8 {
     }
 }
 
-/// Whether an error goes back to a missing privilege. EACCES does not: it is the verifier's word for a bad program.
-fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut at = Some(error);
-    while let Some(e) = at {
-        if e.downcast_ref::<io::Error>().is_some_and(|e| e.raw_os_error() == Some(libc::EPERM)) {
-            return true;
-        }
-        at = e.source();
-    }
-    false
+/// What the verifier made of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Its name.
+    pub program: &'static str,
+    /// Instructions that were gone through, on all ways, and bytes that are left of the program; or why it was refused.
+    pub outcome: Result<(u32, u32), String>,
 }
 
-fn attach_signals(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    aya_btf: &aya::Btf,
-    offer: &Offer,
-    attached: &mut Vec<&'static str>,
-) -> Vec<Signal> {
-    let mut signals = Vec::new();
-    let config = &offer.config;
-    let o = &config.offsets;
-    let mut try_all = |probes: &[Probe]| -> Result<(), String> {
+impl System {
+    /// Has the verifier look at the programs that [`Kernel::load`] would load and `chosen` picks, and attaches none.
+    ///
+    /// # Errors
+    /// When something indispensable is missing, or the object cannot be loaded.
+    pub fn verify(&self, options: &LoadOptions, chosen: impl Fn(&str) -> bool) -> Result<Vec<Verified>, KernelError> {
+        let offer = Offer::new(self, &options.pretence);
+        let sources = Sources::new(&offer, options, possible_cpus()?, &Refused::default())?;
+        let mut probes = programs::WAKEUP.to_vec();
+        if sources.throttle == Throttle::Fentry {
+            probes.extend(programs::THROTTLE);
+        }
+        if sources.config.throttled_time == throttled_time::FENTRY {
+            probes.extend(programs::HIERARCHY);
+        }
+        signals::attach(&sources, options.flight, |more| {
+            probes.extend(more);
+            Ok(())
+        });
+        let sizes = Sizes::new(options, sources.config.task_mask + 1, sources.config.cpus);
+        let mut ebpf = load_object(&self.aya_btf, &sources.config, &sizes)?;
+        let mut attached = Vec::new();
+        let mut programs =
+            Programs { ebpf: &mut ebpf, btf: &self.aya_btf, pretence: &options.pretence, attached: &mut attached };
+        let mut verified: Vec<Verified> = Vec::new();
         for probe in probes {
-            if matches!(probe.at, At::Tracepoint) && !btf.has_tracepoint(probe.program) {
-                return Err(format!("this kernel has no tracepoint {}", probe.program));
-            }
-            attach(ebpf, probe, aya_btf).map_err(|e| format!("{}: {}", probe.program, reason(&e)))?;
-            attached.push(probe.program);
-        }
-        Ok(())
-    };
-    let mut push = |name: &str, source: &str, state: SignalState, reason: Option<String>| {
-        signals.push(Signal { name: name.to_owned(), source: source.to_owned(), state, reason });
-    };
-
-    push("wakeup", "tp_btf sched_waking, sched_switch", SignalState::Active, None);
-    let timer = if all_present(&[o.timer_softexpires, o.timer_function, o.timer_base, o.timer_base_offset]) {
-        try_all(&TIMER)
-    } else {
-        Err("this kernel's struct hrtimer is not the one that guard knows".to_owned())
-    };
-    let timer_works = timer.is_ok();
-
-    let fentry = match &offer.no_fentry {
-        None => try_all(&THROTTLE),
-        Some(reason) => Err(reason.clone()),
-    };
-    match fentry {
-        Err(reason) if !offer.bandwidth => push("throttle", "cpu.stat", SignalState::Unavailable, Some(reason)),
-        Ok(()) => {
-            push("throttle", "fexit throttle_cfs_rq, fentry unthrottle_cfs_rq; cpu.stat", SignalState::Active, None);
-        }
-        Err(reason) => {
-            let (source, lack) = if offer.period_timer && timer_works {
-                ("tp_btf hrtimer_expire_entry of sched_cfs_period_timer; cpu.stat", "durations are means of a period")
-            } else {
-                ("cpu.stat", "durations are not known")
-            };
-            let reason = format!("{lack}, because fentry is refused: {reason}");
-            push("throttle", source, SignalState::Degraded, Some(reason));
-        }
-    }
-    let mut say = |name: &str, source: &str, result: Result<(), String>| match result {
-        Ok(()) => push(name, source, SignalState::Active, None),
-        Err(reason) => push(name, source, SignalState::Unavailable, Some(reason)),
-    };
-    say("timer", "tp_btf hrtimer_expire_entry, sched_waking, sched_switch", timer);
-    say(
-        "user",
-        "tp_btf rseq_update",
-        if timer_works { try_all(&USER) } else { Err("it follows the timer signal, which is unavailable".to_owned()) },
-    );
-    let waited = match config.throttled_time {
-        throttled_time::FIELD => try_all(&MIGRATE),
-        throttled_time::FENTRY => try_all(&HIERARCHY).and_then(|()| try_all(&MIGRATE)),
-        _ if !offer.bandwidth => Err(NO_BANDWIDTH.to_owned()),
-        _ => {
-            Err("neither cfs_rq.throttled_clock_self_time nor fentry tells how long a cgroup was throttled".to_owned())
-        }
-    };
-    let source = if config.throttled_time == throttled_time::FENTRY {
-        "fentry tg_throttle_down, tg_unthrottle_up"
-    } else {
-        "cfs_rq.throttled_clock_self_time at sched_waking, sched_migrate_task, sched_switch"
-    };
-    say("throttled_wait", source, waited);
-    say("rt_throttle", "tp_btf sched_switch: a runnable RT task gives way to a fair one", Ok(()));
-    say("lock", "tp_btf contention_begin, contention_end, sched_pi_setprio; pi_blocked_on", try_all(&LOCK));
-    let irq = if config.irq == 0 {
-        Err("this kernel has no interrupt tracepoints".to_owned())
-    } else {
-        // Vectors that this architecture lacks are not missed.
-        for pair in HARDIRQ.iter().filter(|pair| btf.has_tracepoint(pair[0].program)) {
-            if let Err(reason) = try_all(pair) {
-                tracing::debug!(reason, "an interrupt vector cannot be timed");
+            if chosen(probe.program) && verified.iter().all(|other| other.program != probe.program) {
+                let outcome = programs.load(probe).map(|()| programs.size(probe));
+                let outcome = outcome.map_err(|refusal| refusal.to_string());
+                verified.push(Verified { program: probe.program, outcome });
             }
         }
-        try_all(&SOFTIRQ)
-    };
-    say("irq", "tp_btf irq_handler, softirq and interrupt vectors", irq);
-    say("breach", "ring buffer", Ok(()));
-    if config.flight_mask != 0 {
-        attach_flight(&mut signals, try_all);
+        Ok(verified)
     }
-    signals
 }
 
-/// Attaches what only the flight recorder asks for. Without it explanations lack a cause or two, and say so.
-fn attach_flight(signals: &mut Vec<Signal>, mut try_all: impl FnMut(&[Probe]) -> Result<(), String>) {
-    let mut missing: Vec<String> =
-        FLIGHT.iter().filter_map(|probe| try_all(std::slice::from_ref(probe)).err()).collect();
-    // With throttled time it is attached already.
-    if !signals.iter().any(|s| s.name == "throttled_wait" && s.state == SignalState::Active) {
-        missing.extend(try_all(&MIGRATE).err());
-    }
-    signals.push(Signal {
-        name: "flight".to_owned(),
-        source: "per-CPU rings of switches, wake-ups, moves, interrupts and page faults".to_owned(),
-        state: if missing.is_empty() { SignalState::Active } else { SignalState::Degraded },
-        reason: (!missing.is_empty()).then(|| missing.join("; ")),
-    });
-}
-
-fn attach(ebpf: &mut Ebpf, probe: &Probe, btf: &aya::Btf) -> Result<(), ProgramError> {
-    let program = ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?;
-    match probe.at {
-        At::Tracepoint => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(probe.program, btf)?;
-            program.attach()?;
+impl From<Refusal> for KernelError {
+    /// Of an indispensable program.
+    fn from(refusal: Refusal) -> Self {
+        if refusal.is_for_privilege() {
+            return Self::NoPrivilege { what: format!("the program {refusal}") };
         }
-        At::Entry => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(probe.program, btf)?;
-            program.attach()?;
-        }
-        At::Exit => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(probe.program, btf)?;
-            program.attach()?;
-        }
+        Self::Refused { program: refusal.program, reason: refusal.reason().to_owned() }
     }
-    Ok(())
-}
-
-fn refused(program: &'static str, error: &ProgramError) -> KernelError {
-    if denied(error) {
-        return KernelError::NoPrivilege { what: format!("loading the program {program}") };
-    }
-    KernelError::Refused { program, reason: reason(error) }
-}
-
-/// The last line that says something: of the verifier's log if there is one, else the error with its cause.
-fn reason(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        tracing::debug!(%verifier_log, "the verifier's log");
-        let log = verifier_log.to_string();
-        let said = log
-            .lines()
-            .rev()
-            .find(|l| !l.is_empty() && !l.starts_with("processed ") && !l.contains("verification time"));
-        return said.map_or_else(|| io_error.to_string(), |l| format!("{io_error}: {l}"));
-    }
-    std::error::Error::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {

@@ -5,14 +5,20 @@ pub mod btf;
 mod collect;
 mod flight;
 mod load;
+pub mod offer;
 pub mod offsets;
+pub mod pretence;
+mod programs;
+mod refusal;
 pub mod sample;
 mod selfcheck;
+mod signals;
+mod sources;
 pub mod symbols;
 mod sys;
 
 use std::{
-    collections::{HashMap as StdHashMap, HashSet},
+    collections::{BTreeMap, HashMap as StdHashMap, HashSet},
     io,
     mem::offset_of,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -25,7 +31,7 @@ use aya::{
 pub(crate) use collect::monotonic_ns;
 use guard_common::event::{Breach, LateFair, NewRealTime, Stacks, Throttled};
 use guard_common::maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, thread_state};
-pub use load::LoadOptions;
+pub use load::{LoadOptions, Verified};
 
 use crate::snapshot::Signal;
 
@@ -54,15 +60,15 @@ pub enum KernelError {
         /// Cause.
         source: btf::BtfError,
     },
-    /// The kernel is too old.
+    /// Something does not exist without which nothing can be measured.
+    #[error("{0}: guard needs Linux 5.19 or later with CONFIG_TRACEPOINTS=y")]
+    Lacking(String),
+    /// What is to be taken for missing cannot be understood.
     #[error(transparent)]
-    TooOld(#[from] offsets::MissingMember),
-    /// An indispensable tracepoint does not exist.
-    #[error("this kernel has no tracepoint {0}: guard needs Linux 5.19 or later with CONFIG_TRACEPOINTS=y")]
-    NoTracepoint(&'static str),
+    Pretence(#[from] pretence::NoPretence),
     /// The kernel refused an indispensable program.
     #[error(
-        "the kernel refused the program {program}: {reason}. Is BPF restricted here (lockdown=confidentiality, a container without CAP_BPF, kernel.unprivileged_bpf_disabled does not matter for root)?"
+        "the kernel refused the program {program}, without which nothing can be measured: {reason}. Lockdown in mode \"confidentiality\" refuses such programs"
     )]
     Refused {
         /// Program.
@@ -107,7 +113,10 @@ impl KernelError {
     /// Whether the node cannot do it (exit code 3), rather than a defect of guard or a wrong argument.
     #[must_use]
     pub fn is_node(&self) -> bool {
-        !matches!(self, Self::SelfCheck { .. } | Self::BadBtf { .. } | Self::NoThread(_) | Self::Bpf { .. })
+        !matches!(
+            self,
+            Self::SelfCheck { .. } | Self::BadBtf { .. } | Self::NoThread(_) | Self::Pretence(_) | Self::Bpf { .. }
+        )
     }
 
     fn bpf(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -148,6 +157,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     signals: Vec<Signal>,
     attached: Vec<&'static str>,
+    /// What the kernel was asked for, and whether it has it.
+    asked: BTreeMap<String, offer::Asked>,
     hists: sys::Shared<Hist>,
     /// On only where late wake-ups are explained.
     flight: Option<flight::Flight>,
@@ -341,6 +352,18 @@ impl Kernel {
     #[must_use]
     pub fn signals(&self) -> &[Signal] {
         &self.signals
+    }
+
+    /// What the kernel was asked for, by name.
+    #[must_use]
+    pub fn asked(&self) -> &BTreeMap<String, offer::Asked> {
+        &self.asked
+    }
+
+    /// Names of the programs that are attached.
+    #[must_use]
+    pub fn attached(&self) -> &[&'static str] {
+        &self.attached
     }
 }
 

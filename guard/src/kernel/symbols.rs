@@ -1,42 +1,33 @@
 //! What /proc/kallsyms says: addresses of the timer callbacks that the programs tell apart, and names of functions for
 //! kernel stacks.
 
+use std::io::{self, BufRead};
+
 use guard_common::event::Frames;
 
-/// Addresses; 0 for one that this kernel has not, or hides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Callbacks {
-    /// Wakes a sleeper.
-    pub hrtimer_wakeup: u64,
-    /// Replenishes a SCHED_DEADLINE task.
-    pub dl_task_timer: u64,
-    /// Refills CFS quotas.
-    pub cfs_period_timer: u64,
-    /// The scheduler tick.
-    pub tick: u64,
-}
-
-/// Finds the callbacks in the text of /proc/kallsyms ("address type name [module]"). Lines that do not parse are passed over.
-#[must_use]
-pub fn parse(kallsyms: &str) -> Callbacks {
-    let mut found = Callbacks::default();
-    for (address, kind, name) in lines(kallsyms) {
-        if !matches!(kind, "t" | "T") {
-            continue;
+/// Addresses of functions by the text of /proc/kallsyms ("address type name [module]"); 0 for one that is not in it, or
+/// hidden. Lines that do not parse are passed over. Reads no further than it must: the kernel writes its hundred thousand
+/// lines while they are read.
+///
+/// # Errors
+/// When the text cannot be read.
+pub fn find<const N: usize>(mut kallsyms: impl BufRead, names: [&str; N]) -> io::Result<[u64; N]> {
+    let mut found = [0; N];
+    let mut line = Vec::new();
+    while found.contains(&0) && kallsyms.read_until(b'\n', &mut line)? > 0 {
+        if let Some((address, rest)) = std::str::from_utf8(&line).ok().and_then(|line| line.split_once(' '))
+            && let Some(name) = rest.strip_prefix(['t', 'T']).and_then(|rest| rest.strip_prefix(' '))
+        {
+            let is_here = |wanted: &&str| {
+                name.strip_prefix(*wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(['\n', '\t', ' ']))
+            };
+            if let Some(at) = names.iter().position(is_here) {
+                found[at] = u64::from_str_radix(address, 16).unwrap_or(0);
+            }
         }
-        let slot = match name {
-            "hrtimer_wakeup" => &mut found.hrtimer_wakeup,
-            "dl_task_timer" => &mut found.dl_task_timer,
-            "sched_cfs_period_timer" => &mut found.cfs_period_timer,
-            "tick_sched_timer" => &mut found.tick,
-            // Its name since 6.9; before, another function without a timer had it.
-            // https://elixir.bootlin.com/linux/v6.1/source/kernel/time/tick-sched.c#L1354
-            "tick_nohz_handler" if found.tick == 0 => &mut found.tick,
-            _ => continue,
-        };
-        *slot = address;
+        line.clear();
     }
-    found
+    Ok(found)
 }
 
 /// Address, type and name of each line that parses.
@@ -115,14 +106,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callbacks_are_found_and_other_lines_passed_over() {
-        let text = "ffffffff81100000 t hrtimer_wakeup\nnonsense\nffffffff81200000 T dl_task_timer\n\
-                    ffffffff81300000 d sched_cfs_period_timer\nffffffffc0000000 t tick_sched_timer\t[module]\n";
-        let found = parse(text);
-        assert_eq!(found.hrtimer_wakeup, 0xffff_ffff_8110_0000);
-        assert_eq!(found.dl_task_timer, 0xffff_ffff_8120_0000);
-        assert_eq!(found.cfs_period_timer, 0, "a data symbol is no function");
-        assert_eq!(found.tick, 0xffff_ffff_c000_0000);
+    fn functions_are_found_and_other_lines_passed_over() {
+        let text = "ffffffff81100000 t hrtimer_wakeup\nnonsense\nffffffff81100000 t hrtimer_wakeup_more\n\
+                    ffffffff81200000 T dl_task_timer\nffffffff81300000 d sched_cfs_period_timer\n\
+                    ffffffffc0000000 t tick_sched_timer\t[module]\nffffffff81400000 t last";
+        let names = ["hrtimer_wakeup", "dl_task_timer", "sched_cfs_period_timer", "tick_sched_timer", "last"];
+        let found = find(text.as_bytes(), names).unwrap();
+        let data_is_no_function = 0;
+        let wanted = [0xffff_ffff_8110_0000, 0xffff_ffff_8120_0000, data_is_no_function, 0xffff_ffff_c000_0000];
+        assert_eq!(found, [&wanted[..], &[0xffff_ffff_8140_0000]].concat()[..]);
+    }
+
+    #[test]
+    fn what_follows_the_last_wanted_function_is_not_read() {
+        let mut text = "ffffffff81100000 t first\nffffffff81200000 t second\n".as_bytes();
+        assert_eq!(find(&mut text, ["first"]).unwrap(), [0xffff_ffff_8110_0000]);
+        assert_eq!(text, b"ffffffff81200000 t second\n");
     }
 
     #[test]
@@ -149,7 +148,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in ".{0,200}") {
-            let _ = parse(&text);
+            let _ = find(text.as_bytes(), ["a", "b"]);
             let _ = Functions::parse(&text).stack(&[7; guard_common::event::FRAMES]);
         }
     }

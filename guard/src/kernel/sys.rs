@@ -107,7 +107,9 @@ pub(super) fn sleep_until(wanted_ns: u64) -> u64 {
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 struct ProgInfo {
-    before: [u8; 192],
+    before: [u32; 5],
+    xlated_prog_len: u32,
+    between: [u8; 168],
     run_time_ns: u64,
     run_cnt: u64,
     recursion_misses: u64,
@@ -124,12 +126,18 @@ struct InfoAttr {
 
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
-/// Run time in ns and run count (both only while run-time statistics are on), and the events that a program missed
-/// because it was already running on that CPU.
+/// What the kernel says of a program.
 pub(super) struct RunInfo {
+    /// Only while run-time statistics are on.
     pub(super) run_time_ns: u64,
+    /// The same.
     pub(super) run_count: u64,
+    /// Events that it missed because it was already running on that CPU.
     pub(super) missed: u64,
+    /// Instructions that the verifier went through, on all ways.
+    pub(super) verified: u32,
+    /// What it left of the program.
+    pub(super) bytes: u32,
 }
 
 /// Asks the kernel about a loaded program.
@@ -147,5 +155,11 @@ pub(super) fn run_info(program: impl AsFd) -> io::Result<RunInfo> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(RunInfo { run_time_ns: info.run_time_ns, run_count: info.run_cnt, missed: info.recursion_misses })
+    Ok(RunInfo {
+        run_time_ns: info.run_time_ns,
+        run_count: info.run_cnt,
+        missed: info.recursion_misses,
+        verified: info.verified_insns,
+        bytes: info.xlated_prog_len,
+    })
 }

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use guard::{
     cgroup::{Hierarchy, Version},
     inventory,
-    kernel::{Event, Kernel, LoadOptions, offsets::CgroupSource},
+    kernel::{Event, Kernel, LoadOptions, offsets::CgroupSource, pretence::Pretence},
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -39,6 +39,7 @@ fn kernel(hierarchy: &Hierarchy) -> Result<Kernel> {
         flight: false,
         stacks: false,
         run_time_stats: false,
+        pretence: Pretence::default(),
     })?)
 }
 

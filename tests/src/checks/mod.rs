@@ -10,6 +10,7 @@ mod field;
 mod gate;
 mod html;
 mod lab;
+mod lacking;
 mod limits;
 mod lock;
 mod machine;
@@ -76,6 +77,9 @@ const EVERYWHERE: &[Scenario] = &[
         restore::killed_while_others_write,
     ),
     refuses("without root guard says what it needs", limits::not_root),
+    loads("whatever a kernel lacks costs the signals that need it, which say so", lacking::everything_may_be_missing),
+    loads("a program that the kernel refuses costs its own signal", lacking::a_refused_program_costs_its_signal),
+    loads("what is only pretended to be missing is said aloud", lacking::pretended_aloud),
 ];
 
 /// The hazard that `guard lab` is there for.
