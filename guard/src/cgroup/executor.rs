@@ -17,10 +17,10 @@ use super::{
     pace::{Bucket, Pace},
     restore::{self, Report, RestoreError, other_half},
     store::{self, Journal, Lock},
-    systemd::{self, Systemd},
+    systemd::{self, Units},
     trouble::Trouble,
     value::{self, File, Value},
-    write::{Job, Ran, Stop, run, tell_owner, unjournaled},
+    write::{Job, Ran, Stop, run, unjournaled},
 };
 use crate::snapshot::{Knob, Setting};
 
@@ -43,6 +43,8 @@ pub struct ExecutorOptions {
     /// After giving way, how long until the knob may be taken again, with the other's value as its original; none for
     /// never.
     pub retake_after: Option<Duration>,
+    /// Who tells systemd what is held of its units.
+    pub units: Units,
 }
 
 impl Default for ExecutorOptions {
@@ -53,6 +55,7 @@ impl Default for ExecutorOptions {
             pace: Pace { burst: 10, every: Duration::from_millis(200) },
             reassert: Pace { burst: 3, every: Duration::from_secs(20) },
             retake_after: Some(Duration::from_secs(60)),
+            units: Units::default(),
         }
     }
 }
@@ -85,8 +88,7 @@ struct Rest {
 #[derive(Debug)]
 pub struct Executor {
     hierarchy: Hierarchy,
-    journal: Journal,
-    systemd: Systemd,
+    journal: Journal<Key, Entry>,
     options: ExecutorOptions,
     held: BTreeMap<Place, Held>,
     rests: BTreeMap<Place, Rest>,
@@ -118,10 +120,9 @@ impl Executor {
         let lock = Lock::take(state_dir)?;
         let (mut recovered, book) = restore::look(state_dir, &boot)?;
         let mut journal = Journal::open(state_dir, boot, book, lock)?;
-        let systemd = Systemd::connect(&options.root);
-        recovered.files = restore::put_back(&hierarchy, &mut journal, &systemd);
+        recovered.files = restore::put_back(&hierarchy, &mut journal);
         let (held, rests, buckets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { hierarchy, journal, systemd, options, held, rests, buckets, recovered })
+        Ok(Self { hierarchy, journal, options, held, rests, buckets, recovered })
     }
 
     /// What an earlier guard had left, and what came of putting it back. What could not be put back stays in the
@@ -155,9 +156,7 @@ impl Executor {
             }
             let jobs = open_jobs(&self.hierarchy, path, *id, *knob, 0).unwrap_or_default();
             let unknown = jobs.iter().filter(|job| !self.journal.book().contains_key(&job.key));
-            new.extend(
-                unknown.map(|job| (job.key.clone(), new_entry(&self.systemd, job, *knob, self.hierarchy.version()))),
-            );
+            new.extend(unknown.map(|job| (job.key.clone(), Entry::new(&job.now))));
         }
         if new.is_empty() { Ok(()) } else { self.journal.hold(new, true) }
     }
@@ -190,10 +189,6 @@ impl Executor {
         let ran = run(&self.hierarchy, &mut self.journal, &mut jobs, batch.len());
         for (asker, (planned, ran)) in batch.iter_mut().zip(ran).enumerate() {
             if planned.result.is_none() {
-                if ran.stop.is_none() {
-                    let jobs: Vec<&Job> = jobs.iter().filter(|job| job.asker == asker).collect();
-                    self.tell_owner(&planned.change.what, &jobs);
-                }
                 let keys = keys.iter().filter(|(of, _)| *of == asker).map(|(_, key)| key.clone()).collect();
                 planned.result = Some(self.settle(planned, ran, keys));
             }
@@ -217,9 +212,13 @@ impl Executor {
 
     /// Puts back everything. What fails stays in the journal for the next `guard restore`.
     pub fn restore_all(&mut self) -> Vec<Outcome> {
-        self.held.clear();
+        let held = std::mem::take(&mut self.held);
         self.rests.clear();
-        restore::put_back(&self.hierarchy, &mut self.journal, &self.systemd).into_iter().map(Outcome::from).collect()
+        let restored = restore::put_back(&self.hierarchy, &mut self.journal);
+        for ((id, knob), held) in &held {
+            self.options.units.let_go(&held.path, *id, *knob);
+        }
+        restored.into_iter().map(Outcome::from).collect()
     }
 
     /// Fills in what a change means for which files; an error is the change's result.
@@ -257,7 +256,10 @@ impl Executor {
             let why = "cpu.idle discards the weight, which guard holds: release the shares first";
             return Err(WriteResult::Refused(why.to_owned()));
         }
+        let by_systemd = self.by_systemd(planned, place, &setting);
         for job in jobs.iter_mut() {
+            let of_it = by_systemd.iter().filter(|(file, _)| *file == job.key.file);
+            job.by_systemd = of_it.map(|(_, text)| text.clone()).collect();
             job.to = values.iter().find(|(file, _)| *file == job.key.file).map(|(_, value)| value.clone());
         }
         if jobs.iter().all(|job| job.to.as_ref().is_none_or(|to| job.key.file.parse(&job.now).as_ref() == Ok(to))) {
@@ -310,10 +312,37 @@ impl Executor {
         Ok(())
     }
 
-    /// Whether the files of a held knob hold what guard wrote. What cannot be read is not.
+    /// The texts that systemd may give the files of a unit's own cgroup: it makes its own of this setting, and may not have
+    /// been told yet that those before it count no more.
+    fn by_systemd(&self, planned: &Planned, (_, knob): Place, setting: &Setting) -> Vec<(File, String)> {
+        let (path, units) = (&planned.change.path, &self.options.units);
+        if !units.may_own(path) {
+            return Vec::new();
+        }
+        let (version, formula) = (self.hierarchy.version(), self.options.weight);
+        let text = |(file, value): (File, Value)| (file, file.text(&value));
+        let told = units.told(path, knob).into_iter().filter(|told| told != setting);
+        let told = told.flat_map(|told| {
+            let own = value::values(&told, version, formula).into_iter().map(text);
+            own.chain(systemd::echoes(&told, version)).collect::<Vec<_>>()
+        });
+        let mut out = Vec::new();
+        for each in systemd::echoes(setting, version).into_iter().chain(told) {
+            if !out.contains(&each) {
+                out.push(each);
+            }
+        }
+        out
+    }
+
+    /// Whether the files of a held knob hold its value. What cannot be read does not.
     fn is_intact(&self, (id, knob): Place, held: &Held) -> bool {
         let Ok(jobs) = open_jobs(&self.hierarchy, &held.path, id, knob, 0) else { return false };
-        jobs.iter().all(|job| self.is_as_left(job))
+        let values = value::values(&held.setting, self.hierarchy.version(), self.options.weight);
+        jobs.iter().all(|job| {
+            let wanted = values.iter().find(|(file, _)| *file == job.key.file);
+            wanted.map_or_else(|| self.is_as_left(job), |(_, to)| job.key.file.parse(&job.now).as_ref() == Ok(to))
+        })
     }
 
     /// Whether a file holds what guard wrote, or guard wrote nothing to it.
@@ -332,10 +361,7 @@ impl Executor {
         let found = format!("{} was set to \"{}\" by somebody else", first.key.file, first.now);
         let lifts = held.lift && matches!(planned.change.what, Lift(_));
         if lifts && held.reassert.take(self.options.reassert, Instant::now()) {
-            let unit = |job: &Job| self.journal.book().get(&job.key).and_then(|entry| entry.unit.clone());
-            let entries =
-                drifted.iter().map(|job| (job.key.clone(), Entry { unit: unit(job), ..Entry::new(&job.now) }));
-            let entries: Vec<_> = entries.collect();
+            let entries: Vec<_> = drifted.iter().map(|job| (job.key.clone(), Entry::new(&job.now))).collect();
             return self.journal.hold(entries, true).map_err(|error| WriteResult::from(&unjournaled(&error)));
         }
         let why =
@@ -372,8 +398,7 @@ impl Executor {
     /// Puts the originals of all files that are written for the first time into the journal, with one wait for the disk.
     fn record_originals(&mut self, batch: &mut [Planned]) {
         let version = self.hierarchy.version();
-        let (book, systemd) = (self.journal.book(), &self.systemd);
-        let entry = |job: &Job, knob| new_entry(systemd, job, knob, version);
+        let book = self.journal.book();
         let mut new = Vec::new();
         for planned in batch.iter_mut().filter(|each| each.result.is_none()) {
             for job in &planned.jobs {
@@ -391,7 +416,7 @@ impl Executor {
                     _ => continue,
                 };
                 planned.recorded.push(job.key.clone());
-                new.push((job.key.clone(), Entry { ours, ..entry(job, planned.change.what.knob()) }));
+                new.push((job.key.clone(), Entry { ours, ..Entry::new(&job.now) }));
             }
         }
         if new.is_empty() {
@@ -401,16 +426,6 @@ impl Executor {
             let result = WriteResult::from(&unjournaled(&error));
             batch.iter_mut().filter(|each| each.result.is_none()).for_each(|each| each.result = Some(result.clone()));
         }
-    }
-
-    fn tell_owner(&self, what: &What, jobs: &[&Job]) {
-        let properties = match what {
-            Set(setting) | Lift(setting) => {
-                Some(systemd::properties(setting, self.hierarchy.version(), self.options.weight))
-            }
-            Release(_) => None,
-        };
-        tell_owner(&self.systemd, &self.journal, jobs, properties.as_deref());
     }
 
     /// Takes note of what came of a change that was tried.
@@ -425,6 +440,7 @@ impl Executor {
             (None, Set(setting) | Lift(setting)) => {
                 self.rests.remove(&place);
                 self.hold(place, &planned.change, setting, keys);
+                self.options.units.hold(&planned.change.path, place.0, setting);
                 WriteResult::Written
             }
             (Some(Stop::Foreign { file, found }), _) => {
@@ -472,13 +488,14 @@ impl Executor {
         self.rests.remove(&place);
         if let Some(held) = self.held.remove(&place) {
             self.drop_files(&held.keys, why);
+            self.options.units.let_go(&held.path, place.0, place.1);
         }
     }
 
     fn drop_files(&mut self, keys: &[Key], why: &str) {
         for key in keys {
             // A record that cannot be written costs a restore one look.
-            if let Err(error) = self.journal.drop_file(key, why) {
+            if let Err(error) = self.journal.drop_entry(key, why) {
                 tracing::warn!("cannot record in the undo journal that {} of {} is done: {error}", key.file, key.path);
             }
         }
@@ -603,13 +620,6 @@ impl Planned {
         let result = self.result.unwrap_or(WriteResult::Unchanged);
         Outcome { path, id, knob: what.knob(), old: self.old, new: self.new, result }
     }
-}
-
-/// What has to be known of a file before guard's first write; of a unit's own cgroup also what systemd knows.
-fn new_entry(systemd: &Systemd, job: &Job, knob: Knob, version: Version) -> Entry {
-    let is_first = value::files(knob, version).first() == Some(&job.key.file);
-    let unit = if is_first { systemd.unit(&job.key.path, knob, version) } else { None };
-    Entry { unit, ..Entry::new(&job.now) }
 }
 
 /// Opens the files of a knob of the cgroup with this id, and reads them.

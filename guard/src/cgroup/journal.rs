@@ -1,12 +1,12 @@
 //! The undo journal's format. One line per record: eight hex digits of CRC-32, a space, JSON, a newline. Every record of
-//! a file says all that is known of it (what was there before guard, which texts may be there by guard), so that
-//! the last readable one is enough, whatever happened to the others. Pure; the file itself is in `store`.
+//! a thing (a cgroup's file, a unit's property) says all that is known of it: what was there before guard, and what may be
+//! there by guard. So the last readable one is enough, whatever happened to the others. Pure; the file itself is in `store`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Debug};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{systemd::Unit, value::File};
+use super::{systemd::Property, value::File};
 
 /// Version of the format.
 const FORMAT: u32 = 1;
@@ -29,27 +29,80 @@ pub(super) struct Entry {
     pub(super) original: String,
     /// Texts that may be there by guard: what it wrote last, and what it was about to write. Empty before the first.
     pub(super) ours: Vec<String>,
-    /// The systemd unit whose own cgroup it is, with its original properties.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Texts that may be there by systemd, which made them of what guard had told it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) by_systemd: Vec<String>,
+    /// In journals of guards that kept a unit's properties beside its file: the unit, with them. Only read.
+    #[serde(default, skip_serializing)]
     pub(super) unit: Option<Unit>,
 }
+
+/// A systemd unit, and what its properties were before guard.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Unit {
+    pub(super) name: String,
+    pub(super) properties: Vec<(String, Property)>,
+}
+
+/// Which property of which unit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct UnitKey {
+    pub(super) unit: String,
+    pub(super) property: String,
+}
+
+/// What has to be known of a property to put it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct UnitEntry {
+    /// Path of the unit's cgroup.
+    pub(super) path: String,
+    /// Its value before guard's first call.
+    pub(super) original: Property,
+    /// Values that may be there by guard: what it set last, and what it was about to set; the original once it was about to
+    /// put that back.
+    pub(super) ours: Vec<Property>,
+    /// Whether it was set to what the file holds anyway, so that the unit keeps its cpu controller: the file is not guard's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) beside: bool,
+    /// The file that systemd keeps it in; None when that was not recorded, and nothing is done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) drop_in: Option<DropIn>,
+}
+
+/// A drop-in of a unit, by which systemd keeps a property that was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DropIn {
+    /// Its path.
+    pub(super) file: String,
+    /// Its text before guard; None when there was no such file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) before: Option<String>,
+    /// The text that systemd wrote for guard, as far as it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ours: Option<String>,
+}
+
+/// What keys and entries of a journal have in common.
+pub(super) trait Part: Clone + Debug + Serialize + DeserializeOwned {}
+
+impl<T: Clone + Debug + Serialize + DeserializeOwned> Part for T {}
 
 impl Entry {
     /// Of a file that guard has not written yet.
     pub(super) fn new(original: &str) -> Self {
-        Self { original: original.to_owned(), ours: Vec::new(), unit: None }
+        Self { original: original.to_owned(), ours: Vec::new(), by_systemd: Vec::new(), unit: None }
     }
 
     /// Whether `text` is guard's.
     pub(super) fn is_ours(&self, file: File, text: &str) -> bool {
-        self.ours.iter().any(|own| file.same(own, text))
+        self.ours.iter().chain(&self.by_systemd).any(|own| file.same(own, text))
     }
 }
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
-pub(super) enum Record {
+pub(super) enum Record<K, E> {
     /// The first line.
     Journal {
         /// Version of the format.
@@ -57,25 +110,25 @@ pub(super) enum Record {
         /// Boot in which it was written.
         boot: String,
     },
-    /// A file that has to be put back.
+    /// What has to be put back.
     Held {
-        /// Boot in which the cgroup has this id.
+        /// Boot in which it was held: in another one the cgroup's id is somebody else's, and the property is not set.
         boot: String,
         #[serde(flatten)]
-        key: Key,
+        key: K,
         #[serde(flatten)]
-        entry: Entry,
+        entry: E,
     },
-    /// A file that no longer has to be.
+    /// What no longer has to be.
     Dropped {
         #[serde(flatten)]
-        key: Key,
+        key: K,
         /// For people: restored, foreign or gone.
         why: String,
     },
 }
 
-impl Record {
+impl<K: Part, E: Part> Record<K, E> {
     pub(super) fn first(boot: &str) -> Self {
         Self::Journal { format: FORMAT, boot: boot.to_owned() }
     }
@@ -97,15 +150,17 @@ impl Record {
     }
 }
 
+/// What has to be put back.
+pub(super) type Book<K, E> = BTreeMap<K, E>;
 /// Files to put back.
-pub(super) type Book = BTreeMap<Key, Entry>;
+pub(super) type Files = Book<Key, Entry>;
 
 /// What a journal's bytes say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Decoded {
-    /// Files to put back, of this boot.
-    pub(super) book: Book,
-    /// Files that were held in another boot: their cgroups are no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Decoded<K: Ord, E> {
+    /// What has to be put back, of this boot.
+    pub(super) book: Book<K, E>,
+    /// What was held in another boot: it is no more.
     pub(super) other_boot: usize,
     /// Lines in the middle that are damaged.
     pub(super) damaged: usize,
@@ -115,8 +170,14 @@ pub(super) struct Decoded {
     pub(super) foreign_format: Option<u32>,
 }
 
+impl<K: Ord, E> Default for Decoded<K, E> {
+    fn default() -> Self {
+        Self { book: Book::new(), other_boot: 0, damaged: 0, torn: false, foreign_format: None }
+    }
+}
+
 /// Reads a journal. Damaged lines are counted and passed over.
-pub(super) fn decode(bytes: &[u8], boot: &str) -> Decoded {
+pub(super) fn decode<K: Part + Ord, E: Part>(bytes: &[u8], boot: &str) -> Decoded<K, E> {
     let mut decoded = Decoded::default();
     let mut lines = bytes.split(|byte| *byte == b'\n').peekable();
     while let Some(line) = lines.next() {
@@ -133,8 +194,8 @@ pub(super) fn decode(bytes: &[u8], boot: &str) -> Decoded {
     decoded
 }
 
-impl Decoded {
-    fn add(&mut self, record: Record, boot: &str) {
+impl<K: Ord, E> Decoded<K, E> {
+    fn add(&mut self, record: Record<K, E>, boot: &str) {
         match record {
             Record::Journal { format, .. } if format != FORMAT => self.foreign_format = Some(format),
             Record::Journal { .. } => {}
@@ -151,17 +212,23 @@ mod tests {
 
     use super::*;
 
+    type FileRecord = Record<Key, Entry>;
+
     fn key(number: u64) -> Key {
         Key { path: format!("/a/{number}"), id: number, file: File::Max }
     }
 
-    fn held(number: u64, original: &str, ours: &[&str]) -> Record {
+    fn decode(bytes: &[u8], boot: &str) -> Decoded<Key, Entry> {
+        super::decode(bytes, boot)
+    }
+
+    fn held(number: u64, original: &str, ours: &[&str]) -> FileRecord {
         let ours = ours.iter().map(|&text| text.to_owned()).collect();
         let entry = Entry { ours, ..Entry::new(original) };
         Record::Held { boot: "b".to_owned(), key: key(number), entry }
     }
 
-    fn bytes(records: &[Record]) -> Vec<u8> {
+    fn bytes(records: &[FileRecord]) -> Vec<u8> {
         records.iter().flat_map(|record| record.encode().unwrap().into_bytes()).collect()
     }
 
@@ -223,7 +290,7 @@ mod tests {
 
         #[test]
         fn every_prefix_says_what_was_complete_by_then(numbers in proptest::collection::vec((0_u64..4, any::<bool>()), 1..12), cut in any::<prop::sample::Index>()) {
-            let records: Vec<Record> = numbers.iter().enumerate().map(|(step, (number, keep))| {
+            let records: Vec<FileRecord> = numbers.iter().enumerate().map(|(step, (number, keep))| {
                 if *keep { held(*number, "x", &[&step.to_string()]) }
                 else { Record::Dropped { key: key(*number), why: "restored".to_owned() } }
             }).collect();
@@ -246,7 +313,7 @@ mod tests {
 
         #[test]
         fn one_flipped_bit_spoils_no_other_line(flip in any::<prop::sample::Index>(), bit in 0_u8..8) {
-            let records: Vec<Record> = (0..6).map(|number| held(number, "x", &["y"])).collect();
+            let records: Vec<FileRecord> = (0..6).map(|number| held(number, "x", &["y"])).collect();
             let mut all = bytes(&records);
             let at = flip.index(all.len());
             all[at] ^= 1 << bit;

@@ -35,11 +35,12 @@ pub(crate) use files::parse_pressure;
 pub use files::{CpuStatTotals, ParseError, PressureTotals, Weight};
 pub use hierarchy::{Hierarchy, Version};
 pub use limits::{MAX_PERIOD_US, MAX_QUOTA_US, MIN_PERIOD_US};
-pub use outcome::{Change, Outcome, Restored, What, WriteResult};
+pub use outcome::{Change, Outcome, Restored, RestoredProperty, What, WriteResult};
 pub use pace::Pace;
 pub use read::{Cpuset, PressureReading};
 pub use restore::{Report, RestoreError, restore};
 pub use store::{DEFAULT_STATE_DIR, StateError};
+pub use systemd::{Units, UnitsOptions, adopt_units, restore_units};
 pub use tree::{CgroupDir, Tree};
 pub use value::File;
 

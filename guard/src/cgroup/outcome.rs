@@ -85,6 +85,12 @@ pub enum WriteResult {
 }
 
 impl WriteResult {
+    /// Whether something is left that should have been put back.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Busy(_) | Self::Failed(_) | Self::Limited(_))
+    }
+
     /// Whether the files are as they were to be.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -141,6 +147,30 @@ pub struct Restored {
     /// What came of it.
     #[serde(flatten)]
     pub result: WriteResult,
+}
+
+/// What came of putting one property of a unit back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RestoredProperty {
+    /// The unit.
+    pub unit: String,
+    /// The property, by its name on D-Bus.
+    pub property: String,
+    /// What it was; absent when systemd was not asked, or did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// What it was before guard.
+    pub original: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub result: WriteResult,
+}
+
+impl fmt::Display for RestoredProperty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = self.found.as_deref().unwrap_or("?");
+        write!(f, "{} {}  {found} -> {}  {}", self.unit, self.property, self.original, self.result)
+    }
 }
 
 impl From<Restored> for Outcome {

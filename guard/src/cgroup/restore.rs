@@ -7,13 +7,12 @@ use serde::Serialize;
 
 use super::{
     CgroupError, Hierarchy, Version,
-    journal::{Book, Entry, Key},
-    outcome::{Restored, WriteResult},
+    journal::{Entry, Files, Key},
+    outcome::{Restored, RestoredProperty, WriteResult},
     store::{self, Journal, Lock, StateError},
-    systemd::Systemd,
     trouble::Trouble,
     value::File,
-    write::{Job, Stop, run, tell_owner},
+    write::{Job, Stop, run},
 };
 
 /// How often what was refused or busy is tried again while others still change.
@@ -43,34 +42,37 @@ pub struct Report {
     pub torn: bool,
     /// The files that guard held, parents first.
     pub files: Vec<Restored>,
+    /// The properties of systemd's units that guard held.
+    pub properties: Vec<RestoredProperty>,
 }
 
 impl Report {
     /// Files that should have been put back, and were not.
     pub fn failures(&self) -> impl Iterator<Item = &Restored> {
-        self.files.iter().filter(|file| {
-            matches!(
-                file.result,
-                WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_) | WriteResult::Limited(_)
-            )
-        })
+        self.files.iter().filter(|file| file.result.is_left())
+    }
+
+    /// Properties that should have been put back, and were not.
+    pub fn failed_properties(&self) -> impl Iterator<Item = &RestoredProperty> {
+        self.properties.iter().filter(|property| property.result.is_left())
     }
 
     /// Whether somebody has to look after something.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.damaged == 0 && self.failures().next().is_none()
+        self.damaged == 0 && self.failures().next().is_none() && self.failed_properties().next().is_none()
     }
 }
 
 impl fmt::Display for Report {
-    /// One line per file, and what else there is to say; nothing held is a line too.
+    /// One line per file and property, and what else there is to say; nothing held is a line too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for file in &self.files {
             let found = file.found.as_deref().unwrap_or("?");
             writeln!(f, "{}/{}  {found} -> {}  {}", file.path, file.file, file.original, file.result)?;
         }
-        if self.files.is_empty() {
+        self.properties.iter().try_for_each(|property| writeln!(f, "{property}"))?;
+        if self.files.is_empty() && self.properties.is_empty() {
             writeln!(f, "guard holds nothing: nothing to put back")?;
         }
         if self.other_boot > 0 {
@@ -95,7 +97,7 @@ impl fmt::Display for Report {
 /// Another guard is enforcing; the state directory cannot be used; there is no cpu controller.
 pub fn restore(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, RestoreError> {
     let boot = store::boot_id(root)?;
-    if store::read(state_dir, &boot)?.is_none() {
+    if store::read::<Key, Entry>(state_dir, &boot)?.is_none() {
         // Nothing was ever changed: no directory is made, and no hierarchy is needed.
         return Ok(Report::default());
     }
@@ -114,12 +116,12 @@ pub fn restore(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, R
     }
     let hierarchy = Hierarchy::detect(root)?;
     let mut journal = Journal::open(state_dir, boot, book, lock)?;
-    report.files = put_back(&hierarchy, &mut journal, &Systemd::connect(root));
+    report.files = put_back(&hierarchy, &mut journal);
     Ok(report)
 }
 
 /// What the journal says.
-pub(super) fn look(state_dir: &Path, boot: &str) -> Result<(Report, Book), StateError> {
+pub(super) fn look(state_dir: &Path, boot: &str) -> Result<(Report, Files), StateError> {
     let decoded = store::read(state_dir, boot)?;
     let journal = decoded.is_some();
     let decoded = decoded.unwrap_or_default();
@@ -128,19 +130,19 @@ pub(super) fn look(state_dir: &Path, boot: &str) -> Result<(Report, Book), State
         other_boot: decoded.other_boot,
         damaged: decoded.damaged,
         torn: decoded.torn,
-        files: Vec::new(),
+        ..Report::default()
     };
     Ok((report, decoded.book))
 }
 
 /// Puts back every file of the journal. What is done or is not guard's any more leaves the journal; what failed stays.
-pub(super) fn put_back(hierarchy: &Hierarchy, journal: &mut Journal, systemd: &Systemd) -> Vec<Restored> {
+pub(super) fn put_back(hierarchy: &Hierarchy, journal: &mut Journal<Key, Entry>) -> Vec<Restored> {
     let book = journal.book().clone();
     let mut done: Vec<Restored> = Vec::with_capacity(book.len());
     let mut left: Vec<(Key, Entry)> = book.into_iter().collect();
     for round in 1..=ROUNDS {
         let before = left.len();
-        let results = one_round(hierarchy, journal, systemd, &left);
+        let results = one_round(hierarchy, journal, &left);
         let (again, settled): (Vec<_>, Vec<_>) =
             results.into_iter().partition(|each| matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_)));
         let busy = again.iter().any(|each| matches!(each.result, WriteResult::Busy(_)));
@@ -163,7 +165,7 @@ fn is_of(restored: &Restored, key: &Key) -> bool {
     restored.path == key.path && restored.id == key.id && restored.file == key.file
 }
 
-fn one_round(hierarchy: &Hierarchy, journal: &mut Journal, systemd: &Systemd, files: &[(Key, Entry)]) -> Vec<Restored> {
+fn one_round(hierarchy: &Hierarchy, journal: &mut Journal<Key, Entry>, files: &[(Key, Entry)]) -> Vec<Restored> {
     let mut out = Vec::new();
     let mut jobs = Vec::new();
     for (key, entry) in files {
@@ -178,9 +180,6 @@ fn one_round(hierarchy: &Hierarchy, journal: &mut Journal, systemd: &Systemd, fi
     jobs.extend(neighbours);
     let ran = run(hierarchy, journal, &mut jobs, askers);
     for ((job, found), ran) in jobs.iter().zip(found).zip(ran) {
-        if ran.stop.is_none() {
-            tell_owner(systemd, journal, &[job], None);
-        }
         let result = match ran.stop {
             None if ran.wrote => WriteResult::Written,
             // The kernel did it on the way: a weight that idle gave up.
@@ -195,7 +194,7 @@ fn one_round(hierarchy: &Hierarchy, journal: &mut Journal, systemd: &Systemd, fi
         if !matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_)) {
             let key = Key { path: each.path.clone(), id: each.id, file: each.file };
             // A record that cannot be written costs the next restore one look.
-            if let Err(error) = journal.drop_file(&key, &each.result.to_string()) {
+            if let Err(error) = journal.drop_entry(&key, &each.result.to_string()) {
                 tracing::warn!("cannot record in the undo journal that {} of {} is done: {error}", key.file, key.path);
             }
         }

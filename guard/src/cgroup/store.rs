@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::journal::{self, Book, Decoded, Entry, Key, Record};
+use super::journal::{self, Book, Decoded, Part, Record};
 
 /// Where the journal is kept unless another place is named.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/guard";
@@ -59,7 +59,7 @@ pub enum StateError {
 }
 
 impl StateError {
-    fn io<'a>(op: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+    pub(super) fn io<'a>(op: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { op, path: path.to_owned(), source }
     }
 }
@@ -96,7 +96,7 @@ impl Lock {
 }
 
 /// Reads the journal of a directory; none when there is no journal. Needs no lock: what is being written looks torn.
-pub(super) fn read(dir: &Path, boot: &str) -> Result<Option<Decoded>, StateError> {
+pub(super) fn read<K: Part + Ord, E: Part>(dir: &Path, boot: &str) -> Result<Option<Decoded<K, E>>, StateError> {
     let path = dir.join(JOURNAL);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -119,40 +119,40 @@ pub(super) fn boot_id(root: &Path) -> Result<String, StateError> {
 
 /// The journal, open for writing, and what it says.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct Journal<K: Ord, E> {
     dir: PathBuf,
     boot: String,
     file: fs::File,
-    book: Book,
+    book: Book<K, E>,
     lines: usize,
     /// The last append may have left half a line.
     torn: bool,
     _lock: Lock,
 }
 
-impl Journal {
-    /// Opens the journal with the files that an older one left to put back; written anew, so that damage does not stay.
-    pub(super) fn open(dir: &Path, boot: String, book: Book, lock: Lock) -> Result<Self, StateError> {
+impl<K: Part + Ord, E: Part> Journal<K, E> {
+    /// Opens the journal with what an older one left to put back; written anew, so that damage does not stay.
+    pub(super) fn open(dir: &Path, boot: String, book: Book<K, E>, lock: Lock) -> Result<Self, StateError> {
         let file = write_anew(dir, &boot, &book).map_err(StateError::io("write", &dir.join(JOURNAL)))?;
         let lines = book.len() + 1;
         Ok(Self { dir: dir.to_owned(), boot, file, book, lines, torn: false, _lock: lock })
     }
 
-    /// Files to put back.
-    pub(super) fn book(&self) -> &Book {
+    /// What has to be put back.
+    pub(super) fn book(&self) -> &Book<K, E> {
         &self.book
     }
 
-    /// Records files, before they are written to. With `sync` they are on disk when this returns.
-    pub(super) fn hold(&mut self, entries: Vec<(Key, Entry)>, sync: bool) -> io::Result<()> {
+    /// Records what is about to be changed. With `sync` it is on disk when this returns.
+    pub(super) fn hold(&mut self, entries: Vec<(K, E)>, sync: bool) -> io::Result<()> {
         let records = entries.into_iter().map(|(key, entry)| Record::Held { boot: self.boot.clone(), key, entry });
         self.append(records.collect())?;
         if sync { self.file.sync_data() } else { Ok(()) }
     }
 
-    /// Records that a file has no longer to be put back. What cannot be recorded is forgotten here all the same: at worst
-    /// a restore looks at the file once more, and finds its original or somebody else's value.
-    pub(super) fn drop_file(&mut self, key: &Key, why: &str) -> io::Result<()> {
+    /// Records that something has no longer to be put back. What cannot be recorded is forgotten here all the same: at worst
+    /// a restore looks at it once more, and finds its original or somebody else's value.
+    pub(super) fn drop_entry(&mut self, key: &K, why: &str) -> io::Result<()> {
         if !self.book.contains_key(key) {
             return Ok(());
         }
@@ -161,7 +161,7 @@ impl Journal {
         result
     }
 
-    fn append(&mut self, records: Vec<Record>) -> io::Result<()> {
+    fn append(&mut self, records: Vec<Record<K, E>>) -> io::Result<()> {
         if self.lines > SLACK + 4 * self.book.len() {
             self.file = write_anew(&self.dir, &self.boot, &self.book)?;
             (self.lines, self.torn) = (self.book.len() + 1, false);
@@ -187,9 +187,9 @@ impl Journal {
 }
 
 /// Replaces the journal by one with only what is needed: complete and synced beside it, then renamed over it.
-fn write_anew(dir: &Path, boot: &str, book: &Book) -> io::Result<fs::File> {
+fn write_anew<K: Part, E: Part>(dir: &Path, boot: &str, book: &Book<K, E>) -> io::Result<fs::File> {
     let (new, path) = (dir.join("journal.new"), dir.join(JOURNAL));
-    let mut text = Record::first(boot).encode()?;
+    let mut text = Record::<K, E>::first(boot).encode()?;
     for (key, entry) in book {
         let record = Record::Held { boot: boot.to_owned(), key: key.clone(), entry: entry.clone() };
         text.push_str(&record.encode()?);
@@ -207,7 +207,10 @@ fn write_anew(dir: &Path, boot: &str, book: &Book) -> io::Result<fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::value::File;
+    use crate::cgroup::{
+        journal::{Entry, Files, Key},
+        value::File,
+    };
 
     fn key(id: u64) -> Key {
         Key { path: "/a".to_owned(), id, file: File::Max }
@@ -217,9 +220,9 @@ mod tests {
         Entry { ours: vec![ours.to_owned()], ..Entry::new("max 100000") }
     }
 
-    fn open(dir: &Path) -> Journal {
+    fn open(dir: &Path) -> Journal<Key, Entry> {
         let lock = Lock::take(dir).unwrap();
-        let book = read(dir, "boot").unwrap().map(|decoded| decoded.book).unwrap_or_default();
+        let book: Files = read(dir, "boot").unwrap().map(|decoded| decoded.book).unwrap_or_default();
         Journal::open(dir, "boot".to_owned(), book, lock).unwrap()
     }
 
@@ -228,7 +231,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = open(dir.path());
         journal.hold(vec![(key(1), entry("1 1")), (key(2), entry("2 2"))], true).unwrap();
-        journal.drop_file(&key(1), "restored").unwrap();
+        journal.drop_entry(&key(1), "restored").unwrap();
         drop(journal);
         assert_eq!(open(dir.path()).book().keys().collect::<Vec<_>>(), [&key(2)]);
     }
@@ -264,7 +267,7 @@ mod tests {
         journal.file.write_all(b"0000 half").unwrap();
         journal.torn = true;
         journal.hold(vec![(key(2), entry("2 2"))], false).unwrap();
-        let decoded = read(dir.path(), "boot").unwrap().unwrap();
+        let decoded = read::<Key, Entry>(dir.path(), "boot").unwrap().unwrap();
         assert_eq!((decoded.book.len(), decoded.damaged), (2, 1));
     }
 

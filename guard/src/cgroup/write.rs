@@ -5,7 +5,6 @@ use super::{
     journal::{Entry, Key},
     order::{self, Move},
     store::Journal,
-    systemd::{Property, Systemd},
     target::Target,
     trouble::Trouble,
     value::{File, Value},
@@ -20,6 +19,8 @@ pub(super) struct Job {
     pub(super) now: String,
     /// What it is to hold; none when it only tells.
     pub(super) to: Option<Value>,
+    /// Texts that the file may get from systemd, which makes them of what guard tells it.
+    pub(super) by_systemd: Vec<String>,
     /// Who asked: jobs of one asker stop when one of them fails.
     pub(super) asker: usize,
 }
@@ -59,7 +60,7 @@ impl Job {
         };
         let now = target.read(file)?;
         let key = Key { path: path.to_owned(), id: target.id, file };
-        Ok(Self { key, target, now, to: None, asker })
+        Ok(Self { key, target, now, to: None, by_systemd: Vec::new(), asker })
     }
 
     fn to_move(&self) -> Result<Move, Trouble> {
@@ -71,7 +72,7 @@ impl Job {
     }
 
     /// Brings the file to `value`. The journal has the file's original already.
-    fn write(&mut self, journal: &mut Journal, value: &Value) -> Result<(), Stop> {
+    fn write(&mut self, journal: &mut Journal<Key, Entry>, value: &Value) -> Result<(), Stop> {
         let file = self.key.file;
         let text = file.text(value);
         self.intend(journal, &text)?;
@@ -79,7 +80,7 @@ impl Job {
             let found = self.target.read(file)?;
             let entry = journal.book().get(&self.key);
             if file.same(&found, &self.now) || entry.is_some_and(|entry| entry.is_ours(file, &found)) {
-                return self.write_now(&text);
+                return self.write_now(journal, &text);
             }
             // Nothing of guard's was there yet: what somebody else has just written is what has to be kept.
             match entry.filter(|entry| entry.ours.len() == 1 && file.same(&entry.original, &self.now)) {
@@ -95,33 +96,44 @@ impl Job {
     }
 
     /// Says in the journal what is about to be written. Putting the original back needs no word.
-    fn intend(&self, journal: &mut Journal, text: &str) -> Result<(), Trouble> {
+    fn intend(&self, journal: &mut Journal<Key, Entry>, text: &str) -> Result<(), Trouble> {
         let file = self.key.file;
         let Some(entry) = journal.book().get(&self.key) else {
             return Err(Trouble::Journal(format!("{file} of {} was not recorded", self.key.path)));
         };
-        if file.same(&entry.original, text) || entry.ours.last().is_some_and(|last| file.same(last, text)) {
+        let is_known = entry.ours.last().is_some_and(|last| file.same(last, text));
+        if file.same(&entry.original, text) || (is_known && entry.by_systemd == self.by_systemd) {
             return Ok(());
         }
         let mut ours: Vec<String> = entry.ours.iter().filter(|own| file.same(own, &self.now)).cloned().collect();
-        ours.push(text.trim_end().to_owned());
-        let entry = Entry { ours, ..entry.clone() };
+        if !ours.last().is_some_and(|last| file.same(last, text)) {
+            ours.push(text.trim_end().to_owned());
+        }
+        let entry = Entry { ours, by_systemd: self.by_systemd.clone(), ..entry.clone() };
         journal.hold(vec![(self.key.clone(), entry)], false).map_err(|error| unjournaled(&error))
     }
 
-    fn write_now(&mut self, text: &str) -> Result<(), Stop> {
+    fn write_now(&mut self, journal: &Journal<Key, Entry>, text: &str) -> Result<(), Stop> {
         let file = self.key.file;
-        self.target.write(file, text)?;
-        let found = self.target.read(file)?;
-        let before = std::mem::replace(&mut self.now, found.clone());
-        if file.same(&found, text) {
-            return Ok(());
-        }
-        if let Ok(Value::Partition(_, false)) = file.parse(&found) {
-            // The kernel takes the word and says behind it why it does not mean it.
-            self.target.write(file, &before)?;
-            self.now = self.target.read(file)?;
-            return Err(Trouble::Invalid(format!("{file} of {} became \"{found}\"", self.key.path)).into());
+        let mut found = String::new();
+        for _ in 0..LOOKS {
+            self.target.write(file, text)?;
+            found = self.target.read(file)?;
+            let before = std::mem::replace(&mut self.now, found.clone());
+            if file.same(&found, text) {
+                return Ok(());
+            }
+            if let Ok(Value::Partition(_, false)) = file.parse(&found) {
+                // The kernel takes the word and says behind it why it does not mean it.
+                self.target.write(file, &before)?;
+                self.now = self.target.read(file)?;
+                return Err(Trouble::Invalid(format!("{file} of {} became \"{found}\"", self.key.path)).into());
+            }
+            // systemd was being told a value of guard's from a moment ago, and has just written it.
+            let by_systemd = journal.book().get(&self.key).map(|entry| &entry.by_systemd[..]).unwrap_or_default();
+            if !by_systemd.iter().any(|own| file.same(own, &found)) {
+                break;
+            }
         }
         Err(Stop::Foreign { file, found })
     }
@@ -130,30 +142,6 @@ impl Job {
 /// What a failed append to the journal means for a write.
 pub(super) fn unjournaled(error: &std::io::Error) -> Trouble {
     Trouble::Journal(format!("cannot write the undo journal, so nothing is changed: {error}"))
-}
-
-/// Tells systemd what its unit's files hold now: `properties`, or those of before guard. Where systemd makes something
-/// else of it (its quota is per second, a period may be left over), the files get their values once more.
-pub(super) fn tell_owner(
-    systemd: &Systemd,
-    journal: &Journal,
-    jobs: &[&Job],
-    properties: Option<&[(String, Property)]>,
-) {
-    let unit = |job: &&Job| journal.book().get(&job.key).and_then(|entry| entry.unit.clone());
-    let Some(unit) = jobs.iter().find_map(unit) else { return };
-    systemd.set(&unit.name, properties.unwrap_or(&unit.properties));
-    for job in jobs {
-        let (file, Some(to)) = (job.key.file, &job.to) else { continue };
-        let text = file.text(to);
-        let kept = job
-            .target
-            .read(file)
-            .and_then(|found| if file.same(&found, &text) { Ok(()) } else { job.target.write(file, &text) });
-        if let Err(trouble) = kept {
-            tracing::warn!("after systemd had been told of {file} of {}: {trouble}", job.key.path);
-        }
-    }
 }
 
 /// What came of a batch, by asker.
@@ -166,7 +154,12 @@ pub(super) struct Ran {
 }
 
 /// Runs all jobs in the order that the kernel takes; `askers` is how many askers there are.
-pub(super) fn run(hierarchy: &Hierarchy, journal: &mut Journal, jobs: &mut [Job], askers: usize) -> Vec<Ran> {
+pub(super) fn run(
+    hierarchy: &Hierarchy,
+    journal: &mut Journal<Key, Entry>,
+    jobs: &mut [Job],
+    askers: usize,
+) -> Vec<Ran> {
     let mut ran: Vec<Ran> = (0..askers).map(|_| Ran { stop: None, wrote: false }).collect();
     let mut moves = Vec::new();
     let mut of_job = Vec::new();

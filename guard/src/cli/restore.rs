@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// One line per file: what it held, its original, what came of it.
+    /// One line per file, or property of a unit: what it held, its original, what came of it.
     Text,
     /// The same for scripts.
     Json,
@@ -58,10 +58,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if report.is_complete() {
         return Ok(());
     }
-    let failures = report.failures().count();
+    let failures = report.failures().count() + report.failed_properties().count();
     Err(Failure::NotRestored(format!(
-        "{failures} of {} files could not be put back, {} lines of the undo journal are damaged; see above",
-        report.files.len(),
+        "{failures} of {} values could not be put back, {} lines of the undo journals are damaged; see above",
+        report.files.len() + report.properties.len(),
         report.damaged
     )))
 }

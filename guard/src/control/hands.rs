@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use super::ControlError;
 use super::audit::Audit;
 use super::lane::{Done, End, Key, Lane, Report, Wanted, Which, Why};
-use crate::cgroup::{self, RestoreError, WriteResult};
+use crate::cgroup::{self, RestoreError, Units, WriteResult};
 use crate::fault::{self, Panic};
 use crate::policy::{Origin, Want};
 use crate::snapshot::Action;
@@ -25,6 +25,8 @@ const ACTIONS_MAX: usize = 10_000;
 /// How long a controller that panics waits until everything is put back.
 const PATIENCE_AT_FAILURE: Duration = Duration::from_secs(30);
 
+/// How long, of that, systemd may take: so that guard ends before whoever stops it loses patience.
+const PATIENCE_WITH_SYSTEMD: Duration = Duration::from_secs(15);
 /// Time between two looks for the last reports.
 const LOOK_AT_END: Duration = Duration::from_millis(2);
 
@@ -40,6 +42,7 @@ pub(super) struct Hands {
     rest: Side,
     reports: mpsc::Receiver<Report>,
     audit: Option<Audit>,
+    units: Units,
     owners: HashMap<Key, Which>,
     touched: HashSet<u64>,
     actions: Vec<Action>,
@@ -139,10 +142,10 @@ impl Hands {
     }
 
     pub(super) fn new(
-        protect: Lane,
-        rest: Lane,
+        [protect, rest]: [Lane; 2],
         reports: mpsc::Receiver<Report>,
         audit: Audit,
+        units: Units,
         by_journal: ByJournal,
     ) -> Self {
         Self {
@@ -150,6 +153,7 @@ impl Hands {
             rest: Side::new(rest),
             reports,
             audit: Some(audit),
+            units,
             owners: HashMap::new(),
             touched: HashSet::new(),
             actions: Vec::new(),
@@ -229,7 +233,7 @@ impl Hands {
             self.owners.retain(|key, owner| *owner != report.lane || held.contains(key) || wanted.contains(key));
         }
         for done in report.done {
-            self.left_behind += usize::from(is_last && is_left(&done.outcome.result));
+            self.left_behind += usize::from(is_last && done.outcome.result.is_left());
             self.tell(done);
         }
     }
@@ -282,6 +286,7 @@ impl Hands {
             }
         }
         let journal = self.panic().is_some().then(|| self.put_back_by_journal(limit)).and_then(Result::err);
+        self.end_units(give_up.saturating_duration_since(Instant::now()));
         if let Some(audit) = self.audit.take() {
             audit.end(limit);
         }
@@ -316,6 +321,19 @@ impl Hands {
         }
         if damaged == 0 { Ok(()) } else { Err(format!("{damaged} of its lines are damaged")) }
     }
+
+    /// Files are back by now; what systemd knows of its units comes last, since the bus may be silent.
+    fn end_units(&mut self, limit: Duration) {
+        let Some(restored) = self.units.end(limit.min(PATIENCE_WITH_SYSTEMD)) else {
+            tracing::error!("the agent for systemd did not come to its end; run `guard restore`");
+            self.left_behind += 1;
+            return;
+        };
+        for property in restored.iter().filter(|property| property.result.is_left()) {
+            tracing::error!("{property}");
+            self.left_behind += 1;
+        }
+    }
 }
 
 /// A controller that panics puts everything back, too, and says so: nobody else can.
@@ -330,10 +348,6 @@ impl Drop for Hands {
             Err(panic) => tracing::error!("not everything was put back: {panic}; run `guard restore`"),
         }
     }
-}
-
-fn is_left(result: &WriteResult) -> bool {
-    matches!(result, WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_) | WriteResult::Limited(_))
 }
 
 /// `panic` is the one that ends guard.

@@ -306,7 +306,9 @@ impl<W: Writer> Worker<W> {
             let why = if why == Why::Wanted && wanted.is_none() { Why::Released } else { why };
             let want = wanted.or_else(|| self.served.get(&key)).cloned();
             let said = (outcome.new.clone(), outcome.result.to_string());
-            if self.told.insert(key, said.clone()).is_none_or(|before| before != said) {
+            let is_news = self.told.insert(key, said.clone()).is_none_or(|before| before != said);
+            // A value that was written again had been changed: each write is told.
+            if is_news || outcome.result == WriteResult::Written {
                 done.push(Done { outcome, want, why });
             }
         }

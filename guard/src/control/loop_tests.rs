@@ -1,7 +1,7 @@
 //! The loop and the lanes against writers that hang, floods of events, and configurations with mistakes. Time is virtual;
 //! the lanes are real threads, and what they do is waited for, never slept for.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -21,7 +21,7 @@ use super::selection::Keep;
 use super::source::Source;
 use super::tempo::Tempo;
 use super::writer::Writer;
-use crate::cgroup::{self, Change, File, Outcome, Restored, What, WriteResult};
+use crate::cgroup::{self, Change, File, Outcome, Restored, Units, What, WriteResult};
 use crate::config::Config;
 use crate::fault;
 use crate::kernel::Event;
@@ -38,6 +38,8 @@ struct Paper {
     prepared: Arc<Mutex<Vec<(String, u64, Knob)>>>,
     /// Each call of `apply` says so here and waits for an answer.
     gate: Option<(Sender<usize>, Receiver<()>)>,
+    /// What comes of the looks for drift, in order.
+    drifts: VecDeque<WriteResult>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +101,12 @@ impl Writer for Paper {
 
     fn check_drift(&mut self) -> Vec<Outcome> {
         self.called(Call::CheckDrift);
-        Vec::new()
+        let result = self.drifts.pop_front();
+        let outcome = |result| {
+            let (id, knob, old, new) = (1, Knob::Quota, Some("50000 100000".to_owned()), "max 100000".to_owned());
+            Outcome { path: "/c1".to_owned(), id, knob, old, new, result }
+        };
+        result.into_iter().map(outcome).collect()
     }
 
     fn restore_all(&mut self) -> Vec<Outcome> {
@@ -134,7 +141,7 @@ fn scene_with(protect: Paper, rest: Paper, by_journal: ByJournal) -> Scene {
     let protect = Lane::start(Which::Protect, protect, reports.clone(), Tempo::steady).unwrap();
     let rest = Lane::start(Which::Rest, rest, reports, Tempo::steady).unwrap();
     let log = Audit::open(&audit).unwrap();
-    Scene { hands: Hands::new(protect, rest, received, log, by_journal), audit, _dir: dir }
+    Scene { hands: Hands::new([protect, rest], received, log, Units::default(), by_journal), audit, _dir: dir }
 }
 
 fn want(id: u64, origin: Origin, quota_us: Option<u64>) -> Want {
@@ -154,6 +161,25 @@ async fn take(hands: &mut Hands) -> (Which, Vec<String>) {
     let told = (report.lane, report.done.iter().map(|done| done.outcome.new.clone()).collect());
     hands.take(report);
     told
+}
+
+#[tokio::test]
+async fn each_write_is_told_and_a_failure_that_repeats_itself_once() {
+    let failed = || WriteResult::Failed("no".to_owned());
+    let drifts = [WriteResult::Written, WriteResult::Written, failed(), failed(), WriteResult::Written].into();
+    let Scene { mut hands, audit, _dir } = scene(Paper { drifts, ..Paper::default() }, Paper::default());
+    for _ in 0..5 {
+        hands.want(vec![want(1, Origin::Protect, None)]);
+        // That it was served, by both lanes, and what came of the look.
+        for _ in 0..3 {
+            take(&mut hands).await;
+        }
+    }
+    hands.end(Duration::from_secs(60));
+    let log = std::fs::read_to_string(audit).unwrap();
+    let drifted = log.lines().filter(|line| line.contains("somebody else changed"));
+    let results: Vec<bool> = drifted.map(|line| line.contains("\"result\":\"written\"")).collect();
+    assert_eq!(results, [true, true, false, true], "{log}");
 }
 
 #[tokio::test]
@@ -537,7 +563,9 @@ async fn a_lane_that_panics_is_put_back_by_its_journal_and_ends_guard() {
         // Both had ended by then, and so had let go of their journals.
         assert_eq!(lanes, [Which::Protect, Which::Rest], "{panics:?}");
         let because = "put back, because guard ends: thread guard-protect panicked";
-        for path in ["/c1", "/c2"] {
+        // A lane that panics at the end may not have done so yet when the other one is done.
+        let of_the_other = if panics == Call::RestoreAll { "put back, because guard ends" } else { because };
+        for (path, because) in [("/c1", of_the_other), ("/c2", because)] {
             let back = |line: &&str| line.contains(path) && line.contains(because) && line.contains("original");
             assert_eq!(log.lines().filter(back).count(), 1, "{panics:?}, {path}: {log}");
         }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use guard_common::{
-    config::{Config, NO_OFFSET, throttled_time},
+    config::{Config, throttled_time},
     maps::hists_per_cpu,
 };
 
@@ -26,7 +26,7 @@ const HRTIMER: [&str; 5] =
 /// From a replenishment timer to its task.
 const DEADLINE: [&str; 2] = ["sched_dl_entity.dl_timer", "task_struct.dl"];
 /// From a task to the real-time tasks that are runnable on its CPU.
-const RT_RUNNABLE: [&str; 3] = ["task_struct.se.cfs_rq", "cfs_rq.rq", "rq.rt.rt_nr_running"];
+const RT_RUNNABLE: [&str; 4] = ["task_struct.se.cfs_rq", "cfs_rq.rq", "rq.rt.rt_nr_running", "rt_rq.rt_nr_running"];
 /// With CFS bandwidth control only.
 const BANDWIDTH: [&str; 1] = ["cfs_rq.throttle_count"];
 /// From a cfs_rq to the id of its cgroup.
@@ -223,13 +223,10 @@ fn throttled_time(offer: &Offer<'_>, refused: &Refused, throttle: &Throttle, tim
 fn rt_throttle(offer: &Offer<'_>) -> Vec<String> {
     // Without a server of fair tasks, or without RT time for each cgroup, there is nothing of them to see.
     offer.offset("task_struct.dl_server");
-    let by_cgroup = match offer.offset("task_struct.rt.rt_rq") {
-        NO_OFFSET => Ok(()),
-        _ => offer.members(&["rt_rq.rt_nr_running"]),
-    };
+    offer.offset("task_struct.rt.rt_rq");
     shortfalls([(
         "where other tasks follow while the real-time task waits on, the end is seen too early",
-        offer.members(&RT_RUNNABLE).and(by_cgroup),
+        offer.members(&RT_RUNNABLE),
     )])
 }
 

@@ -1,11 +1,12 @@
 //! Real programs that wait as real-time programs do, and say themselves what they saw. A workload prints two lines
 //! of JSON: [`Ready`] when its threads exist, [`Outcome`] at its end. It knows nothing of what guard measures. Policies,
-//! clocks and locks it shares with the workloads of guard's own lab; `enforce` is guard's own executor at work.
+//! clocks and locks it shares with the workloads of guard's own lab; `enforce` and `keep` are guard's own executor at work.
 
 mod cgroups;
 mod cycle;
 mod enforce;
 pub mod inject;
+mod keep;
 mod load;
 mod lock;
 mod pingpong;
@@ -54,6 +55,9 @@ pub enum Command {
     /// guard's executor, changing knobs at random until it is killed
     #[command(hide = true)]
     Enforce(enforce::Args),
+    /// guard's executor and its agent for systemd, keeping a quota
+    #[command(hide = true)]
+    Keep(keep::Args),
     /// The dashboard's terminal, in which something panics
     #[command(hide = true)]
     PanicOnScreen,
@@ -157,6 +161,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Cgroups(args) => cgroups::run(&args)?,
         Command::Inject(args) => return Ok(print_line(&inject::run(&args)?)?),
         Command::Enforce(args) => return enforce::run(&args),
+        Command::Keep(args) => keep::run(&args)?,
         Command::PanicOnScreen => return panic_on_screen(),
         Command::Nap(args) => return load::nap(&args),
     };

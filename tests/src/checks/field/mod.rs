@@ -1,12 +1,14 @@
 //! Checks on a real node: systemd as PID 1, Docker, containerd and podman, in a field guest. What they share stands in
 //! `shell` (commands with a deadline), `plc` (the same control loop started by every kind of runtime and unit), `picture`
-//! (what the node's limits were, by its files and by systemd) and `played` (guard at work on all of it).
+//! (what the node's limits were, by its files and by systemd) and `played` (guard at work on all of it). `systemd` has the rules
+//! for what else changes a unit meanwhile.
 
 mod cri;
 mod picture;
 mod played;
 mod plc;
 mod shell;
+mod systemd;
 mod unit;
 
 use super::loads;
@@ -16,6 +18,7 @@ use crate::scenario::Scenario;
 #[must_use]
 pub(super) fn all() -> Vec<Scenario> {
     let mut all = played::all();
+    all.extend(systemd::all());
     all.push(loads("the shipped unit enforces, reloads, survives a kill and puts everything back", unit::as_shipped));
     all
 }
