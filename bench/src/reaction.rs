@@ -135,7 +135,7 @@ fn throttles(rounds: usize) -> Result<Vec<u64>> {
         plcs.push(Plc::new(&format!("plc{round}"), &cpu)?);
     }
     harness::until("all are known as PLC", UNANSWERED * 4, || {
-        let last = guard.snapshots()?.pop();
+        let last = guard.snapshots()?.last().cloned();
         let known = |plc: &Plc| {
             last.iter().flat_map(|s| &s.cgroups).any(|c| c.path == plc.cgroup.path() && c.class == Class::Plc)
         };
@@ -226,7 +226,7 @@ fn breaches(rounds: usize) -> Result<(Vec<u64>, usize)> {
             Ok(changed_ns) => reactions_us.push(changed_ns.saturating_sub(late_ns) / 1000),
             // This kernel may not have shown the switch.
             Err(_) if !was_seen(&guard.snapshots()?[before..], plc.path()) && unseen < rounds / 5 => unseen += 1,
-            Err(error) => return Err(error.context(unanswered(reactions_us.len(), &guard.snapshots()?, plc.path()))),
+            Err(error) => return Err(error.context(unanswered(reactions_us.len(), guard.snapshots()?, plc.path()))),
         }
     }
     guard.stop()?;

@@ -20,17 +20,14 @@ pub struct Scenario {
     pub name: &'static str,
     /// Whether it loads guard's programs, for which root and BTF are needed.
     pub loads: bool,
-    /// Whether it is only run when it is asked for by name, because what it wants is not reached yet.
-    pub open: bool,
+    /// Why it is only run when it is asked for by name.
+    pub by_name: Option<&'static str>,
     /// Whether it compares times, which a machine spoils that stands still now and then: an emulated one, a virtual one whose host is
     /// busy. It has a second try, which is counted.
     pub times: bool,
     /// Finds out.
     pub check: fn() -> Result<Verdict>,
 }
-
-/// Why an open check is skipped.
-const OPEN: &str = "open: guard does not keep this everywhere yet; name it to run it";
 
 /// What came of a check that did not fail.
 #[derive(Debug)]
@@ -108,8 +105,10 @@ fn run<'a>(scenarios: impl Iterator<Item = &'a Scenario>, by_name: bool) -> Resu
     for scenario in scenarios {
         let name = scenario.name;
         let mut begin = Instant::now();
-        let mut outcome =
-            if scenario.open && !by_name { Ok(Verdict::Skipped(OPEN.to_owned())) } else { checked(scenario) };
+        let mut outcome = match scenario.by_name {
+            Some(reason) if !by_name => Ok(Verdict::Skipped(format!("{reason}; name it to run it"))),
+            _ => checked(scenario),
+        };
         let mut first = None;
         if let Err(error) = &outcome
             && scenario.times

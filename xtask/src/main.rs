@@ -97,7 +97,8 @@ impl TestArgs {
         Ok(Scope {
             host: !self.field_only,
             guests: chosen(&test::KERNELS, !self.host_only && !self.field_only)?,
-            field: chosen(&test::FIELD_KERNELS, !self.host_only && !self.no_field)?,
+            whole: !self.kernel.is_empty(),
+            field: chosen(&[test::WHOLE], !self.host_only && !self.no_field)?,
         })
     }
 }
@@ -246,7 +247,7 @@ mod tests {
 
     #[test]
     fn tests_boot_the_default_kernels_unless_told_otherwise() {
-        assert_eq!(scope(&[]), [vec!["6.1-rt", "6.12-rt", "7.2-rt"], vec!["6.12-rt", "7.2-rt"]]);
+        assert_eq!(scope(&[]), [vec!["6.1-rt", "6.12-rt", "7.2-rt"], vec!["6.12-rt"]]);
         assert_eq!(scope(&["--kernel", "6.1"]), [vec!["6.1"], vec!["6.1"]]);
     }
 

@@ -187,7 +187,7 @@ pub(crate) fn setup(cache: &Cache, purpose: Purpose) -> Result<()> {
     let kernels: &[&str] = if purpose.includes(Purpose::Test) {
         &test::KERNELS
     } else if purpose.includes(Purpose::Field) {
-        &test::FIELD_KERNELS
+        &[test::WHOLE]
     } else {
         &[]
     };

@@ -5,7 +5,7 @@
 //! Forms: podman libpod/container_internal_linux.go and oci_conmon_linux.go, moby daemon/oci_linux.go, containerd
 //! internal/cri/server, CRI-O internal/config/cgmgr, kubelet pkg/kubelet/cm/cgroup_manager_linux.go and
 //! pod_container_manager_linux.go, runc and crun (systemd's names), LXC src/lxc/cgroups, systemd-nspawn's cgroups, nomad
-//! client/lib/cgroupslib. testdata/cgroups.txt has what was seen.
+//! client/lib/cgroupslib. The tests have what was seen.
 
 use crate::snapshot::Container;
 

@@ -302,7 +302,7 @@ pub(super) fn container() -> Result<Verdict> {
     );
     let mut guard = Enforcing::start(None)?;
     let with = contained("plc-with", &fifth);
-    let throttles = throttles_after_the_lift(&guard.snapshots()?);
+    let throttles = throttles_after_the_lift(guard.snapshots()?);
     let said = guard.stop()?;
     let with = with?;
     let throttles = throttles.with_context(|| format!("guard lifted no container's quota: {said}"))?;

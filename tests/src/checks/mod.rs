@@ -30,26 +30,32 @@ mod wakeup;
 use crate::scenario::{Scenario, Verdict};
 
 const fn loads(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
-    Scenario { name, loads: true, open: false, times: false, check }
+    Scenario { name, loads: true, by_name: None, times: false, check }
 }
 
 /// As [`loads`], and what it compares are times.
 const fn times(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
-    Scenario { name, loads: true, open: false, times: true, check }
+    Scenario { name, loads: true, by_name: None, times: true, check }
 }
 
 const fn refuses(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
-    Scenario { name, loads: false, open: false, times: false, check }
+    Scenario { name, loads: false, by_name: None, times: false, check }
 }
 
-/// What guard is to keep and does not keep everywhere yet, or what was not tried everywhere: only run when it is asked for
-/// by name.
-const fn open(name: &'static str, check: fn() -> anyhow::Result<Verdict>) -> Scenario {
-    Scenario { name, loads: true, open: true, times: false, check }
+/// As it is elsewhere, but only run when it is asked for by name.
+const fn by_name(scenario: Scenario, reason: &'static str) -> Scenario {
+    Scenario { by_name: Some(reason), ..scenario }
 }
 
-/// Checks of what must hold everywhere.
-const EVERYWHERE: &[Scenario] = &[
+/// What guard is to keep and does not keep everywhere yet.
+const OPEN: &str = "open: guard does not keep this everywhere yet";
+/// What the default suite does not need an emulated guest for.
+const ELSEWHERE: &str = "the suite has the like of it on the host or in a field guest";
+/// What takes an emulated guest many minutes.
+const LONG: &str = "takes an emulated guest a quarter of an hour";
+
+/// Checks whose outcome may depend on the kernel: of what it shows, and of what becomes of it.
+const BY_KERNEL: &[Scenario] = &[
     loads("a cgroup shows the wake-ups of its threads", wakeup::cgroup_shows_wakeups),
     times("a cyclic FIFO thread is found, counted and makes its cgroup a PLC", timer::cyclic_thread_is_found),
     times("every way to wait for time has its stages and its kind", timer::every_wait_is_seen),
@@ -63,13 +69,18 @@ const EVERYWHERE: &[Scenario] = &[
     times("a FIFO thread on a contended kernel lock shows waits", lock::kernel_lock),
     times("late wake-ups made on purpose have their causes named", explain::causes_are_named),
     times("a chain of two locks is shown down to the quota of another cgroup", explain::chain_is_whole),
-    times("the owner of a plain mutex is named by its word, with the stacks of both", explain::futex_owner),
-    loads("what was recorded is explained again, and a trace can be written", explain::replayed_and_traced),
     loads("a thread may end while it is watched", limits::thread_ends),
     loads("tids that are used again bring no absurd latencies", limits::churn),
+    loads("guard killed at work leaves nothing in the kernel", limits::killed),
+    loads("whatever a kernel lacks costs the signals that need it, which say so", lacking::everything_may_be_missing),
+];
+
+/// Checks of what must hold on every kernel alike.
+const EVERYWHERE: &[Scenario] = &[
+    times("the owner of a plain mutex is named by its word, with the stacks of both", explain::futex_owner),
+    loads("what was recorded is explained again, and a trace can be written", explain::replayed_and_traced),
     loads("the report follows its published schema", limits::schema),
     loads("the gate judges reports of this machine by their budgets", gate::budgets_and_baselines),
-    loads("guard killed at work leaves nothing in the kernel", limits::killed),
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),
     loads(
@@ -77,10 +88,13 @@ const EVERYWHERE: &[Scenario] = &[
         restore::killed_while_others_write,
     ),
     refuses("without root guard says what it needs", limits::not_root),
-    loads("whatever a kernel lacks costs the signals that need it, which say so", lacking::everything_may_be_missing),
     loads("a program that the kernel refuses costs its own signal", lacking::a_refused_program_costs_its_signal),
     loads("what is only pretended to be missing is said aloud", lacking::pretended_aloud),
 ];
+
+/// Some thousand programs for the verifier.
+const VERIFIER: Scenario =
+    loads("without each thing and each pair the verifier takes what is left", lacking::the_verifier_takes_what_is_left);
 
 /// The hazard that `guard lab` is there for.
 const QUOTA_LOCK: Scenario =
@@ -100,7 +114,7 @@ const LAB: [Scenario; 6] = [
 /// Checks for this machine.
 #[must_use]
 pub fn on_host() -> Vec<Scenario> {
-    let mut all = EVERYWHERE.to_vec();
+    let mut all = [BY_KERNEL, EVERYWHERE].concat();
     all.push(loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
     all.push(loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back));
@@ -141,6 +155,7 @@ pub fn on_host() -> Vec<Scenario> {
     all.push(refuses("what a killed lab left behind goes with the next one", lab::killed));
     all.push(refuses("guard lab says that it needs root", lab::not_root));
     all.push(loads("cgroups by the thousand that come and go are no trouble while guard enforces", scale::churn));
+    all.push(VERIFIER);
     all.push(QUOTA_LOCK);
     all.extend(LAB);
     all
@@ -152,28 +167,39 @@ pub fn in_field() -> Vec<Scenario> {
     field::all()
 }
 
-/// Checks for a booted PREEMPT_RT guest.
+/// Checks for a booted PREEMPT_RT guest; with `brief` those only whose outcome may depend on its kernel.
 #[must_use]
-pub fn in_guest() -> Vec<Scenario> {
-    let mut all = EVERYWHERE.to_vec();
+pub fn in_guest(brief: bool) -> Vec<Scenario> {
+    let mut all = BY_KERNEL.to_vec();
     all.push(loads("timerfd and nanosleep loops wake by different stages on PREEMPT_RT", timer::stages_differ));
     all.push(times("irq and thread stages agree with rtla timerlat", rtla::timerlat));
-    all.push(times("the parts of a late wake-up agree with the kernel's osnoise events", osnoise::parts_agree));
-    all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
-    all.push(refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines));
-    all.push(loads("a podman container with a FIFO loop appears by name as PLC", container::podman));
-    all.push(loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
-    all.push(loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back));
-    all.push(times(
-        "couplings are found where one thing makes the other, and nowhere else",
-        couplings::what_goes_together,
-    ));
     all.push(QUOTA_LOCK);
-    all.push(times("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container));
+    if !brief {
+        all.push(times("the parts of a late wake-up agree with the kernel's osnoise events", osnoise::parts_agree));
+        all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
+        all.push(times(
+            "couplings are found where one thing makes the other, and nowhere else",
+            couplings::what_goes_together,
+        ));
+        all.push(loads(
+            "a lifted quota is back after a kill and guard restore",
+            act::a_kill_leaves_what_restore_puts_back,
+        ));
+        let elsewhere = [
+            loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce),
+            loads("a podman container with a FIFO loop appears by name as PLC", container::podman),
+            times("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container),
+            refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines),
+        ];
+        all.extend(EVERYWHERE.iter().chain(&elsewhere).map(|scenario| by_name(*scenario, ELSEWHERE)));
+    }
     // Near the end: interrupts stay away from a CPU that has come back.
     all.push(times("a clock that is set makes nobody late", machine::clock_steps));
     all.push(times("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
-    all.extend(LAB.map(|scenario| open(scenario.name, scenario.check)));
+    if !brief {
+        all.push(by_name(VERIFIER, LONG));
+        all.extend(LAB.map(|scenario| by_name(scenario, OPEN)));
+    }
     all
 }

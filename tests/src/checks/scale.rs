@@ -112,7 +112,7 @@ pub(super) fn churn() -> Result<Verdict> {
     let Ok(made) = made else { bail!("who makes the crowd panicked") };
     made.context("the crowd")?;
     guard.passed(2)?;
-    let last = guard.snapshots()?.pop().context("no Snapshot")?;
+    let last = guard.snapshots()?.last().cloned().context("no Snapshot")?;
     let dearest = guard.snapshots()?.iter().map(|snapshot| snapshot.overhead.cpu_fraction).fold(0.0, f64::max);
     guard.stop()?;
     lifted_after.sort_unstable();

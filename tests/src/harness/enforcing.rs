@@ -1,6 +1,11 @@
 //! `guard run --enforce` beside a check or a bench.
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use guard::snapshot::Snapshot;
@@ -13,6 +18,9 @@ use super::{GuardRun, Tool, binary, finish, patience, scratch_dir, until};
 pub struct Enforcing {
     tool: Tool,
     scratch: tempfile::TempDir,
+    /// What it has shown, and how many bytes of its output that are.
+    shown: Vec<Snapshot>,
+    read: u64,
 }
 
 const SNAPSHOTS: &str = "snapshots.jsonl";
@@ -37,7 +45,7 @@ impl Enforcing {
             fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
             command.arg("--config").arg(path);
         }
-        let mut this = Self { tool: Tool::start(&mut command)?, scratch };
+        let mut this = Self { tool: Tool::start(&mut command)?, scratch, shown: Vec::new(), read: 0 };
         this.passed(1)?;
         Ok(this)
     }
@@ -46,14 +54,22 @@ impl Enforcing {
     ///
     /// # Errors
     /// When guard has ended, or a line is no Snapshot.
-    pub fn snapshots(&mut self) -> Result<Vec<Snapshot>> {
+    pub fn snapshots(&mut self) -> Result<&[Snapshot]> {
         if let Some(status) = self.tool.ended()? {
             bail!("guard ended with {status}: {}", self.tool.stderr()?.trim_end());
         }
-        let text = fs::read_to_string(self.scratch.path().join(SNAPSHOTS)).unwrap_or_default();
+        // Each is read once: whoever waits for something asks again and again.
+        let mut text = String::new();
+        if let Ok(mut file) = File::open(self.scratch.path().join(SNAPSHOTS)) {
+            file.seek(SeekFrom::Start(self.read)).context("seek in guard's output")?;
+            file.read_to_string(&mut text).context("read of guard's output")?;
+        }
         // The last line may still be being written.
-        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        whole.map(|line| serde_json::from_str(line).context("a line of guard's output")).collect()
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            self.shown.push(serde_json::from_str(line).context("a line of guard's output")?);
+            self.read += u64::try_from(line.len())?;
+        }
+        Ok(&self.shown)
     }
 
     /// Waits until `intervals` more are over.

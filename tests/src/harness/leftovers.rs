@@ -36,7 +36,8 @@ impl MachineState {
                 .collect(),
             children: children()?,
             traces: there(TRACES)?.into_iter().filter(|name| name.starts_with(Cgroup::PREFIX)).collect(),
-            pinned: there("/sys/fs/bpf")?,
+            // Not guard's: crun keeps the device filters of containers there.
+            pinned: there("/sys/fs/bpf")?.into_iter().filter(|name| name != "crun").collect(),
             settings: SETTINGS.map(|path| (path, fs::read_to_string(path).ok())).into(),
         })
     }

@@ -32,6 +32,7 @@ use crate::{
 
 mod exchange;
 mod initramfs;
+mod programs;
 mod qemu;
 
 /// Exit code of a guest whose time was up, as timeout(1) gives it.
@@ -41,6 +42,8 @@ pub(crate) const GUEST_DIED: u8 = 125;
 
 /// Where the guest sees the directory it shares with us.
 pub(crate) const EXCHANGE: &str = "/run/guard-xtask";
+/// Where it sees the programs that stand first on the command's search path.
+const PROGRAMS: &str = "/run/guard-programs";
 
 /// What the guest's root file system is.
 #[derive(Clone, Debug)]
@@ -81,7 +84,7 @@ pub(crate) struct Guest {
     pub(crate) timeout: Duration,
     /// Directories that the command may write to, for the host to see, at the same path.
     pub(crate) shares: Vec<PathBuf>,
-    /// Directory that stands first on the command's search path.
+    /// Directory whose programs of guard's stand first on the command's search path, as they are at boot.
     pub(crate) binaries: PathBuf,
 }
 
@@ -118,6 +121,7 @@ impl Guest {
         for name in ["stdout", "stderr", "status"] {
             exchange.write(name, "")?;
         }
+        programs::strip(&self.binaries, &exchange.path("programs"))?;
         let mut stdout = Stream::open(&exchange.path("stdout"))?;
         let mut stderr = Stream::open(&exchange.path("stderr"))?;
         let console = exchange.path("console.log");
@@ -177,7 +181,7 @@ impl Guest {
             script += HOST_SETUP;
         }
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        script += &format!("export PATH={}:{path} HOME=/root LANG=C.UTF-8 TMPDIR=/tmp\n", text(&self.binaries)?);
+        script += &format!("export PATH={PROGRAMS}:{path} HOME=/root LANG=C.UTF-8 TMPDIR=/tmp\n");
         for name in ["RUST_BACKTRACE", "RUST_LOG"] {
             if let Ok(value) = std::env::var(name) {
                 script += &format!("export {name}={}\n", quote(&value));
@@ -242,19 +246,15 @@ impl Guest {
         let canonical = |dir: &Path| {
             dir.canonicalize().with_context(|| format!("resolving the shared directory {}", dir.display()))
         };
-        let mut mounts = vec![Mount {
-            tag: "exchange".to_owned(),
-            host: exchange.dir.clone(),
-            guest: EXCHANGE.into(),
-            read_only: false,
-        }];
+        let mount =
+            |tag: &str, host: PathBuf, guest: PathBuf, read_only| Mount { tag: tag.to_owned(), host, guest, read_only };
+        let mut mounts = vec![
+            mount("exchange", exchange.dir.clone(), EXCHANGE.into(), false),
+            mount("programs", exchange.path("programs"), PROGRAMS.into(), true),
+        ];
         for (number, dir) in self.shares.iter().enumerate() {
             let dir = canonical(dir)?;
-            mounts.push(Mount { tag: format!("share{number}"), guest: dir.clone(), host: dir, read_only: false });
-        }
-        if matches!(self.root, Root::Image(_)) {
-            let dir = canonical(&self.binaries)?;
-            mounts.push(Mount { tag: "binaries".to_owned(), guest: dir.clone(), host: dir, read_only: true });
+            mounts.push(mount(&format!("share{number}"), dir.clone(), dir, false));
         }
         Ok(mounts)
     }
@@ -299,7 +299,7 @@ mod tests {
         for root in [Root::Host, Root::Image("/image".into())] {
             let script = guest(root).script(Path::new("/a b"), &words).expect("all paths are UTF-8");
             assert!(script.contains("sh -c 'echo $HOME; exit 3' </dev/null"), "{script}");
-            assert!(script.contains("PATH='/build it/debug':/usr"), "{script}");
+            assert!(script.contains("PATH=/run/guard-programs:/usr"), "{script}");
             assert!(script.contains("cd '/a b' "), "{script}");
             assert!(script.contains(&format!("\necho $? >{EXCHANGE}/status\n")), "{script}");
             assert!(Command::new("sh").args(["-n", "-c", &script]).status().expect("sh runs").success(), "{script}");

@@ -17,6 +17,8 @@ const FILES: [&str; 6] = ["cpu.max", "cpu.max.burst", "cpu.weight", "cpu.idle", 
 const PROPERTIES: &str =
     "Id,CPUQuotaPerSecUSec,CPUQuotaPeriodUSec,CPUWeight,AllowedCPUs,AllowedMemoryNodes,DropInPaths,ControlGroup";
 
+const DROP_INS: &str = "DropInPaths=";
+
 /// A picture of all limits at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Picture {
@@ -32,7 +34,8 @@ impl Picture {
         let shown = run(&["systemctl", "show", "--property", PROPERTIES, "*.service", "*.scope", "*.slice"])?;
         let units = shown.split("\n\n").filter_map(|block| {
             let id = block.lines().find_map(|line| line.strip_prefix("Id="))?;
-            Some((id.to_owned(), block.trim().to_owned()))
+            let lines: Vec<String> = block.trim().lines().map(there).collect();
+            Some((id.to_owned(), lines.join("\n")))
         });
         Ok(Self { files, units: units.collect() })
     }
@@ -50,6 +53,14 @@ impl Picture {
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
+}
+
+/// A line of `systemctl show`, of drop-ins those that are there: systemd lists one that has gone until it is told to reload, which
+/// guard does not do.
+fn there(line: &str) -> String {
+    let Some(paths) = line.strip_prefix(DROP_INS) else { return line.to_owned() };
+    let paths: Vec<&str> = paths.split(' ').filter(|path| Path::new(path).exists()).collect();
+    format!("{DROP_INS}{}", paths.join(" "))
 }
 
 fn differences<'a, K: Ord + 'a>(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use guard::lab::{SUBCOMMAND, workload};
+use guard::lab::workload;
 
 use super::{
     cri,
@@ -20,6 +20,8 @@ use crate::{
     harness::{Tool, binary, until},
 };
 
+/// The loop's program.
+const PROGRAM: &str = "guard-loop";
 /// Where the root file system of containers is put together.
 const ROOTFS: &str = "/var/tmp/guard-field/rootfs";
 /// The same for containers of a user.
@@ -105,7 +107,7 @@ impl Kind {
     }
 }
 
-/// The loop's part as the argument of guard's hidden workload.
+/// The loop's part as the argument of its program.
 fn part() -> Result<String> {
     let part = workload::Part {
         role: workload::Role::Lock { inherit: false },
@@ -124,22 +126,22 @@ pub(super) fn start(kind: Kind) -> Result<Plc> {
 
 fn started(kind: Kind) -> Result<Plc> {
     let part = part()?;
-    let guard = binary("guard")?;
-    let guard = guard.to_str().context("guard's path")?;
+    let program = binary(PROGRAM)?;
+    let program = program.to_str().context("the path of the loop's program")?;
     let name = kind.name();
     let mut process = None;
     let pid = match kind {
         Kind::Service => {
-            let text = format!("[Service]\nCPUQuota=20%\nExecStart={guard} {SUBCOMMAND} '{part}'\n");
+            let text = format!("[Service]\nCPUQuota=20%\nExecStart={program} '{part}'\n");
             service(name, &[("plc-service.service", &text)])?
         }
         Kind::Template => {
-            let text = format!("[Service]\nSlice=plc.slice\nCPUWeight=200\nExecStart={guard} {SUBCOMMAND} '{part}'\n");
+            let text = format!("[Service]\nSlice=plc.slice\nCPUWeight=200\nExecStart={program} '{part}'\n");
             service(name, &[("plc.slice", "[Slice]\nCPUQuota=30%\n"), ("plc@.service", &text)])?
         }
         Kind::Scope => {
             let mut command = Command::new("systemd-run");
-            command.args(["--scope", "--unit", name, "--property", "CPUQuota=20%", guard, SUBCOMMAND, &part]);
+            command.args(["--scope", "--unit", name, "--property", "CPUQuota=20%", program, &part]);
             let tool = process.insert(Tool::start(&mut command)?);
             let pid = tool.pid();
             until("the scope", limit(), || Ok(cgroup_of(pid)?.ends_with(name).then_some(())))?;
@@ -245,7 +247,9 @@ fn rootfs() -> Result<PathBuf> {
     let path = PathBuf::from(ROOTFS);
     if !path.exists() {
         let partial = path.with_extension("part");
-        install(&binary("guard")?, &partial, limit())?;
+        install(&binary(PROGRAM)?, &partial, limit())?;
+        // What holds a pod's namespaces does nothing; it is this image, too.
+        fs::copy("/usr/bin/busybox", partial.join("bin/sleep")).context("copy of busybox")?;
         fs::rename(&partial, &path).with_context(|| format!("rename to {ROOTFS}"))?;
     }
     Ok(path)
@@ -273,7 +277,7 @@ fn dockerd() -> Result<()> {
     write("/etc/containerd/config.toml", CONTAINERD)?;
     run(&["systemctl", "start", "docker"])?;
     // The pod's own container runs the image's entry point.
-    run(&["docker", "import", "--change", "ENTRYPOINT [\"/bin/workload\"]", &archive()?, IMAGE])?;
+    run(&["docker", "import", "--change", "ENTRYPOINT [\"/bin/sleep\", \"1000000\"]", &archive()?, IMAGE])?;
     Ok(())
 }
 
@@ -293,8 +297,9 @@ fn docker(name: &str, part: &str) -> Result<u32> {
         "SYS_NICE",
         "--ulimit",
         "rtprio=99",
+        "--entrypoint",
+        "/bin/workload",
         IMAGE,
-        SUBCOMMAND,
         part,
     ])?;
     running("docker's process", &["docker", "inspect", "--format", "{{.State.Pid}}", name])
@@ -317,20 +322,7 @@ fn imported(namespace: &str) -> Result<()> {
 
 fn ctr(name: &str, part: &str) -> Result<u32> {
     imported("default")?;
-    run(&[
-        "ctr",
-        "run",
-        "--detach",
-        "--cpus",
-        "0.2",
-        "--cap-add",
-        "CAP_SYS_NICE",
-        IMAGE,
-        name,
-        "/bin/workload",
-        SUBCOMMAND,
-        part,
-    ])?;
+    run(&["ctr", "run", "--detach", "--cpus", "0.2", "--cap-add", "CAP_SYS_NICE", IMAGE, name, "/bin/workload", part])?;
     task("default", name)
 }
 
@@ -367,7 +359,7 @@ fn pod(name: &str, part: &str) -> Result<u32> {
     let request = format!(
         "pod_sandbox_id: \"{sandbox}\"\n\
          config {{ metadata {{ name: \"{name}\" }} image {{ image: \"{IMAGE}\" user_specified_image: \"{IMAGE}\" }}\n\
-           command: \"/bin/workload\" args: \"{SUBCOMMAND}\" args: \"{}\" log_path: \"{name}.log\"\n\
+           command: \"/bin/workload\" args: \"{}\" log_path: \"{name}.log\"\n\
            labels {{ key: \"io.kubernetes.container.name\" value: \"{name}\" }}\n\
            linux {{ resources {{ cpu_period: 100000 cpu_quota: 20000 cpu_shares: 204 }}\n\
              security_context {{ capabilities {{ add_capabilities: \"SYS_NICE\" }} namespace_options {{ network: NODE }} }} }} }}\n\
@@ -419,7 +411,7 @@ fn split(name: &str, part: &str) -> Result<u32> {
 /// Runs the loop in a container; `command` ends with podman's `run` and its further options.
 fn podman_run(name: &str, command: &[&str], part: &str) -> Result<u32> {
     podman_image()?;
-    let words = [command, &["--name", name], &CONTAINER, &[IMAGE, "/bin/workload", SUBCOMMAND, part]];
+    let words = [command, &["--name", name], &CONTAINER, &[IMAGE, "/bin/workload", part]];
     run(&words.concat())?;
     podman_pid(name)
 }
@@ -428,7 +420,7 @@ fn quadlet(name: &str, part: &str) -> Result<u32> {
     podman_image()?;
     let text = format!(
         "[Container]\nContainerName={name}\nImage={IMAGE}\nNetwork=none\nAddCapability=SYS_NICE\nUlimit=rtprio=99:99\n\
-         PodmanArgs=--cpus 0.2 --security-opt seccomp=unconfined\nExec=/bin/workload {SUBCOMMAND} '{part}'\n"
+         PodmanArgs=--cpus 0.2 --security-opt seccomp=unconfined\nExec=/bin/workload '{part}'\n"
     );
     write(&format!("/etc/containers/systemd/{name}.container"), &text)?;
     run(&["systemctl", "daemon-reload"])?;
@@ -461,7 +453,7 @@ fn rootless(name: &str, part: &str) -> Result<u32> {
     let words = [
         &["systemd-run", "--user", "--unit", name, "podman", "run", "--rm", "--name", name][..],
         &["--network", "none", "--cpus", "0.2", "--ulimit", "host", "--security-opt", "seccomp=unconfined"],
-        &["--rootfs", USER_ROOTFS, "/bin/workload", SUBCOMMAND, part],
+        &["--rootfs", USER_ROOTFS, "/bin/workload", part],
     ];
     run(&as_user(&words.concat()))?;
     running("podman's process", &as_user(&["podman", "inspect", "--format", "{{.State.Pid}}", name]))

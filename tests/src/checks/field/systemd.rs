@@ -12,18 +12,18 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 
-use super::loads;
+use super::super::{LONG, by_name, loads};
 use crate::{
-    harness::{Tool, Workload, binary, finish, patience, scratch_dir, until},
+    harness::{Enforcing, Tool, Workload, binary, finish, patience, scratch_dir, until},
     random::Random,
     scenario::{Scenario, Verdict},
     workload::Outcome,
 };
 
 /// Kills of guard's executor in the random check; `guard-field-tests` takes another number from GUARD_CYCLES.
-const CYCLES: u64 = 40;
+const CYCLES: u64 = 8;
 /// Kills of whole guards.
-const WHOLE_CYCLES: u64 = 2;
+const WHOLE_CYCLES: u64 = 20;
 const SEED: u64 = 20_261_128;
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -36,9 +36,7 @@ pub(super) fn all() -> Vec<Scenario> {
         loads("docker update and podman update are answered and kept", updates),
         loads("without an answer from the bus guard protects and keeps what it owes", hostile_bus),
         loads("killed at random beside reloads and others, files and systemd agree with the original", storm),
-        loads("services, scopes and slices of guard run --enforce are back after a kill and after a stop", kinds),
-        loads("guard's own unit may tell systemd, and a kill of it leaves nothing", own_unit),
-        loads("whole guards killed at random leave files and systemd in agreement", whole_storm),
+        by_name(loads("whole guards killed at random leave files and systemd in agreement", whole_storm), LONG),
     ]
 }
 
@@ -99,22 +97,6 @@ impl Unit {
     fn start(name: String, files: Vec<PathBuf>) -> Result<Self> {
         let mut this = Self { name, path: String::new(), files };
         systemctl(&["start", "--", &this.name])?;
-        this.find()?;
-        Ok(this)
-    }
-
-    /// A scope or service of systemd-run's.
-    fn transient(name: &str, options: &[&str], command: &str) -> Result<Self> {
-        let mut run = Command::new("systemd-run");
-        run.args(["--quiet", "--unit", name]).args(options).args(command.split(' '));
-        if options.contains(&"--scope") {
-            // It runs what it starts; the scope ends with it.
-            run.stdin(std::process::Stdio::null());
-            run.spawn().context("systemd-run")?;
-        } else {
-            Tool::start(&mut run)?.success(limit())?;
-        }
-        let mut this = Self { name: name.to_owned(), path: String::new(), files: Vec::new() };
         this.find()?;
         Ok(this)
     }
@@ -249,7 +231,7 @@ fn soon_told() -> Result<Verdict> {
     let unit = Unit::service("soon", "CPUQuota=20%", NAP)?;
     let before = unit.view()?;
     let (mut times, mut longest) = (Vec::new(), 0);
-    for _ in 0..10 {
+    for _ in 0..4 {
         let keeping = Keeping::start(&[&unit])?;
         let max = || Ok(unit.text("cpu.max").starts_with("max").then_some(()));
         until("the lift", limit(), max)?;
@@ -538,7 +520,8 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let _ = done(self.engine, &["rm", "--force", self.name]);
+        let at_once: &[&str] = if self.engine == "podman" { &["--time", "0"] } else { &[] };
+        let _ = done(self.engine, &[&["rm", "--force"], at_once, &[self.name]].concat());
     }
 }
 
@@ -702,142 +685,29 @@ fn journals(state: &Path) -> String {
     format!("journals:\n{}{}", read("lane/journal"), read("units/journal"))
 }
 
-/// `guard run --enforce` for our units alone.
-struct Guard {
-    tool: Tool,
-    scratch: tempfile::TempDir,
-}
-
-impl Guard {
-    fn start() -> Result<Self> {
-        let scratch = scratch_dir()?;
-        let config = scratch.path().join("guard.toml");
-        let text = "[[workload]]\nmatch.cgroup = \"*guard-test*\"\nmanaged = true\n\
-                    [[workload]]\nmatch.cgroup = \"*\"\nmanaged = false\n";
-        fs::write(&config, text).context("write of guard.toml")?;
-        let mut command = Command::new(binary("guard")?);
-        command.args(["run", "--enforce", "--config"]).arg(config);
-        command.arg("--state-dir").arg(scratch.path()).arg("--audit").arg(scratch.path().join("audit.jsonl"));
-        Ok(Self { tool: Tool::start(&mut command)?, scratch })
-    }
-
-    /// Waits for lifts, as long as guard lives.
-    fn lifted(&mut self, units: &[&Unit]) -> Result<()> {
-        for unit in units {
-            until(&format!("guard lifts the quota of {}", unit.name), limit(), || {
-                if let Some(status) = self.tool.ended()? {
-                    bail!("guard ended with {status}: {}", self.tool.stderr()?.trim_end());
-                }
-                Ok(unit.text("cpu.max").starts_with("max").then_some(()))
-            })
-            .with_context(|| format!("guard says: {}", self.tool.stderr().unwrap_or_default()))?;
-            unit.lifted()?;
-        }
-        Ok(())
-    }
-
-    fn kill(mut self) -> Result<tempfile::TempDir> {
-        self.tool.signal(Signal::KILL)?;
-        self.tool.wait(limit())?;
-        Ok(self.scratch)
-    }
-
-    fn stop(mut self) -> Result<()> {
-        self.tool.signal(Signal::TERM)?;
-        let status = self.tool.wait(limit())?;
-        ensure!(status.success(), "guard ended with {status}: {}", self.tool.stderr()?);
-        Ok(())
-    }
-}
-
 fn looping() -> Result<String> {
     Ok(format!("{} {LOOP}", binary("guard-workload")?.display()))
 }
 
-fn kinds() -> Result<Verdict> {
-    let command = looping()?;
-    let quota = ["--property", "CPUQuota=20%"];
-    let slice = Path::new(UNIT_FILES).join("guard-test-kind.slice");
-    fs::write(&slice, "[Slice]\nCPUQuota=30%\n").context("write of a slice")?;
-    let inner = Unit::service("inner", "Slice=guard-test-kind.slice", &command)?;
-    let slice = Unit::start("guard-test-kind.slice".to_owned(), vec![slice])?;
-    let units = [
-        Unit::service("kind", "CPUQuota=20%", &command)?,
-        Unit::transient("guard-test-run.service", &quota, &command)?,
-        Unit::transient("guard-test-run.scope", &[&quota[..], &["--scope"]].concat(), &command)?,
-        slice,
-    ];
-    let all: Vec<&Unit> = units.iter().collect();
-    let before: Vec<View> = units.iter().map(Unit::view).collect::<Result<_>>()?;
-    let as_before = |what: &str| all.iter().zip(&before).try_for_each(|(unit, before)| unit.expect(what, before));
-    let mut guard = Guard::start()?;
-    guard.lifted(&all)?;
-    restore(guard.kill()?.path())?.expect_code(0)?;
-    as_before("after a kill")?;
-    let mut guard = Guard::start()?;
-    guard.lifted(&all)?;
-    systemctl(&["daemon-reload"])?;
-    guard.lifted(&all)?;
-    guard.stop()?;
-    as_before("after a stop")?;
-    systemctl(&["daemon-reload"])?;
-    as_before("after a stop and a reload")?;
-    drop(inner);
-    Ok(Verdict::Passed(all.iter().map(|unit| unit.path.clone()).collect::<Vec<_>>().join(", ")))
-}
-
-/// The unit as it is shipped, but for the place of the program.
-const OWN_UNIT: &str = include_str!("../../../../deploy/guard.service");
-
-fn own_unit() -> Result<Verdict> {
-    let program = binary("guard")?;
-    let text = OWN_UNIT.replace("/usr/bin/guard", &program.to_string_lossy());
-    let file = Path::new(UNIT_FILES).join("guard.service");
-    fs::write(&file, text).context("write of guard.service")?;
-    let unit = Unit::service("owned", "CPUQuota=20%", &looping()?)?;
-    let before = unit.view()?;
-    let guard = Unit::start("guard.service".to_owned(), vec![file])?;
-    let alive = |unit: &Unit| -> Result<()> {
-        until("guard's unit lifts", limit(), || {
-            let state = guard.show("ActiveState")?;
-            ensure!(state == "active", "guard.service is {state}");
-            Ok(unit.text("cpu.max").starts_with("max").then_some(()))
-        })?;
-        unit.lifted()
-    };
-    alive(&unit)?;
-    until("its drop-in", limit(), || Ok((!unit.view()?.drop_ins.is_empty()).then_some(())))?;
-    let pid = guard.show("MainPID")?;
-    systemctl(&["kill", "--signal", "KILL", "guard.service"])?;
-    // It starts again by itself, after guard restore.
-    until("guard's next start", limit(), || {
-        Ok((guard.show("MainPID")? != pid && guard.show("ActiveState")? == "active").then_some(()))
-    })?;
-    alive(&unit)?;
-    systemctl(&["stop", "guard.service"])?;
-    let result = guard.show("Result")?;
-    unit.expect("after guard's unit", &before)?;
-    ensure!(result == "success", "guard.service ended with {result}");
-    Ok(Verdict::Passed("killed, started again, stopped".to_owned()))
-}
+/// guard for our units alone.
+const OURS: &str = "[[workload]]\nmatch.cgroup = \"*guard-test*\"\nmanaged = true\n\
+                    [[workload]]\nmatch.cgroup = \"*\"\nmanaged = false\n";
 
 fn whole_storm() -> Result<Verdict> {
     let unit = Unit::service("whole", "CPUQuota=20%", &looping()?)?;
     let before = unit.view()?;
     let mut random = Random::new(SEED + 1);
     for cycle in 0..WHOLE_CYCLES {
-        let mut guard = Guard::start()?;
+        let mut guard = Enforcing::start(Some(OURS))?;
         until("the lift", limit(), || {
-            if let Some(status) = guard.tool.ended()? {
-                bail!("guard ended with {status}: {}", guard.tool.stderr()?.trim_end());
-            }
+            guard.snapshots()?;
             Ok(unit.text("cpu.max").starts_with("max").then_some(()))
         })?;
         if cycle % 2 == 1 {
             systemctl(&["daemon-reload"])?;
         }
         sleep(Duration::from_micros(random.below(100_000)) * patience());
-        restore(guard.kill()?.path())?.expect_code(0)?;
+        guard.kill_and_restore()?;
         unit.expect(&format!("cycle {cycle}"), &before)?;
     }
     Ok(Verdict::Passed(format!("{WHOLE_CYCLES} kills")))
