@@ -176,7 +176,6 @@ pub fn in_guest(brief: bool) -> Vec<Scenario> {
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
     all.push(QUOTA_LOCK);
     if !brief {
-        all.push(times("the parts of a late wake-up agree with the kernel's osnoise events", osnoise::parts_agree));
         all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
         all.push(times(
             "couplings are found where one thing makes the other, and nowhere else",
@@ -192,13 +191,14 @@ pub fn in_guest(brief: bool) -> Vec<Scenario> {
             times("a podman container with --cpus 0.2 keeps its cycles without any configuration", lab::container),
             refuses("the examples for pipelines measure, judge and end as they say", gate::pipelines),
         ];
+        let osnoise = times("the parts of a late wake-up agree with the kernel's osnoise events", osnoise::parts_agree);
+        all.extend([osnoise, VERIFIER].map(|scenario| by_name(scenario, LONG)));
         all.extend(EVERYWHERE.iter().chain(&elsewhere).map(|scenario| by_name(*scenario, ELSEWHERE)));
     }
     // Near the end: interrupts stay away from a CPU that has come back.
     all.push(times("a clock that is set makes nobody late", machine::clock_steps));
     all.push(times("a CPU that goes and comes back costs no cycle and no sense", machine::hotplug));
     if !brief {
-        all.push(by_name(VERIFIER, LONG));
         all.extend(LAB.map(|scenario| by_name(scenario, OPEN)));
     }
     all

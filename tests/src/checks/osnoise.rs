@@ -21,12 +21,7 @@ fn threshold_us() -> u64 {
 
 /// Sleepers that expire at once in one interrupt: so many that this takes several times the threshold.
 fn herd() -> &'static str {
-    if emulated() { "1500" } else { "4000" }
-}
-
-/// How often they do. Afterwards they run one by one, which takes an emulated CPU many seconds.
-fn shots() -> &'static str {
-    if emulated() { "3" } else { "12" }
+    if emulated() { "3000" } else { "4000" }
 }
 
 /// How far the two may be apart in one late wake-up. At each begin and end of something the kernel calls osnoise's handler and
@@ -122,7 +117,7 @@ fn side_by_side() -> Result<Seen> {
     let rival = ["cycle", "clock-nanosleep-abs", "--policy", "fifo:97", "--cycles", "1000000", "--cpu", &cpu];
     let rival = Workload::start(&[&rival[..], &["--interval-us", &interval, "--work-us", &work]].concat())?;
     let mut herds = Command::new(binary("guard-workload")?);
-    herds.args(["inject", "timer-herd", "--shots", shots(), "--herd", herd(), "--cpu", &cpu, "--interval-us"]);
+    herds.args(["inject", "timer-herd", "--shots", "12", "--herd", herd(), "--cpu", &cpu, "--interval-us"]);
     let mut herds = Tool::start(herds.arg((threshold_us * 15).to_string()))?;
     let mut marks = Vec::new();
     let ended = until("the end of the herds", Duration::from_secs(60) * patience(), || {
