@@ -8,9 +8,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use guard::{
-    cgroup::{Hierarchy, Version},
-    inventory,
-    kernel::{Event, Kernel, LoadOptions, offsets::CgroupSource, pretence::Pretence},
+    cgroup::Hierarchy,
+    kernel::{Event, Kernel, LoadOptions},
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -21,32 +20,11 @@ use crate::{
 
 const SPIN_SECONDS: &str = "3";
 
-fn kernel(hierarchy: &Hierarchy) -> Result<Kernel> {
-    let node = inventory::node(Path::new("/"), hierarchy.layout())?;
-    let topology = inventory::Topology::read(Path::new("/"))?;
-    Ok(Kernel::load(&LoadOptions {
-        breach_ns: u64::MAX,
-        cgroups: match hierarchy.version() {
-            Version::V1 => CgroupSource::CpuController,
-            Version::V2 => CgroupSource::Default,
-        },
-        cgroup_slots: 64,
-        thread_slots: 64,
-        own_cgroup: None,
-        online_cpus: topology.online.iter().collect(),
-        preempt_rt: node.realtime,
-        act: true,
-        flight: false,
-        stacks: false,
-        run_time_stats: false,
-        pretence: Pretence::default(),
-    })?)
-}
-
 /// Two cgroups with the same quota and load, of which one is protected.
 pub(super) fn throttles_are_told() -> Result<Verdict> {
     let hierarchy = Hierarchy::detect(Path::new("/"))?;
-    let mut kernel = kernel(&hierarchy)?;
+    let mut kernel =
+        Kernel::load(&LoadOptions { flight: false, stacks: false, ..super::lacking::with_everything(&hierarchy)? })?;
     let mut workloads = Vec::new();
     let mut cgroups = Vec::new();
     for name in ["told", "untold"] {

@@ -28,6 +28,29 @@ use crate::{
 /// What arm64 lacks in 6.1: neither source of throttled time is there, and no trampolines.
 const ARM64_6_1: &str = "fentry,cfs_rq.throttled_clock_self_time";
 
+/// This node with all that can be asked of guard, so that the programs read all that they can.
+pub(super) fn with_everything(hierarchy: &Hierarchy) -> Result<LoadOptions> {
+    let node = inventory::node(Path::new("/"), hierarchy.layout())?;
+    let topology = Topology::read(Path::new("/"))?;
+    Ok(LoadOptions {
+        breach_ns: u64::MAX,
+        cgroups: match hierarchy.version() {
+            Version::V1 => CgroupSource::CpuController,
+            Version::V2 => CgroupSource::Default,
+        },
+        cgroup_slots: 64,
+        thread_slots: 64,
+        own_cgroup: None,
+        online_cpus: topology.online.iter().collect(),
+        preempt_rt: node.realtime,
+        act: true,
+        flight: true,
+        stacks: true,
+        run_time_stats: false,
+        pretence: Pretence::default(),
+    })
+}
+
 /// A kernel to take things away from.
 struct Bench {
     system: System,
@@ -35,28 +58,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// With all that can be asked of guard, so that the programs read all that they can.
     fn new() -> Result<Self> {
-        let hierarchy = Hierarchy::detect(Path::new("/"))?;
-        let node = inventory::node(Path::new("/"), hierarchy.layout())?;
-        let topology = Topology::read(Path::new("/"))?;
-        let options = LoadOptions {
-            breach_ns: u64::MAX,
-            cgroups: match hierarchy.version() {
-                Version::V1 => CgroupSource::CpuController,
-                Version::V2 => CgroupSource::Default,
-            },
-            cgroup_slots: 64,
-            thread_slots: 64,
-            own_cgroup: None,
-            online_cpus: topology.online.iter().collect(),
-            preempt_rt: node.realtime,
-            act: true,
-            flight: true,
-            stacks: true,
-            run_time_stats: false,
-            pretence: Pretence::default(),
-        };
+        let options = with_everything(&Hierarchy::detect(Path::new("/"))?)?;
         Ok(Self { system: System::read()?, options })
     }
 

@@ -281,27 +281,13 @@ fn dockerd() -> Result<()> {
     Ok(())
 }
 
+/// What every container gets: a quota, and leave to be real-time.
+const LIMITED: [&str; 6] = ["--network", "none", "--cpus", "0.2", "--cap-add", "SYS_NICE"];
+
 fn docker(name: &str, part: &str) -> Result<u32> {
     dockerd()?;
-    run(&[
-        "docker",
-        "run",
-        "--detach",
-        "--name",
-        name,
-        "--network",
-        "none",
-        "--cpus",
-        "0.2",
-        "--cap-add",
-        "SYS_NICE",
-        "--ulimit",
-        "rtprio=99",
-        "--entrypoint",
-        "/bin/workload",
-        IMAGE,
-        part,
-    ])?;
+    let (run_as, how) = (["docker", "run", "--detach", "--name", name], ["--ulimit", "rtprio=99"]);
+    run(&[&run_as[..], &LIMITED, &how, &["--entrypoint", "/bin/workload", IMAGE, part]].concat())?;
     running("docker's process", &["docker", "inspect", "--format", "{{.State.Pid}}", name])
 }
 
@@ -380,20 +366,9 @@ fn podman_image() -> Result<()> {
     Ok(())
 }
 
-const CONTAINER: [&str; 12] = [
-    "--network",
-    "none",
-    "--cpus",
-    "0.2",
-    "--cap-add",
-    "SYS_NICE",
-    "--ulimit",
-    "rtprio=99:99",
-    "--security-opt",
-    "seccomp=unconfined",
-    "--security-opt",
-    "label=disable",
-];
+/// What podman's containers have besides.
+const OF_PODMAN: [&str; 6] =
+    ["--ulimit", "rtprio=99:99", "--security-opt", "seccomp=unconfined", "--security-opt", "label=disable"];
 
 fn podman_pid(name: &str) -> Result<u32> {
     running("podman's process", &["podman", "inspect", "--format", "{{.State.Pid}}", name])
@@ -411,7 +386,7 @@ fn split(name: &str, part: &str) -> Result<u32> {
 /// Runs the loop in a container; `command` ends with podman's `run` and its further options.
 fn podman_run(name: &str, command: &[&str], part: &str) -> Result<u32> {
     podman_image()?;
-    let words = [command, &["--name", name], &CONTAINER, &[IMAGE, "/bin/workload", part]];
+    let words = [command, &["--name", name], &LIMITED, &OF_PODMAN, &[IMAGE, "/bin/workload", part]];
     run(&words.concat())?;
     podman_pid(name)
 }

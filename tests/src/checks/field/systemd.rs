@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 
 use super::super::{LONG, by_name, loads};
+use super::shell::{limit, run};
 use crate::{
     harness::{Enforcing, Tool, Workload, binary, finish, patience, scratch_dir, until},
     random::Random,
@@ -40,14 +41,9 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-fn limit() -> Duration {
-    Duration::from_secs(30) * patience()
-}
-
 /// Runs a program to its successful end.
 fn done(program: &str, arguments: &[&str]) -> Result<String> {
-    let said = Tool::start(Command::new(program).args(arguments))?.success(limit());
-    said.with_context(|| format!("{program} {arguments:?}"))
+    run(&[&[program], arguments].concat())
 }
 
 fn systemctl(arguments: &[&str]) -> Result<String> {
@@ -212,6 +208,10 @@ impl Keeping {
         let journal = fs::read_to_string(self.state.path().join("units/journal")).unwrap_or_default();
         journal.lines().filter(|line| line.contains("CPUQuotaPerSecUSec") && line.contains("Do not edit")).count()
     }
+
+    fn wait_until_told(&self) -> Result<()> {
+        until("systemd is told", limit(), || Ok((self.told() > 0).then_some(())))
+    }
 }
 
 /// `guard restore` of the journals that [`Keeping`] writes.
@@ -236,7 +236,7 @@ fn soon_told() -> Result<Verdict> {
         let max = || Ok(unit.text("cpu.max").starts_with("max").then_some(()));
         until("the lift", limit(), max)?;
         let lifted = Instant::now();
-        until("systemd is told", limit(), || Ok((keeping.told() > 0).then_some(())))?;
+        keeping.wait_until_told()?;
         times.push(lifted.elapsed().as_secs_f64() * 1e3);
         longest = longest.max(keeping.end()?.counter("longest_us")?);
         unit.expect("after a clean end", &before)?;
@@ -310,7 +310,7 @@ fn others() -> Result<Verdict> {
             unit.expect("without what was set", &before)?;
             let keeping = Keeping::start(&[&unit])?;
             unit.lifted()?;
-            until("systemd is told", limit(), || Ok((keeping.told() > 0).then_some(())))?;
+            keeping.wait_until_told()?;
             unit.set(options, "50%")?;
             unit.lifted()?;
             if options.is_empty() {
@@ -434,7 +434,7 @@ fn controller() -> Result<Verdict> {
     let by_hand = unit.text("memory.high");
     let keeping = Keeping::start(&[&unit])?;
     unit.lifted()?;
-    until("systemd is told", limit(), || Ok((keeping.told() > 0).then_some(())))?;
+    keeping.wait_until_told()?;
     let now = (beside.text("cpu.weight"), unit.text("memory.high"));
     ensure!(now == ("333".to_owned(), by_hand.clone()), "telling systemd cost others {now:?}");
     systemctl(&["daemon-reload"])?;
@@ -459,7 +459,7 @@ fn updates() -> Result<Verdict> {
         for killed in [false, true] {
             let keeping = Keeping::start(&[unit])?;
             unit.lifted()?;
-            until("systemd is told", limit(), || Ok((keeping.told() > 0).then_some(())))?;
+            keeping.wait_until_told()?;
             done(engine, &["update", "--cpus", "0.5", container.name])?;
             unit.lifted().with_context(|| format!("after {engine} update"))?;
             if killed {
@@ -544,7 +544,7 @@ fn hostile_bus() -> Result<Verdict> {
     // Silent at the end: what is owed is kept.
     let keeping = Keeping::start(&[&unit])?;
     unit.lifted()?;
-    until("systemd is told", limit(), || Ok((keeping.told() > 0).then_some(())))?;
+    keeping.wait_until_told()?;
     let stopped = Stopped::bus()?;
     let state = keeping.kill();
     let owing = restore(state.path())?;
