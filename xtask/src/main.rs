@@ -19,6 +19,7 @@ mod ebpf;
 mod field;
 mod guest;
 mod kernel;
+mod markdown;
 mod place;
 mod process;
 mod progress;
@@ -57,6 +58,12 @@ enum Task {
     /// Rebuild the eBPF object from source
     Ebpf {
         /// Only see whether source and committed object agree
+        #[arg(long)]
+        check: bool,
+    },
+    /// Wrap all Markdown at its one width
+    Wrap {
+        /// Only see whether it is wrapped so
         #[arg(long)]
         check: bool,
     },
@@ -176,6 +183,8 @@ fn execute(task: Task) -> Result<ExitCode> {
         Task::Field(args) => field(&workspace, &cache, args),
         Task::Ebpf { check: false } => ebpf::build(&workspace, &cache).map(|()| ExitCode::SUCCESS),
         Task::Ebpf { check: true } => ebpf::check(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Wrap { check: false } => markdown::rewrite(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Wrap { check: true } => markdown::check(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Setup { purpose } => setup::setup(&cache, purpose).map(|()| ExitCode::SUCCESS),
     }
 }

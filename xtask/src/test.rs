@@ -18,6 +18,7 @@ use crate::{
     ebpf, field,
     guest::{Guest, Root},
     kernel::Kernel,
+    markdown,
     place::{Cache, Profile, Workspace},
     process::{command_line, is_root, sudo_without_password, visible},
     run,
@@ -178,6 +179,7 @@ fn source_checks(workspace: &Workspace, report: &mut Report) {
     report.step("formatting", || check("cargo fmt --check", &["fmt", "--all", "--check"]));
     let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     report.step("lints", || check("cargo clippy", &lints));
+    report.step("Markdown", || markdown::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
     report.step("eBPF object", || ebpf::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
 }
 
