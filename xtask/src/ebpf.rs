@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     place::{Cache, Workspace},
-    process::{command_line, output_of, visible},
+    process::{command_line, visible},
     setup::{self, Purpose},
+    toolchain::{LLVM_PREFIX, Toolchain, Tools, bpf_linker},
 };
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -39,101 +40,6 @@ struct Record {
     object_sha256: String,
     /// The tools.
     tools: Tools,
-}
-
-/// Versions of what the object's bytes depend on besides the sources.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tools {
-    /// The machine that built it; aya's bindings differ between architectures.
-    host: String,
-    /// The compiler, as `rustc --version` prints it.
-    rustc: String,
-    /// LLVM of the compiler, which writes the bitcode.
-    rustc_llvm: String,
-    /// The linker.
-    bpf_linker: String,
-    /// LLVM of the linker, which writes the object.
-    linker_llvm: String,
-}
-
-/// A compiler that can build `core` for the BPF target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Toolchain {
-    /// Debian's rustc-web, cargo-web and rust-web-src.
-    Debian,
-    /// rustup's nightly with its component rust-src.
-    Nightly,
-}
-
-impl Toolchain {
-    /// The one at hand; Debian's first, as it made the committed object.
-    fn find() -> Option<Self> {
-        if debian_toolchain() { Some(Self::Debian) } else { nightly_toolchain().then_some(Self::Nightly) }
-    }
-
-    /// `program` (rustc or cargo) of this toolchain, free of what the cargo that runs us put into the environment.
-    fn program(self, program: &str) -> Command {
-        let mut command = match self {
-            Self::Debian => Command::new(Path::new("/usr/bin").join(program)),
-            Self::Nightly => {
-                let mut command = Command::new("rustup");
-                command.args(["run", "nightly", program]);
-                command
-            }
-        };
-        for (key, _) in std::env::vars_os() {
-            let name = key.to_string_lossy();
-            let ours = name.starts_with("CARGO_") && name != "CARGO_HOME" && !name.starts_with("CARGO_NET_");
-            if ours
-                || name.starts_with("RUSTFLAGS")
-                || name.starts_with("RUSTC")
-                || name == "CARGO"
-                || name == "RUSTUP_TOOLCHAIN"
-            {
-                command.env_remove(&key);
-            }
-        }
-        if self == Self::Debian {
-            command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
-        }
-        command
-    }
-
-    fn sysroot(self) -> Option<PathBuf> {
-        output_of(self.program("rustc").args(["--print", "sysroot"])).map(PathBuf::from)
-    }
-
-    fn tools(self) -> Result<Tools> {
-        let verbose = output_of(self.program("rustc").arg("-vV")).context("rustc -vV failed")?;
-        let value = |key| {
-            verbose.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("rustc -vV gives no {key}"))
-        };
-        let linker_llvm =
-            output_of(Command::new(Path::new(setup::LLVM_PREFIX).join("bin/llvm-config")).arg("--version"));
-        Ok(Tools {
-            host: value("host: ")?.to_owned(),
-            rustc: verbose.lines().next().unwrap_or_default().to_owned(),
-            rustc_llvm: value("LLVM version: ")?.to_owned(),
-            bpf_linker: setup::BPF_LINKER.to_owned(),
-            linker_llvm: linker_llvm.context("llvm-config --version failed")?,
-        })
-    }
-}
-
-/// Whether Debian's compiler for building `core` is there.
-pub(crate) fn debian_toolchain() -> bool {
-    ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/lib/rustlib/src/rust/library/core"]
-        .iter()
-        .all(|path| Path::new(path).exists())
-}
-
-/// Whether rustup's nightly with the sources of `core` is there.
-pub(crate) fn nightly_toolchain() -> bool {
-    // Asked first, because `rustup run` may try to install what is absent.
-    let installed = output_of(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
-    installed.lines().any(|line| line.starts_with("nightly"))
-        && Toolchain::Nightly.sysroot().is_some_and(|root| root.join("lib/rustlib/src/rust/library/core").exists())
 }
 
 /// Rebuilds the object and writes it and its record beside the source.
@@ -174,9 +80,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         hash_of_sources(&workspace.root)? == record.sources_sha256,
         "the sources have changed since {OBJECT} was built; run cargo xtask ebpf and commit it with its record"
     );
-    let tools = Toolchain::find()
-        .filter(|_| setup::bpf_linker().is_some())
-        .and_then(|found| Some((found, found.tools().ok()?)));
+    let tools =
+        Toolchain::find().filter(|_| bpf_linker().is_some()).and_then(|found| Some((found, found.tools().ok()?)));
     match tools {
         Some((toolchain, tools)) if tools == record.tools => {
             let rebuilt = compile(workspace, toolchain)?;
@@ -198,7 +103,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 
 /// Builds the object into the target directory and gives its bytes, without debug sections.
 fn compile(workspace: &Workspace, toolchain: Toolchain) -> Result<Vec<u8>> {
-    let linker = setup::bpf_linker().context("no bpf-linker; run cargo xtask setup --for ebpf")?;
+    let linker = bpf_linker().context("no bpf-linker; run cargo xtask setup --for ebpf")?;
     let target_dir = workspace.target.join("ebpf");
     // Unpacks the dependencies, whose place must be known before the build to be mapped away.
     run(toolchain
@@ -214,7 +119,7 @@ fn compile(workspace: &Workspace, toolchain: Toolchain) -> Result<Vec<u8>> {
 
     let built = target_dir.join(TARGET).join("release/guard-ebpf");
     let stripped = target_dir.join("guard.bpf.o");
-    let objcopy = Path::new(setup::LLVM_PREFIX).join("bin/llvm-objcopy");
+    let objcopy = Path::new(LLVM_PREFIX).join("bin/llvm-objcopy");
     run(Command::new(objcopy).arg("--strip-debug").arg(&built).arg(&stripped))?;
     let object = fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))?;
     if let Some(path) = find_own_path(&object, workspace) {

@@ -13,10 +13,10 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    apt::Missing,
     guest::EXCHANGE,
     place::Cache,
     process::{as_root, may_be_root, quiet},
-    setup::Missing,
     suite::{self, SUITE},
 };
 
@@ -122,10 +122,6 @@ const MASKED_GENERATORS: [&str; 9] = [
 
 /// The unit that runs the guest's command.
 pub(crate) const UNIT: &str = "field.service";
-
-/// For the kernel's command line: nobody looks at the console, and what goes wrong is found in its log.
-pub(crate) const KERNEL_OPTIONS: &str = "systemd.show_status=0 systemd.getty_auto=no systemd.log_target=kmsg \
-                                         systemd.log_level=warning systemd.firstboot=no";
 
 /// Files of the image and what stands in them.
 fn files() -> Vec<(&'static str, String)> {

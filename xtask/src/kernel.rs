@@ -10,18 +10,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    apt::{self, ARCH},
     place::Cache,
-    process::{output_of, quiet},
-    setup,
+    process::{find_program, output_of, quiet},
     suite::{self, SUITE},
 };
 
-/// Debian's name of this machine's architecture, in the names of kernel packages.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const ARCH: &str = "amd64";
-/// Debian's name of this machine's architecture, in the names of kernel packages.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const ARCH: &str = "arm64";
+/// Kernels that the tests boot on this machine's file system unless others are named.
+pub(crate) const TESTED: [&str; 3] = ["6.1-rt", "6.12-rt", "7.2-rt"];
+/// The one of them that runs every check unless others are named, and is booted as a field guest. The others run those whose
+/// outcome may depend on the kernel: an emulated guest takes a quarter of an hour for all.
+pub(crate) const WHOLE: &str = "6.12-rt";
 
 /// What `--kernel` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,7 +222,7 @@ fn available(cache: &Cache, series: &str, rt: bool) -> Result<Option<Offer>> {
 
 /// [`available`] by the mirror's word of today.
 fn refreshed(cache: &Cache, series: &str, rt: bool) -> Result<Option<Offer>> {
-    setup::refresh_package_lists(cache)?;
+    apt::refresh_package_lists(cache)?;
     match available(cache, series, rt)? {
         Some(Offer { newer: false, release }) => Ok(Some(Offer { newer: false, release })),
         _ => {
@@ -270,14 +269,14 @@ fn fetch(cache: &Cache, kernels: &Path, offer: &Offer) -> Result<()> {
 
 fn unpack(cache: &Cache, partial: &Path, offer: &Offer) -> Result<PathBuf> {
     let log = cache.log("kernel")?;
-    let tree = setup::unpack_packages(offer.apt(cache)?, &offer.packages(), partial, &log)?;
+    let tree = apt::unpack_packages(offer.apt(cache)?, &offer.packages(), partial, &log)?;
     // Where a package has its modules below usr only, depmod still looks for lib.
     if !tree.join("lib").exists() {
         std::os::unix::fs::symlink("usr/lib", tree.join("lib"))
             .with_context(|| format!("linking lib in {}", tree.display()))?;
     }
     // The package's own installation would do this.
-    let depmod = crate::process::find_program("depmod").context("no depmod; it is in the package kmod")?;
+    let depmod = find_program("depmod").context("no depmod; it is in the package kmod")?;
     quiet("listing the modules", &log, Command::new(depmod).arg("-b").arg(&tree).arg(&offer.release))?;
     installed_at(&tree).with_context(|| format!("{} should hold a kernel", offer.packages().join(" ")))?;
     Ok(tree)

@@ -15,6 +15,7 @@ use crate::{
     test::Scope,
 };
 
+mod apt;
 mod ebpf;
 mod field;
 mod guest;
@@ -27,6 +28,8 @@ mod run;
 mod setup;
 mod suite;
 mod test;
+mod toolchain;
+mod tools;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Developer and CI automation of guard")]
@@ -103,9 +106,9 @@ impl TestArgs {
         };
         Ok(Scope {
             host: !self.field_only,
-            guests: chosen(&test::KERNELS, !self.host_only && !self.field_only)?,
+            guests: chosen(&kernel::TESTED, !self.host_only && !self.field_only)?,
             whole: !self.kernel.is_empty(),
-            field: chosen(&[test::WHOLE], !self.host_only && !self.no_field)?,
+            field: chosen(&[kernel::WHOLE], !self.host_only && !self.no_field)?,
         })
     }
 }
@@ -167,7 +170,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");
-            ExitCode::from(if error.is::<setup::Missing>() { 3 } else { 1 })
+            ExitCode::from(if error.is::<apt::Missing>() { 3 } else { 1 })
         }
     }
 }

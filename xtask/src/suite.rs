@@ -6,10 +6,9 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    kernel::ARCH,
+    apt::{self, ARCH},
     place::Cache,
     process::{output_of, quiet},
-    setup,
 };
 
 /// Testing, by its own name. It has what unstable has a few days later, but a package comes only when everything that it
@@ -26,7 +25,7 @@ pub(crate) fn mirror(cache: &Cache) -> Result<String> {
     if let Some(mirror) = known_mirror() {
         return Ok(mirror);
     }
-    setup::refresh_package_lists(cache)?;
+    apt::refresh_package_lists(cache)?;
     known_mirror().context("apt knows no mirror of Debian, from which the field image and newer kernels come")
 }
 

@@ -17,19 +17,15 @@ use serde::Deserialize;
 use crate::{
     ebpf, field,
     guest::{Guest, Root},
-    kernel::Kernel,
+    kernel::{Kernel, WHOLE},
     markdown,
     place::{Cache, Profile, Workspace},
     process::{command_line, is_root, sudo_without_password, visible},
     run,
     setup::{self, Purpose},
+    tools,
 };
 
-/// Kernels that are booted on this machine's file system unless others are named.
-pub(crate) const KERNELS: [&str; 3] = ["6.1-rt", "6.12-rt", "7.2-rt"];
-/// The one of them that runs every check unless others are named, and is booted as a field guest. The others run those whose
-/// outcome may depend on the kernel: an emulated guest takes a quarter of an hour for all.
-pub(crate) const WHOLE: &str = "6.12-rt";
 /// The tests' binary for guests on this machine's file system.
 const GUEST_TESTS: &str = "guard-guest-tests";
 /// The tests' binary for field guests.
@@ -192,7 +188,7 @@ fn host_kernel() -> String {
 fn cargo_test(workspace: &Workspace, cache: &Cache, selection: &[&str]) -> Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["test", "--locked", "--no-fail-fast"]).args(selection);
-    if let Some(dir) = setup::prometheus(cache) {
+    if let Some(dir) = tools::prometheus(cache) {
         command.env("GUARD_PROMETHEUS", dir);
     }
     if !is_root() && sudo_without_password() {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{EXCHANGE, Mount, Root};
+use super::root::{EXCHANGE, Mount, Root};
 use crate::{
     kernel::Installed,
     process::{find_program, output_of, quote},

@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use self::{
     exchange::{Exchange, Stream},
     qemu::{Export, Machine},
+    root::{Mount, PROGRAMS, SYSTEMD_OPTIONS},
 };
 use crate::{
     kernel::{Installed, Kernel},
@@ -34,36 +35,14 @@ mod exchange;
 mod initramfs;
 mod programs;
 mod qemu;
+mod root;
+
+pub(crate) use self::root::{EXCHANGE, Root};
 
 /// Exit code of a guest whose time was up, as timeout(1) gives it.
 pub(crate) const TIMED_OUT: u8 = 124;
 /// Exit code when the guest ended before the command did: a panic, a power-off, a kernel that does not boot.
 pub(crate) const GUEST_DIED: u8 = 125;
-
-/// Where the guest sees the directory it shares with us.
-pub(crate) const EXCHANGE: &str = "/run/guard-xtask";
-/// Where it sees the programs that stand first on the command's search path.
-const PROGRAMS: &str = "/run/guard-programs";
-
-/// What the guest's root file system is.
-#[derive(Clone, Debug)]
-pub(crate) enum Root {
-    /// This machine's; what the guest writes is lost with it.
-    Host,
-    /// An ext4 image whose first process is systemd, and whose unit [`crate::field::UNIT`] runs the command; what the
-    /// guest writes is lost with it.
-    Image(PathBuf),
-}
-
-impl Root {
-    /// Memory of a guest for which none is given.
-    pub(crate) fn memory(&self) -> &'static str {
-        match self {
-            Self::Host => "2G",
-            Self::Image(_) => "3G",
-        }
-    }
-}
 
 /// A guest to boot.
 #[derive(Clone, Debug)]
@@ -94,14 +73,6 @@ impl fmt::Display for Guest {
         let kind = if matches!(self.root, Root::Host) { "guest" } else { "field guest" };
         write!(f, "{kind} {}", self.kernel)
     }
-}
-
-/// A directory of this machine in the guest.
-struct Mount {
-    tag: String,
-    host: PathBuf,
-    guest: PathBuf,
-    read_only: bool,
 }
 
 impl Guest {
@@ -217,7 +188,7 @@ impl Guest {
                 None
             }
             Root::Image(image) => {
-                options.push(crate::field::KERNEL_OPTIONS.to_owned());
+                options.push(SYSTEMD_OPTIONS.to_owned());
                 Some(image.as_path())
             }
         };
