@@ -16,8 +16,8 @@ use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Thread, Throttle,
-    Timer, WakeupPair, Window,
+    Breach, Cgroup, CpuStat, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalName, SignalState, Snapshot, Thread,
+    Throttle, Timer, WakeupPair, Window,
 };
 
 /// Name of all cgroups that found no slot.
@@ -126,7 +126,8 @@ pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, c
 
 /// Where the kernel side takes throttles from, in the words of [`Throttle::source`].
 pub(super) fn throttle_source(signals: &[Signal]) -> &'static str {
-    let seen = |s: &&Signal| s.name == "throttle" && matches!(s.state, SignalState::Active | SignalState::Degraded);
+    let seen =
+        |s: &&Signal| s.name == SignalName::Throttle && matches!(s.state, SignalState::Active | SignalState::Degraded);
     match signals.iter().find(seen).map(|s| s.source.as_str()) {
         Some(source) if source.contains("fentry") => "fentry",
         Some(source) if source.contains("period") || source.contains("hrtimer") => "period_timer",

@@ -33,7 +33,7 @@ use crate::kernel::pretence::Pretence;
 use crate::kernel::sample::ThreadSample;
 use crate::kernel::symbols::Functions;
 use crate::kernel::{Event, Kernel, KernelError, LoadOptions, monotonic_ns};
-use crate::snapshot::{Cgroup, Class, Knob, Node, Snapshot};
+use crate::snapshot::{Cgroup, Class, Knob, Node, SignalName, Snapshot};
 
 /// Time after which what is slow to read and seldom changes is read again: all quotas, affinities, the node.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
@@ -512,7 +512,7 @@ impl Observer {
         self.kernel
             .signals()
             .iter()
-            .any(|s| s.name == "throttle" && join::throttle_source(std::slice::from_ref(s)) == "cpu.stat")
+            .any(|s| s.name == SignalName::Throttle && join::throttle_source(std::slice::from_ref(s)) == "cpu.stat")
     }
 
     fn find_gone(&mut self) {

@@ -18,7 +18,7 @@ use super::{
     sample::{CgroupSample, KernelSample, ThreadSample},
     sys,
 };
-use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, Stolen, sees};
+use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, SignalName, Stolen, sees};
 
 /// Breaches that are kept between two samples; more than a window shows.
 const BREACHES_KEPT: usize = 16_384;
@@ -396,7 +396,7 @@ impl Kernel {
 
 /// Takes out what was counted for signals that are not seen: sched_switch counts some of it whatever else is attached.
 fn hide_unseen(sample: &mut KernelSample) {
-    if !sees(&sample.signals, "lock") {
+    if !sees(&sample.signals, SignalName::Lock) {
         for cgroup in &mut sample.cgroups {
             (cgroup.lock, cgroup.boosts, cgroup.futex_boosts) = (Histogram::default(), 0, None);
         }
@@ -404,7 +404,7 @@ fn hide_unseen(sample: &mut KernelSample) {
             (thread.lock, thread.boosts) = (Histogram::default(), 0);
         }
     }
-    if !sees(&sample.signals, "throttled_wait") {
+    if !sees(&sample.signals, SignalName::ThrottledWait) {
         for cgroup in &mut sample.cgroups {
             cgroup.throttled_wait = Histogram::default();
         }

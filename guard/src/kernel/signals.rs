@@ -57,7 +57,7 @@ fn signal(name: &str, source: &str, sight: Sight) -> Signal {
         Ok(missing) => (SignalState::Degraded, Some(missing.join("; "))),
         Err(reason) => (SignalState::Unavailable, Some(reason)),
     };
-    Signal { name: name.to_owned(), source: source.to_owned(), state, reason }
+    Signal { name: name.into(), source: source.to_owned(), state, reason }
 }
 
 fn throttle(source: &Throttle, timer: &Sight) -> Signal {
@@ -155,7 +155,7 @@ mod tests {
             let reason = signal.reason.as_deref().unwrap_or_default();
             let names = missing.iter().any(|name| reason.contains(name)) && reason.contains("(pretended)");
             assert!(signal.state == SignalState::Active || names, "without {missing:?}: {signal:?}");
-            signal.name.clone()
+            signal.name.to_string()
         });
         changed.collect()
     }

@@ -7,6 +7,7 @@ mod knob;
 mod latency;
 pub(crate) mod order;
 mod sum;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,10 @@ pub use knob::{Bandwidth, Knob, Knobs, Partition, Setting};
 pub use latency::{Histogram, Latency};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use words::{
+    BreachFlag, BreachKind, LockKind, Named, SchedPolicy, SignalName, ThrottleSource, TimerKind, UnknownWord, WokenBy,
+    Word,
+};
 
 /// Version of the JSON form. Fields are added without changing it; a rename or a changed meaning raises it.
 pub const SCHEMA: u32 = 1;
@@ -50,13 +55,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// Whether the signal `name` was seen, in full or by a weaker source. Figures of an unseen signal are absent.
     #[must_use]
-    pub fn sees(&self, name: &str) -> bool {
+    pub fn sees(&self, name: SignalName) -> bool {
         sees(&self.signals, name)
     }
 }
 
 /// Whether the signal `name` is among those that were seen, in full or by a weaker source.
-pub(crate) fn sees(signals: &[Signal], name: &str) -> bool {
+pub(crate) fn sees(signals: &[Signal], name: SignalName) -> bool {
     signals.iter().any(|s| s.name == name && matches!(s.state, SignalState::Active | SignalState::Degraded))
 }
 
@@ -126,7 +131,7 @@ pub struct Window {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Signal {
     /// wakeup, timer, user, throttle, throttled_wait, rt_throttle, lock, irq, breach or flight.
-    pub name: String,
+    pub name: Word<SignalName>,
     /// The kernel interface it is read from.
     pub source: String,
     /// How far it can be seen.

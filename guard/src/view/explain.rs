@@ -2,7 +2,7 @@
 
 use super::figures::{self, printable};
 use crate::explain::{Coupling, Explanation};
-use crate::snapshot::{ChainLink, Class, Inversion, SignalState, Snapshot};
+use crate::snapshot::{ChainLink, Class, Inversion, SignalName, SignalState, Snapshot};
 
 /// Inversions and couplings that are shown, the worst.
 const SHOWN: usize = 10;
@@ -36,7 +36,7 @@ pub fn render(snapshot: &Snapshot, explanation: &Explanation) -> String {
         out.push('\n');
     }
     if findings.is_empty() {
-        out += &match snapshot.signals.iter().find(|signal| signal.name == "breach") {
+        out += &match snapshot.signals.iter().find(|signal| signal.name == SignalName::Breach) {
             Some(signal) if signal.state == SignalState::Active => {
                 format!("No watched thread was late in {:.1} s.\n", snapshot.window.seconds)
             }
@@ -177,7 +177,7 @@ mod tests {
     fn nothing_late_is_told_from_nothing_seen() {
         let mut snapshot = samples::full();
         snapshot.breaches.clear();
-        snapshot.signals.retain(|signal| signal.name != "breach");
+        snapshot.signals.retain(|signal| signal.name != SignalName::Breach);
         assert!(render(&snapshot, &explanation(&snapshot)).contains("were not seen"));
         snapshot.signals.push(crate::snapshot::Signal {
             name: "breach".into(),

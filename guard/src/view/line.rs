@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::figures::{self, printable};
 use super::table::cut_front;
 use super::text::time_of_day;
-use crate::snapshot::{Histogram, Latency, Lost, Snapshot};
+use crate::snapshot::{Histogram, Latency, Lost, SignalName, Snapshot};
 
 /// Width of the column that names the worst thread or cgroup.
 const NAME: usize = 28;
@@ -44,8 +44,8 @@ pub fn render(snapshot: &Snapshot) -> String {
         timer_max,
         p99_over_all(|c| &c.wakeup.rt),
         p99_over_all(|c| &c.wakeup.fair),
-        figures::count_if(snapshot.sees("throttle"), throttles.fold(0, u64::saturating_add)),
-        figures::count_if(snapshot.sees("breach"), late),
+        figures::count_if(snapshot.sees(SignalName::Throttle), throttles.fold(0, u64::saturating_add)),
+        figures::count_if(snapshot.sees(SignalName::Breach), late),
         lost(&snapshot.overhead.lost).to_string(),
     ])
 }

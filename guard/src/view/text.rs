@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 
 use super::figures::{self, printable};
 use super::table::{Kind, Row, Table};
-use crate::snapshot::{Cgroup, CgroupLayout, Cpu, Lost, Signal, SignalState, Snapshot, Stolen, Thread, Throttle};
+use crate::snapshot::{
+    Cgroup, CgroupLayout, Cpu, Lost, Signal, SignalName, SignalState, Snapshot, Stolen, Thread, Throttle,
+};
 
 /// Rows of a table before the rest is only counted.
 const ROWS: usize = 20;
@@ -71,7 +73,7 @@ fn threads(snapshot: &Snapshot, width: usize, out: &mut String) {
         ("missed", Kind::Spare(4)),
         ("late", Kind::Right),
     ]);
-    let counts_late = snapshot.sees("breach");
+    let counts_late = snapshot.sees(SignalName::Breach);
     for thread in snapshot.threads.iter().take(ROWS) {
         let [p50, p99, max] = figures::timer(&thread.timer);
         table.push(Row {
@@ -105,7 +107,7 @@ fn threads(snapshot: &Snapshot, width: usize, out: &mut String) {
         };
         line(out, &format!("  * Return to user space not seen, of {of}: {end}."));
         // Else the last lines of the report say why.
-        if snapshot.sees("user") {
+        if snapshot.sees(SignalName::User) {
             line(out, "    Threads without restartable sequences show none: kernel threads, musl, Go.");
         }
     }
@@ -157,7 +159,7 @@ fn cgroups(snapshot: &Snapshot, width: usize, out: &mut String) {
         ("lock max", Kind::Spare(3)),
         ("boosts", Kind::Spare(2)),
     ]);
-    let sees_locks = snapshot.sees("lock");
+    let sees_locks = snapshot.sees(SignalName::Lock);
     for cgroup in snapshot.cgroups.iter().take(ROWS) {
         let wakeup = &cgroup.wakeup;
         table.push(Row {
@@ -228,7 +230,7 @@ fn throttles(throttle: &Throttle) -> String {
 
 fn cpus(snapshot: &Snapshot, width: usize, out: &mut String) {
     heading(out, "CPUS", "interrupts while a real-time thread was runnable; real-time threads put off their CPU");
-    let (irq, rt_throttle) = (snapshot.sees("irq"), snapshot.sees("rt_throttle"));
+    let (irq, rt_throttle) = (snapshot.sees(SignalName::Irq), snapshot.sees(SignalName::RtThrottle));
     if !irq && !rt_throttle {
         line(out, "  Not seen on this node.");
         return;
@@ -273,7 +275,7 @@ pub(super) fn times(count: u64, total_ns: u64) -> String {
 }
 
 fn breaches(snapshot: &Snapshot, out: &mut String) {
-    if !snapshot.sees("breach") {
+    if !snapshot.sees(SignalName::Breach) {
         return;
     }
     match snapshot.breaches.len() {
@@ -337,7 +339,7 @@ fn blind_spots(snapshot: &Snapshot, out: &mut String) {
 }
 
 fn told(signal: &Signal) -> String {
-    let name = printable(&signal.name);
+    let name = printable(signal.name.as_str());
     match (&signal.reason, signal.state) {
         (Some(reason), _) => format!("{name} ({})", printable(reason)),
         (None, SignalState::Off) => format!("{name} (turned off)"),
@@ -450,7 +452,7 @@ mod tests {
     #[test]
     fn threads_that_never_show_their_return_to_user_space_are_counted_with_the_reason() {
         let mut snapshot = samples::full();
-        snapshot.signals.iter_mut().filter(|s| s.name == "user").for_each(|s| s.state = SignalState::Active);
+        snapshot.signals.iter_mut().filter(|s| s.name == SignalName::User).for_each(|s| s.state = SignalState::Active);
         snapshot.threads.extend(vec![snapshot.threads[1].clone(); 30]);
         let report = render(&snapshot, 120);
         assert_eq!(

@@ -100,7 +100,7 @@ fn changed(before: &[Signal], after: &[Signal], missing: &[&str]) -> Result<BTre
             after.name,
             after.state
         );
-        names.insert(before.name.clone());
+        names.insert(before.name.to_string());
     }
     Ok(names)
 }

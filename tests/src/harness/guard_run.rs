@@ -259,7 +259,7 @@ impl Find for Snapshot {
     }
 
     fn signal(&self, name: &str) -> Result<&Signal> {
-        self.signals.iter().find(|signal| signal.name == name).with_context(|| {
+        self.signals.iter().find(|signal| signal.name.as_str() == name).with_context(|| {
             let names: Vec<&str> = self.signals.iter().map(|signal| signal.name.as_str()).collect();
             format!("the report has no signal {name} but {names:?}")
         })

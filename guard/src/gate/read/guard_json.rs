@@ -10,7 +10,7 @@ use super::{Wrong, id};
 use crate::gate::distribution::Distribution;
 use crate::gate::run::Collected;
 use crate::gate::{Fact, Facts, Run};
-use crate::snapshot::{Cgroup, Class, CpuList, Histogram, SCHEMA, Snapshot};
+use crate::snapshot::{Cgroup, Class, CpuList, Histogram, SCHEMA, SignalName, Snapshot};
 
 /// The run in a report.
 pub(super) fn parse(path: &Path, text: &str, more: bool) -> Result<Run, Wrong> {
@@ -101,7 +101,7 @@ fn facts(snapshot: &Snapshot) -> Facts {
     let node = &snapshot.node;
     let mut facts = Facts::default();
     facts.set(Fact::Instrument, "guard");
-    facts.set(Fact::Options, if snapshot.sees("user") { "until user" } else { "until thread" });
+    facts.set(Fact::Options, if snapshot.sees(SignalName::User) { "until user" } else { "until thread" });
     facts.set(Fact::Kernel, &node.kernel);
     facts.set(Fact::Realtime, if node.realtime { "yes" } else { "no" });
     facts.set(Fact::Arch, &node.arch);

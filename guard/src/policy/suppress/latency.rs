@@ -10,7 +10,7 @@ use crate::policy::{
     budget::Metric,
     model::{Model, rounded},
 };
-use crate::snapshot::{Cgroup, Class, Snapshot};
+use crate::snapshot::{Cgroup, Class, SignalName, Snapshot};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
@@ -121,7 +121,7 @@ pub(super) fn decide(
     let cut = std::mem::take(&mut state.cut);
     if state.watched.is_empty() {
         notes.push("suppress: no cgroup has a latency budget".into());
-    } else if !snapshot.sees("wakeup") && !snapshot.sees("timer") {
+    } else if !snapshot.sees(SignalName::Wakeup) && !snapshot.sees(SignalName::Timer) {
         return Decision::Keep("neither wake-ups nor timers were seen".into());
     }
     let judged = snapshot.cgroups.iter().filter(|cgroup| cgroup.id != 0).flat_map(|cgroup| {

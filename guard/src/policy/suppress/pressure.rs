@@ -2,7 +2,7 @@
 
 use super::{Decision, Load, PressureSettings, Settings, memory::Memory, targets::Why};
 use crate::policy::model::{Model, Node, rounded};
-use crate::snapshot::{Class, Snapshot};
+use crate::snapshot::{Class, SignalName, Snapshot};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +80,7 @@ pub(super) fn measure(snapshot: &Snapshot, model: &Model) -> Option<Measured> {
         .or_else(|| {
             let waits =
                 |cgroup: &crate::snapshot::Cgroup| Some(cgroup.wakeup.fair.sum_ns() + cgroup.wakeup.rt.sum_ns());
-            highest(&waits, "wakeup.sum_ns").filter(|_| snapshot.sees("wakeup"))
+            highest(&waits, "wakeup.sum_ns").filter(|_| snapshot.sees(SignalName::Wakeup))
         });
     let capacity = model.capacity_milli();
     let utilised = model.used_milli.filter(|_| capacity > 0).map(|used| Measured {

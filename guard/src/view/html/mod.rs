@@ -12,7 +12,7 @@ use super::figures::{self, printable};
 use super::text;
 use super::top::{Level, risk};
 use crate::explain;
-use crate::snapshot::{CgroupLayout, SignalState, Snapshot};
+use crate::snapshot::{CgroupLayout, SignalName, SignalState, Snapshot};
 use page::{escaped, section, tag};
 pub use timeline::Moment;
 
@@ -134,7 +134,8 @@ fn times(n: u64, noun: &str) -> String {
 
 /// Names of the signals in one of these states.
 fn states(snapshot: &Snapshot, states: &[SignalState]) -> String {
-    let names = snapshot.signals.iter().filter(|signal| states.contains(&signal.state)).map(|signal| &*signal.name);
+    let names =
+        snapshot.signals.iter().filter(|signal| states.contains(&signal.state)).map(|signal| signal.name.as_str());
     printable(&names.collect::<Vec<_>>().join(", ")).into_owned()
 }
 
@@ -151,7 +152,7 @@ fn tiles(snapshot: &Snapshot) -> String {
     let p99 = snapshot.threads.iter().filter_map(|t| Some(t.timer.last_stage()?.1.quantile_ns(0.99))).max();
     tiles.push((figures::time_if(p99.is_some(), p99.unwrap_or(0)), "largest p99 of a thread's timers".to_owned()));
     let late = late(snapshot);
-    tiles.push((figures::count_if(snapshot.sees("breach"), late), "late wake-ups".to_owned()));
+    tiles.push((figures::count_if(snapshot.sees(SignalName::Breach), late), "late wake-ups".to_owned()));
     let missed = total(snapshot.threads.iter().map(|t| t.timer.missed));
     let cyclic = snapshot.threads.iter().any(|t| t.period_ns.is_some());
     tiles.push((figures::count_if(cyclic, missed), "missed cycles".to_owned()));
@@ -164,7 +165,7 @@ fn tiles(snapshot: &Snapshot) -> String {
 }
 
 fn causes(snapshot: &Snapshot) -> String {
-    if !snapshot.sees("breach") {
+    if !snapshot.sees(SignalName::Breach) {
         return section("Causes", "Late wake-ups are not seen on this node.", "");
     }
     let findings = explain::findings([snapshot]);

@@ -6,7 +6,7 @@ use super::figures::{self, printable};
 use super::page::{Look, escaped, section, table, tag};
 use super::text;
 use crate::explain::Finding;
-use crate::snapshot::{Cgroup, Cpu, SignalState, Snapshot};
+use crate::snapshot::{Cgroup, Cpu, SignalName, SignalState, Snapshot};
 
 /// Rows before the rest is only counted.
 const ROWS: usize = 30;
@@ -16,7 +16,7 @@ pub(super) fn threads(snapshot: &Snapshot) -> String {
         return section("Threads", "No real-time thread was seen; others can be named with --tid.", "");
     }
     let names: HashMap<&str, &Cgroup> = snapshot.cgroups.iter().map(|c| (c.path.as_str(), c)).collect();
-    let late = snapshot.sees("breach");
+    let late = snapshot.sees(SignalName::Breach);
     let rows: Vec<Vec<String>> = snapshot
         .threads
         .iter()
@@ -93,7 +93,7 @@ pub(super) fn cgroups(snapshot: &Snapshot) -> String {
 }
 
 pub(super) fn cpus(snapshot: &Snapshot) -> String {
-    let (irq, taken) = (snapshot.sees("irq"), snapshot.sees("rt_throttle"));
+    let (irq, taken) = (snapshot.sees(SignalName::Irq), snapshot.sees(SignalName::RtThrottle));
     if !irq && !taken {
         return section("CPUs", "Interrupts and what is taken from real-time threads are not seen on this node.", "");
     }
@@ -179,7 +179,7 @@ pub(super) fn signals(snapshot: &Snapshot) -> String {
         .iter()
         .map(|signal| {
             vec![
-                signal.name.clone(),
+                signal.name.to_string(),
                 state(signal.state).to_owned(),
                 signal.source.clone(),
                 signal.reason.clone().unwrap_or_default(),

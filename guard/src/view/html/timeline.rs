@@ -7,7 +7,7 @@ use super::chart::{Log, Svg, WIDTH};
 use super::figures;
 use super::page;
 use super::{late, total};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{SignalName, Snapshot};
 
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = WIDTH - 16.0;
@@ -46,9 +46,9 @@ impl Moment {
             timer_ns: snapshot.threads.iter().filter_map(|t| Some(t.timer.last_stage()?.1.max_ns())).max(),
             wait_ns: snapshot.cgroups.iter().map(|c| &c.wakeup.rt).filter(|l| !l.is_empty()).map(|l| l.max_ns()).max(),
             happened: [
-                snapshot.sees("breach").then(|| late(snapshot)),
+                snapshot.sees(SignalName::Breach).then(|| late(snapshot)),
                 throttled.then_some(throttles),
-                snapshot.sees("rt_throttle").then_some(taken),
+                snapshot.sees(SignalName::RtThrottle).then_some(taken),
                 Some(snapshot.actions.len() as u64),
             ],
         }

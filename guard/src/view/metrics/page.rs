@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::buckets::seconds;
 use super::catalogue::{self as c, Family};
 use super::totals::{CgroupTotal, FIGURES, OTHER, ThreadTotal, Totals};
-use crate::snapshot::{Bandwidth, Histogram, Knobs, SignalState};
+use crate::snapshot::{Bandwidth, Histogram, Knobs, SignalName, SignalState};
 
 /// A series of a family.
 pub(super) struct Sample<'a> {
@@ -144,7 +144,7 @@ impl<'a> Page<'a> {
         for ((knob, result), n) in &totals.actions {
             self.count(&c::ACTIONS, [knob, result], *n);
         }
-        if totals.sees("breach") {
+        if totals.sees(SignalName::Breach) {
             for (cause, (n, share_ns)) in &totals.causes {
                 self.count(&c::BREACH_CAUSES, [cause], *n);
                 self.add(&c::BREACH_SHARES, [cause], seconds(*share_ns));
@@ -158,7 +158,7 @@ impl<'a> Page<'a> {
             if let Some(ns) = cpu.busy_ns {
                 self.add_owned(&c::CPU_BUSY, [name()], seconds(ns));
             }
-            if totals.sees("irq") {
+            if totals.sees(SignalName::Irq) {
                 let kinds = [("hardirq", cpu.sum.hardirq), ("softirq", cpu.sum.softirq)];
                 for ((kind, interrupt), recent) in kinds.into_iter().zip(cpu.recent) {
                     let labels = || [name(), Cow::from(kind)];
@@ -171,7 +171,7 @@ impl<'a> Page<'a> {
                     }
                 }
             }
-            if totals.sees("rt_throttle") {
+            if totals.sees(SignalName::RtThrottle) {
                 for (by, stolen) in [("rt_throttle", cpu.sum.rt_throttle), ("fair_server", cpu.sum.fair_server)] {
                     let labels = || [name(), Cow::from(by)];
                     #[allow(clippy::cast_precision_loss, reason = "as in count")]
@@ -196,18 +196,18 @@ impl<'a> Page<'a> {
     fn cgroup(&mut self, totals: &'a Totals, path: &'a str, total: &'a CgroupTotal) {
         let sum = &total.sum;
         for (kind, signal, latency) in [
-            ("rt", "wakeup", &sum.wakeup.rt),
-            ("fair", "wakeup", &sum.wakeup.fair),
-            ("throttled", "throttled_wait", &sum.wakeup.throttled),
+            ("rt", SignalName::Wakeup, &sum.wakeup.rt),
+            ("fair", SignalName::Wakeup, &sum.wakeup.fair),
+            ("throttled", SignalName::ThrottledWait, &sum.wakeup.throttled),
         ] {
             if totals.sees(signal) {
                 self.histogram(&c::WAKEUP_LATENCY, [path, kind], latency);
             }
         }
-        if totals.sees("timer") {
+        if totals.sees(SignalName::Timer) {
             self.histogram(&c::TIMER_LATENCY, [path, "irq"], &sum.timer.irq);
             self.histogram(&c::TIMER_LATENCY, [path, "thread"], &sum.timer.thread);
-            if totals.sees("user") {
+            if totals.sees(SignalName::User) {
                 self.histogram(&c::TIMER_LATENCY, [path, "user"], &sum.timer.user);
             }
             if !sum.timer.thread.is_empty() || sum.timer.missed > 0 {
@@ -219,7 +219,7 @@ impl<'a> Page<'a> {
                 self.add(&c::LATENCY_MAX, [path, figure], seconds(ns));
             }
         }
-        if totals.sees("breach") {
+        if totals.sees(SignalName::Breach) {
             self.count(&c::BREACHES, [path], total.breaches);
         }
         if sum.throttle.source.is_some() {
@@ -232,7 +232,7 @@ impl<'a> Page<'a> {
             self.count(&c::STAT_THROTTLED, [path], stat.nr_throttled);
             self.add(&c::STAT_THROTTLED_SECONDS, [path], seconds(stat.throttled_ns));
         }
-        if totals.sees("lock") {
+        if totals.sees(SignalName::Lock) {
             self.histogram(&c::LOCK_WAIT, [path], &sum.lock.wait);
             self.count(&c::LOCK_BOOSTS, [path], sum.lock.boosts);
         }
@@ -316,18 +316,18 @@ impl<'a> Page<'a> {
 
     fn thread(&mut self, totals: &'a Totals, of: [&'a str; 2], total: &'a ThreadTotal) {
         let [cgroup, comm] = of;
-        if totals.sees("timer") {
+        if totals.sees(SignalName::Timer) {
             self.histogram(&c::THREAD_TIMER, [cgroup, comm, "irq"], &total.timer.irq);
             self.histogram(&c::THREAD_TIMER, [cgroup, comm, "thread"], &total.timer.thread);
-            if totals.sees("user") {
+            if totals.sees(SignalName::User) {
                 self.histogram(&c::THREAD_TIMER, [cgroup, comm, "user"], &total.timer.user);
             }
             self.count(&c::THREAD_MISSED, of, total.timer.missed);
         }
-        if totals.sees("wakeup") {
+        if totals.sees(SignalName::Wakeup) {
             self.histogram(&c::THREAD_WAKEUP, of, &total.wakeup);
         }
-        if totals.sees("breach") {
+        if totals.sees(SignalName::Breach) {
             self.count(&c::THREAD_BREACHES, of, total.breaches);
         }
     }

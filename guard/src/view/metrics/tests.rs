@@ -14,7 +14,7 @@ const LIMITS: Limits = Limits { cgroups: 100, threads: 100 };
 fn complete() -> Snapshot {
     let mut snapshot = samples::full();
     for name in ["user", "throttled_wait"] {
-        snapshot.signals.retain(|signal| signal.name != name);
+        snapshot.signals.retain(|signal| signal.name.as_str() != name);
         let mut signal = snapshot.signals[2].clone();
         signal.name = name.into();
         snapshot.signals.push(signal);

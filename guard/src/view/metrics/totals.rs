@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::places::Places;
 use crate::snapshot::{
-    self, Breach, Cgroup, Class, Cpu, Latency, Lost, Node, Pressure, Signal, Snapshot, Thread, Timer,
+    self, Breach, Cgroup, Class, Cpu, Latency, Lost, Node, Pressure, Signal, SignalName, Snapshot, Thread, Timer,
 };
 
 /// Path of what found no slot, or has no place.
@@ -199,7 +199,7 @@ impl Totals {
     }
 
     /// Whether a signal was seen in the last interval.
-    pub(super) fn sees(&self, name: &str) -> bool {
+    pub(super) fn sees(&self, name: SignalName) -> bool {
         snapshot::sees(&self.signals, name)
     }
 

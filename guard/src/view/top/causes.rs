@@ -8,7 +8,7 @@ use super::app::App;
 use super::grid::{Align, Column, Grid, column};
 use super::page::Page;
 use super::workload::plain;
-use crate::snapshot::{Breach, Snapshot};
+use crate::snapshot::{Breach, SignalName, Snapshot};
 use ratatui::style::Style;
 
 const COLUMNS: [Column; 5] = [
@@ -31,7 +31,7 @@ struct Cause<'a> {
 pub(super) fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
     let mut page = Page::default();
     let theme = app.options.theme;
-    if !snapshot.sees("breach") {
+    if !snapshot.sees(SignalName::Breach) {
         page.text("Late wake-ups are not seen on this node; the node view says why.");
         return page;
     }

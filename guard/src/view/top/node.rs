@@ -7,7 +7,7 @@ use super::grid::{Align, Column, Grid, column};
 use super::page::Page;
 use super::theme::Level;
 use super::workload::plain;
-use crate::snapshot::{Cpu, SignalState, Snapshot, Stolen};
+use crate::snapshot::{Cpu, SignalName, SignalState, Snapshot, Stolen};
 use ratatui::style::Style;
 
 const COLUMNS: [Column; 9] = [
@@ -26,7 +26,7 @@ pub(super) fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
     let theme = app.options.theme;
     let mut page = Page::default();
     page.section("CPUS", "shares of this interval; RT: while a real-time thread was runnable", theme);
-    let irq = snapshot.sees("irq");
+    let irq = snapshot.sees(SignalName::Irq);
     let mut grid = Grid::new(&COLUMNS);
     for cpu in &snapshot.cpus {
         grid.push(plain(cells(cpu, snapshot, irq)));
@@ -89,7 +89,7 @@ fn cells(cpu: &Cpu, snapshot: &Snapshot, irq: bool) -> [String; 9] {
         share_if(cpu.softirq.total_ns),
         figures::time_if(irq && cpu.softirq.count > 0, cpu.softirq.max_ns),
         figures::time_if(irq && while_rt > 0, while_rt),
-        if snapshot.sees("rt_throttle") { taken(cpu.rt_throttle, cpu.fair_server) } else { ABSENT.to_owned() },
+        if snapshot.sees(SignalName::RtThrottle) { taken(cpu.rt_throttle, cpu.fair_server) } else { ABSENT.to_owned() },
     ]
 }
 

@@ -13,7 +13,7 @@ use super::grid::{Align, Column, Grid, column, trend};
 use super::history::{Metric, budget_use, measured, name};
 use super::page::Page;
 use super::theme::Level;
-use crate::snapshot::{Cgroup, Snapshot};
+use crate::snapshot::{Cgroup, SignalName, Snapshot};
 
 /// Columns of the trend on a wide screen.
 const TREND: usize = 24;
@@ -227,7 +227,7 @@ fn cells(app: &App, snapshot: &Snapshot, row: &Row<'_>, trend_length: usize) -> 
         all_p99,
         all_max,
         throttles(cgroup),
-        figures::count_if(snapshot.sees("breach"), row.late),
+        figures::count_if(snapshot.sees(SignalName::Breach), row.late),
         trend,
     ]
 }

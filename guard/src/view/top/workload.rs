@@ -12,7 +12,7 @@ use super::grid::{Align, Column, Grid, column, log_bar, trend};
 use super::history::{Metric, budget_use, measured, name};
 use super::overview;
 use super::page::Page;
-use crate::snapshot::{Cgroup, Histogram, Latency, Snapshot, Thread};
+use crate::snapshot::{Cgroup, Histogram, Latency, SignalName, Snapshot, Thread};
 
 /// Events listed below the timeline.
 const EVENTS: usize = 12;
@@ -165,7 +165,7 @@ fn threads(page: &mut Page, app: &App, snapshot: &Snapshot, cgroup: &Cgroup, wid
             p99,
             max,
             figures::max(&thread.wakeup),
-            figures::count_if(snapshot.sees("breach"), thread.breaches),
+            figures::count_if(snapshot.sees(SignalName::Breach), thread.breaches),
         ]));
     }
     table(page, app, grid, width);

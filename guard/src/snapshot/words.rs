@@ -1,0 +1,345 @@
+//! The words of a Snapshot, as enums under the names that JSON has. A Snapshot may come from a recording or a socket of
+//! another version: a word that this version does not know is kept as it was read.
+
+use std::borrow::{Borrow, Cow};
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// One of a closed list of words.
+pub trait Named: Copy {
+    /// The word, as JSON has it.
+    fn name(self) -> &'static str;
+}
+
+/// A word that this version knows, or one that it does not.
+#[derive(Clone, Debug)]
+pub enum Word<T> {
+    /// Known.
+    Known(T),
+    /// As it was read.
+    Other(Box<str>),
+}
+
+impl<T: Copy> Word<T> {
+    /// The word, if this version knows it.
+    #[must_use]
+    pub fn known(&self) -> Option<T> {
+        match self {
+            Self::Known(word) => Some(*word),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl<T: Named> Word<T> {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Known(word) => word.name(),
+            Self::Other(text) => text,
+        }
+    }
+}
+
+impl<T> Default for Word<T> {
+    fn default() -> Self {
+        Self::Other(Box::default())
+    }
+}
+
+impl<T: Named> From<T> for Word<T> {
+    fn from(word: T) -> Self {
+        Self::Known(word)
+    }
+}
+
+impl<T: FromStr> From<&str> for Word<T> {
+    fn from(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Other(text.into()), Self::Known)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Word<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(word) => word.fmt(f),
+            Self::Other(text) => f.pad(text),
+        }
+    }
+}
+
+impl<T: PartialEq> PartialEq for Word<T> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Known(a), Self::Known(b)) => a == b,
+            (Self::Other(a), Self::Other(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl<T: Eq> Eq for Word<T> {}
+
+impl<T: PartialEq> PartialEq<T> for Word<T> {
+    fn eq(&self, other: &T) -> bool {
+        matches!(self, Self::Known(word) if word == other)
+    }
+}
+
+/// By text, as maps of JSON are sorted.
+impl<T: Named + Eq> Ord for Word<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl<T: Named + Eq> PartialOrd for Word<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: Named> Borrow<str> for Word<T> {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl<T: fmt::Display> Serialize for Word<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, T: FromStr> Deserialize<'de> for Word<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Cow::<str>::deserialize(deserializer)?.as_ref().into())
+    }
+}
+
+/// Any text, since readers of other versions must bear other words.
+impl<T> JsonSchema for Word<T> {
+    fn inline_schema() -> bool {
+        String::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        String::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
+
+/// An enum of words, each given once.
+macro_rules! words {
+    ($($(#[$about:meta])* enum $name:ident { $($(#[$each:meta])* $variant:ident = $word:literal,)+ })+) => {$(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$each])* $variant,)+ }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word, as JSON has it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl Named for $name {
+            fn name(self) -> &'static str {
+                self.name()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                match text { $($word => Ok(Self::$variant),)+ _ => Err(UnknownWord) }
+            }
+        }
+    )+};
+}
+
+/// A text that is none of the words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a word of this list")]
+pub struct UnknownWord;
+
+words! {
+    /// A signal.
+    enum SignalName {
+        /// Runnable until on a CPU.
+        Wakeup = "wakeup",
+        /// Throttles of cgroups.
+        Throttle = "throttle",
+        /// Timer expiry to interrupt and to CPU.
+        Timer = "timer",
+        /// Timer expiry to user space.
+        User = "user",
+        /// The throttled part of a wait.
+        ThrottledWait = "throttled_wait",
+        /// CPU time taken from runnable real-time tasks.
+        RtThrottle = "rt_throttle",
+        /// Waits for contended locks.
+        Lock = "lock",
+        /// Time in interrupts.
+        Irq = "irq",
+        /// Late wake-ups.
+        Breach = "breach",
+        /// The flight recorder.
+        Flight = "flight",
+    }
+
+    /// Where the count and the duration of throttles come from.
+    enum ThrottleSource {
+        /// The kernel's functions that throttle.
+        Fentry = "fentry",
+        /// Expiries of the period timer.
+        PeriodTimer = "period_timer",
+        /// The cgroup's file.
+        CpuStat = "cpu.stat",
+    }
+
+    /// From when a late wake-up counts.
+    enum BreachKind {
+        /// The timer's expiry.
+        Timer = "timer",
+        /// sched_waking, or the preemption.
+        Wakeup = "wakeup",
+        /// Going to sleep for a lock, or in the middle of a cycle.
+        Blocked = "blocked",
+    }
+
+    /// What else is known of a late wake-up.
+    enum BreachFlag {
+        /// It had been preempted.
+        Preempted = "preempted",
+        /// Its timer expired on another CPU.
+        RemoteTimer = "remote_timer",
+        /// It changed its CPU.
+        Migrated = "migrated",
+        /// RT throttling took the CPU.
+        RtStolen = "rt_stolen",
+        /// The fair server took the CPU.
+        FairServer = "fair_server",
+        /// It slept for a lock.
+        Lock = "lock",
+        /// Its timer expires in a soft interrupt.
+        SoftTimer = "soft_timer",
+        /// The lock's owner is what the futex's own word says.
+        FutexOwner = "futex_owner",
+    }
+
+    /// A kind of lock.
+    enum LockKind {
+        /// A futex with priority inheritance.
+        PiFutex = "PI futex",
+        /// Mutex of the kernel.
+        Mutex = "mutex",
+        /// Reader-writer lock.
+        Rwlock = "rwlock",
+        /// Per-CPU reader-writer lock.
+        PerCpuRwlock = "per-CPU rwlock",
+        /// rt_mutex, on PREEMPT_RT also what is a spinlock elsewhere.
+        RtMutex = "rt_mutex",
+        /// Spinlock.
+        Spinlock = "spinlock",
+        /// Any other.
+        Semaphore = "semaphore",
+    }
+
+    /// Where a wake-up came from.
+    enum WokenBy {
+        /// A task.
+        Task = "task",
+        /// A soft interrupt.
+        Softirq = "softirq",
+        /// A hard interrupt.
+        Hardirq = "hardirq",
+    }
+
+    /// A scheduling policy.
+    enum SchedPolicy {
+        /// SCHED_OTHER.
+        Other = "OTHER",
+        /// SCHED_FIFO.
+        Fifo = "FIFO",
+        /// SCHED_RR.
+        Rr = "RR",
+        /// SCHED_BATCH.
+        Batch = "BATCH",
+        /// SCHED_IDLE.
+        Idle = "IDLE",
+        /// SCHED_DEADLINE.
+        Deadline = "DEADLINE",
+        /// SCHED_EXT.
+        Ext = "EXT",
+        /// One that guard has no name for.
+        Unknown = "UNKNOWN",
+    }
+
+    /// What kind of timer wakes a thread.
+    enum TimerKind {
+        /// A sleep, in the hard interrupt.
+        Sleeper = "sleeper",
+        /// A sleep, in the soft interrupt.
+        SleeperSoft = "softirq-sleeper",
+        /// The replenishment of SCHED_DEADLINE.
+        Deadline = "deadline",
+        /// Any other callback, in the hard interrupt.
+        Callback = "callback",
+        /// Any other callback, in the soft interrupt.
+        CallbackSoft = "softirq-callback",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_another_version_is_read_and_written_as_it_stands() {
+        let known: Word<SignalName> = serde_json::from_str("\"rt_throttle\"").unwrap();
+        assert_eq!(known, SignalName::RtThrottle);
+        let other: Word<SignalName> = serde_json::from_str("\"net\\n\"").unwrap();
+        assert_eq!((other.known(), other.as_str()), (None, "net\n"));
+        for word in [known, other] {
+            let text = serde_json::to_string(&word).unwrap();
+            assert_eq!(serde_json::from_str::<Word<SignalName>>(&text).unwrap(), word);
+        }
+    }
+
+    #[test]
+    fn every_word_leads_back() {
+        fn all<T: Named + FromStr + PartialEq + fmt::Debug>(words: &[T]) {
+            for word in words {
+                assert_eq!(word.name().parse().ok(), Some(*word));
+            }
+        }
+        all(SignalName::ALL);
+        all(ThrottleSource::ALL);
+        all(BreachKind::ALL);
+        all(BreachFlag::ALL);
+        all(LockKind::ALL);
+        all(WokenBy::ALL);
+        all(SchedPolicy::ALL);
+        all(TimerKind::ALL);
+    }
+}
