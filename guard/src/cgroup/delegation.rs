@@ -2,7 +2,8 @@
 
 use std::{fs, io, path::PathBuf};
 
-use super::{CgroupError, Hierarchy, ParseError};
+use super::{error::CgroupError, hierarchy::Hierarchy};
+use crate::knob::ParseError;
 
 impl Hierarchy {
     /// Controllers of a cgroup, cgroup.controllers; None on v1.
@@ -54,7 +55,7 @@ impl Hierarchy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::Version;
+    use crate::knob::Version;
 
     #[test]
     fn controllers_and_real_time_shares_are_read() {

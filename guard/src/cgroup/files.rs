@@ -1,31 +1,10 @@
 //! What the cpu files of a cgroup say, as pure functions over their text. Formats:
 //! Documentation/admin-guide/cgroup-v2.rst and Documentation/scheduler/sched-bwc.rst of the kernel.
 
-use crate::snapshot::{CpuListError, CpuStat, Quota};
-
-use super::Version;
-
-/// A text that is not in the expected format.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected {expected}, found {value:?}")]
-pub struct ParseError {
-    /// What the format asks for.
-    pub expected: &'static str,
-    /// The beginning of what was found.
-    pub value: String,
-}
-
-impl ParseError {
-    pub(crate) fn new(expected: &'static str, value: &str) -> Self {
-        Self { expected, value: value.chars().take(80).collect() }
-    }
-}
-
-impl From<CpuListError> for ParseError {
-    fn from(error: CpuListError) -> Self {
-        Self::new("a CPU list such as 0-3,8", error.value())
-    }
-}
+use crate::{
+    knob::{ParseError, Version, parse_u64},
+    snapshot::{CpuStat, Quota},
+};
 
 /// Totals of cpu.stat since the cgroup was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,14 +49,6 @@ pub struct PressureTotals {
     pub some_ns: u64,
     /// Time in which all tasks waited, ns; absent before 5.13.
     pub full_ns: Option<u64>,
-}
-
-pub(super) fn parse_u64(text: &str) -> Result<u64, ParseError> {
-    let digits = text.trim();
-    if digits.starts_with('+') {
-        return Err(ParseError::new("an unsigned number", text));
-    }
-    digits.parse().map_err(|_| ParseError::new("an unsigned number", text))
 }
 
 /// The value of `key` in a flat keyed file.

@@ -6,18 +6,18 @@
 //! node's cgroup file system mounted into it.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::FsWord;
 
 use super::{
-    CgroupDir, CgroupError, Tree,
+    error::CgroupError,
     mountinfo::{CgroupMount, cgroup_mounts},
-    tree::{id_of, join},
 };
-use crate::snapshot::CgroupLayout;
+use crate::{knob::Version, snapshot::CgroupLayout};
 
 /// linux/magic.h: CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC.
 const CGROUP_MAGIC: [FsWord; 2] = [0x27e0eb, 0x63677270];
@@ -26,24 +26,6 @@ const REMEDY_V1: &str =
     "mount it with: mkdir -p /sys/fs/cgroup/cpu && mount -t cgroup -o cpu cgroup /sys/fs/cgroup/cpu";
 const REMEDY_V2: &str = "mount it with: mount -t cgroup2 cgroup2 /sys/fs/cgroup";
 const REMEDY_KERNEL: &str = "the kernel needs CONFIG_CGROUP_SCHED and a command line without cgroup_disable=cpu";
-
-/// Version of the hierarchy that has the cpu controller: decides the names and units of its files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// cgroup v1.
-    V1,
-    /// cgroup v2.
-    V2,
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        })
-    }
-}
 
 /// The hierarchy that has the cpu controller.
 #[derive(Clone, Debug)]
@@ -154,7 +136,7 @@ impl Hierarchy {
     }
 
     /// The directory with the cpuset files of a cgroup; None when no cpuset hierarchy is mounted.
-    pub(super) fn cpuset_dir(&self, path: &str) -> Option<Result<PathBuf, CgroupError>> {
+    pub(crate) fn cpuset_dir(&self, path: &str) -> Option<Result<PathBuf, CgroupError>> {
         match self.version {
             Version::V2 => Some(self.dir(path)),
             Version::V1 => self.cpuset.as_ref().map(|mount| mount.dir(path)),
@@ -173,16 +155,6 @@ impl Hierarchy {
     pub fn id(&self, path: &str) -> Result<u64, CgroupError> {
         let dir = self.dir(path)?;
         id_of(&dir).map_err(|source| CgroupError::Io { op: "stat", path: dir, source })
-    }
-
-    /// Every cgroup, each after its parent. For looking again and again, keep a [`Tree`].
-    ///
-    /// # Errors
-    /// The mount point cannot be read.
-    pub fn walk(&self) -> Result<Vec<CgroupDir>, CgroupError> {
-        let mut tree = Tree::default();
-        tree.refresh(self)?;
-        Ok(tree.dirs().into_iter().cloned().collect())
     }
 
     /// The cgroup that a /proc/PID/cgroup file names in this hierarchy; None when it names none, or one that lies
@@ -266,6 +238,16 @@ impl Mount {
     }
 }
 
+/// The path of a child.
+pub(crate) fn join(parent: &str, name: &str) -> String {
+    if parent == "/" { format!("/{name}") } else { format!("{parent}/{name}") }
+}
+
+/// Cgroup id of a directory.
+pub(super) fn id_of(dir: &Path) -> io::Result<u64> {
+    fs::metadata(dir).map(|metadata| metadata.ino())
+}
+
 /// "/../../a" as (2, "/a"), "/.." as (1, "/").
 fn split_ups(path: &str) -> (usize, &str) {
     let (mut ups, mut rest) = (0, path);
@@ -340,6 +322,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cgroup::tree::CgroupDir;
 
     /// A tree with a recorded mountinfo and the given directories and files.
     fn tree(mountinfo: &str, dirs: &[&str], files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -3,12 +3,15 @@
 use std::{io, path::Path};
 
 use super::{
-    CgroupError, Hierarchy, ParseError, Version, WeightFormula,
-    files::{keyed, parse_u64, us_to_ns},
+    error::CgroupError,
+    files::{keyed, us_to_ns},
+    hierarchy::Hierarchy,
     read::{at, optional},
-    value::{self, File, Value},
 };
-use crate::snapshot::{Bandwidth, CpuList, Knob, Knobs, Partition, Setting};
+use crate::{
+    knob::{self, File, Knob, ParseError, Setting, Value, Version, WeightFormula, parse_u64},
+    snapshot::{CpuList, Knobs},
+};
 
 impl Hierarchy {
     /// The cpu knobs of a cgroup. What the kernel, the version or the cgroup does not have is absent. Shares are
@@ -66,18 +69,18 @@ impl Hierarchy {
     }
 
     /// One knob as a setting; None when the cgroup has no such file.
-    pub(super) fn setting(
+    pub(crate) fn setting(
         &self,
         path: &str,
         knob: Knob,
         formula: WeightFormula,
     ) -> Result<Option<Setting>, CgroupError> {
-        let files = value::files(knob, self.version());
+        let files = knob::files(knob, self.version());
         let Some(first) = files.first().map(|file| self.value(path, *file)).transpose()?.flatten() else {
             return Ok(None);
         };
         let period = if files.first() == Some(&File::CfsQuota) { self.value(path, File::CfsPeriod)? } else { None };
-        Ok(value::setting(knob, first, period.as_ref(), self.version(), formula))
+        Ok(knob::setting(knob, first, period.as_ref(), self.version(), formula))
     }
 
     /// What a file says; None when the cgroup has no such file.
@@ -103,19 +106,6 @@ impl Hierarchy {
     }
 }
 
-/// The bandwidth of a setting.
-pub(super) fn bandwidth(setting: &Setting) -> Option<Bandwidth> {
-    match setting {
-        Setting::Quota(bandwidth) => Some(*bandwidth),
-        _ => None,
-    }
-}
-
-/// Whether a setting makes CPUs exclusive.
-pub(super) fn is_partition(setting: &Setting) -> bool {
-    matches!(setting, Setting::Partition(Partition::Root | Partition::Isolated))
-}
-
 fn absent_where_no_cgroup(file: &Path) -> Result<Option<String>, CgroupError> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
@@ -129,6 +119,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::snapshot::{Bandwidth, Partition};
 
     fn cgroup(version: Version, files: &[(&str, &str)]) -> (tempfile::TempDir, Hierarchy) {
         let top = tempfile::tempdir().unwrap();

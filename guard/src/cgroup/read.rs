@@ -8,10 +8,14 @@ use std::{
 };
 
 use super::{
-    CgroupError, CpuStatTotals, Hierarchy, ParseError, PressureTotals, Version, Weight,
-    files::{parse_cfs_quota, parse_cpu_max, parse_cpu_stat, parse_pressure, parse_u64},
+    error::CgroupError,
+    files::{CpuStatTotals, PressureTotals, Weight, parse_cfs_quota, parse_cpu_max, parse_cpu_stat, parse_pressure},
+    hierarchy::Hierarchy,
 };
-use crate::snapshot::{CpuList, Quota};
+use crate::{
+    knob::{ParseError, Version, parse_u64},
+    snapshot::{CpuList, Quota},
+};
 
 /// CPUs of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,14 +5,12 @@
 //! children known so far are still there under the same id, and the count agrees, then there is no other child. File
 //! systems that keep no such count (it is 1 on some) are listed every time.
 
-use std::{
-    ffi::OsString,
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
-use super::{CgroupError, Hierarchy};
+use super::{
+    error::CgroupError,
+    hierarchy::{Hierarchy, join},
+};
 
 /// A cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +33,18 @@ struct Node {
 pub struct Tree {
     root: Option<Node>,
     skipped: usize,
+}
+
+impl Hierarchy {
+    /// Every cgroup, each after its parent. For looking again and again, keep a [`Tree`].
+    ///
+    /// # Errors
+    /// The mount point cannot be read.
+    pub fn walk(&self) -> Result<Vec<CgroupDir>, CgroupError> {
+        let mut tree = Tree::default();
+        tree.refresh(self)?;
+        Ok(tree.dirs().into_iter().cloned().collect())
+    }
 }
 
 impl Tree {
@@ -136,24 +146,15 @@ fn refresh_child(child: &mut Node, at: &mut PathBuf, skipped: &mut usize) -> boo
     }
 }
 
-/// The path of a child.
-pub(super) fn join(parent: &str, name: &str) -> String {
-    if parent == "/" { format!("/{name}") } else { format!("{parent}/{name}") }
-}
-
-/// Cgroup id of a directory.
-pub(super) fn id_of(dir: &Path) -> io::Result<u64> {
-    fs::metadata(dir).map(|metadata| metadata.ino())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, collections::BTreeSet};
+    use std::{collections::BTreeMap, collections::BTreeSet, path::Path};
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cgroup::Version;
+    use crate::cgroup::hierarchy::id_of;
+    use crate::knob::Version;
 
     fn paths(tree: &Tree) -> Vec<String> {
         tree.dirs().iter().map(|dir| dir.path.clone()).collect()

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::cgroup::RestoreError;
 use crate::config::{ConfigError, Endpoint};
 use crate::control::{Blame, ControlError};
 use crate::dashboard::DashboardError;
+use crate::executor::RestoreError;
 use crate::fault::Panic;
 use crate::gate::GateError;
 use crate::lab::LabError;

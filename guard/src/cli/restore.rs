@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::exit::Failure;
 use super::output;
-use crate::{cgroup, control};
+use crate::{control, executor};
 
 /// Put back every value that guard changed
 ///
@@ -18,7 +18,7 @@ use crate::{cgroup, control};
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct Arguments {
     /// Where the journal is.
-    #[arg(long, value_name = "DIR", default_value = cgroup::DEFAULT_STATE_DIR)]
+    #[arg(long, value_name = "DIR", default_value = executor::DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
     /// Say what would be put back, and write nothing.
     #[arg(long)]

@@ -7,8 +7,9 @@ use guard_common::event::BreachKind;
 use super::hands::{self, Hands};
 use super::lane::Key;
 use crate::kernel::Event;
+use crate::knob::Knob;
 use crate::policy::{self, Plan, Settings, State, Trigger, Want};
-use crate::snapshot::{Action, Cgroup, Class, Knob, Snapshot};
+use crate::snapshot::{Action, Cgroup, Class, Snapshot};
 
 /// What decides, and what it does about it.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ impl Actor {
 pub(super) fn planned(snapshot: &Snapshot, want: &Want) -> Action {
     let cgroup = snapshot.cgroups.iter().find(|cgroup| cgroup.id == want.id);
     let knobs = cgroup.and_then(|cgroup| cgroup.knobs.as_ref());
-    let old = knobs.and_then(|knobs| knobs.setting(want.setting.knob()));
+    let old = knobs.and_then(|knobs| want.setting.knob().reading(knobs));
     Action {
         at: hands::now(),
         knob: want.setting.knob().name().to_owned(),
@@ -256,7 +257,7 @@ fn urgent_knobs(cgroups: &[Cgroup], plc: &BTreeMap<u64, String>) -> BTreeMap<Key
     let cgroups = cgroups.iter().filter(|cgroup| plc.contains_key(&cgroup.id));
     cgroups
         .flat_map(|cgroup| {
-            let there = |knob: &Knob| cgroup.knobs.as_ref().is_some_and(|knobs| knobs.setting(*knob).is_some());
+            let there = |knob: &Knob| cgroup.knobs.as_ref().is_some_and(|knobs| knob.reading(knobs).is_some());
             let knobs = [Knob::Quota, Knob::Burst, Knob::Shares].into_iter().filter(there);
             knobs.map(|knob| ((cgroup.id, knob), cgroup.path.clone()))
         })

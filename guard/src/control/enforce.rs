@@ -11,7 +11,7 @@ use super::lane::{Lane, Which};
 use super::observe::Observer;
 use super::run_loop::Acting;
 use super::tempo::Tempo;
-use crate::cgroup::{
+use crate::executor::{
     Executor, ExecutorOptions, Report, RestoreError, Restored, Units, UnitsOptions, adopt_units, restore, restore_units,
 };
 

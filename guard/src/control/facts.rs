@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::assign::{self, Assignments};
 use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, parse_pressure};
 use crate::inventory::{self, CgroupInfo, Inventory, Topology};
-use crate::snapshot::{Bandwidth, Cgroup, Class, Cpu, CpuList, Knob, Knobs, Node, Pressure, Snapshot};
+use crate::knob::Knob;
+use crate::snapshot::{Bandwidth, Cgroup, Class, Cpu, CpuList, Knobs, Node, Pressure, Snapshot};
 
 /// Most cgroups with facts. On a node with more, PLC cgroups and what contains them come first.
 const CGROUPS_MAX: usize = 4_096;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use super::ControlError;
 use super::audit::Audit;
 use super::lane::{Done, End, Key, Lane, Report, Wanted, Which, Why};
-use crate::cgroup::{self, RestoreError, Units, WriteResult};
+use crate::executor::{self, RestoreError, Units, WriteResult};
 use crate::fault::{self, Panic};
 use crate::policy::{Origin, Want};
 use crate::snapshot::Action;
@@ -34,7 +34,7 @@ const LOOK_AT_END: Duration = Duration::from_millis(2);
 pub(super) type Reports = mpsc::Sender<Report>;
 
 /// Puts back by the journals of these lanes, whose locks nobody has.
-pub(super) type ByJournal = Box<dyn FnOnce(&[Which]) -> Result<cgroup::Report, RestoreError> + Send>;
+pub(super) type ByJournal = Box<dyn FnOnce(&[Which]) -> Result<executor::Report, RestoreError> + Send>;
 
 /// Both lanes and the log.
 pub(super) struct Hands {

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 
 use super::tempo::Tempo;
 use super::writer::Writer;
-use crate::cgroup::{Change, Outcome, What, WriteResult};
+use crate::executor::{Change, Outcome, What, WriteResult};
 use crate::fault::{self, Panic};
+use crate::knob::{Knob, Setting};
 use crate::policy::Want;
-use crate::snapshot::{Knob, Setting};
 
 /// A knob of a cgroup.
 pub(super) type Key = (u64, Knob);

@@ -21,12 +21,13 @@ use super::selection::Keep;
 use super::source::Source;
 use super::tempo::Tempo;
 use super::writer::Writer;
-use crate::cgroup::{self, Change, File, Outcome, Restored, Units, What, WriteResult};
 use crate::config::Config;
+use crate::executor::{self, Change, Outcome, Restored, Units, What, WriteResult};
 use crate::fault;
 use crate::kernel::Event;
+use crate::knob::{File, Knob, Setting};
 use crate::policy::{Direction, Origin, Want};
-use crate::snapshot::{Bandwidth, Cgroup, Class, Knob, Knobs, Setting, Snapshot};
+use crate::snapshot::{Bandwidth, Cgroup, Class, Knobs, Snapshot};
 use crate::view::samples;
 
 /// A writer that keeps its values in memory, and may hang or panic.
@@ -501,7 +502,7 @@ async fn dropping_the_hands_puts_everything_back() {
 }
 
 /// What the journals of these lanes would put back.
-fn journal(files: &[(u64, WriteResult)]) -> cgroup::Report {
+fn journal(files: &[(u64, WriteResult)]) -> executor::Report {
     let file = |(id, result): &(u64, WriteResult)| Restored {
         path: format!("/c{id}"),
         id: *id,
@@ -510,12 +511,12 @@ fn journal(files: &[(u64, WriteResult)]) -> cgroup::Report {
         original: "original".into(),
         result: result.clone(),
     };
-    cgroup::Report { journal: true, files: files.iter().map(file).collect(), ..cgroup::Report::default() }
+    executor::Report { journal: true, files: files.iter().map(file).collect(), ..executor::Report::default() }
 }
 
 /// A loop whose lane for protection panics in one of its calls, with what the journal is said to hold. The error that ends it,
 /// the lanes whose journals were asked, the log, and how many windows were shown.
-async fn ended_by(panics: Call, report: cgroup::Report) -> (ControlError, Vec<Which>, String, usize) {
+async fn ended_by(panics: Call, report: executor::Report) -> (ControlError, Vec<Which>, String, usize) {
     let asked_of = Arc::new(Mutex::new(Vec::new()));
     let asked = Arc::clone(&asked_of);
     let by_journal = move |lanes: &[Which]| {
@@ -578,7 +579,7 @@ async fn what_a_journal_cannot_put_back_is_left_for_guard_restore() {
     let (error, ..) = ended_by(Call::Apply, journal(&[(2, WriteResult::Busy("b".into()))])).await;
     assert_eq!(error.blame(), super::Blame::Defect);
     assert!(error.to_string().ends_with("at least 1 values were not put back; run `guard restore`"), "{error}");
-    let damaged = cgroup::Report { damaged: 3, ..journal(&[]) };
+    let damaged = executor::Report { damaged: 3, ..journal(&[]) };
     let (error, ..) = ended_by(Call::Apply, damaged).await;
     assert!(error.to_string().ends_with("3 of its lines are damaged; run `guard restore`"), "{error}");
 }

@@ -44,7 +44,8 @@ pub use run_loop::{Acting, Enforce, Pace, act, measure, run, runtime};
 pub use selection::Selection;
 pub use serve::{SOCKET, Server};
 
-use crate::cgroup::{CgroupError, RestoreError};
+use crate::cgroup::CgroupError;
+use crate::executor::RestoreError;
 use crate::fault::Panic;
 use crate::inventory::{GlobError, InventoryError};
 use crate::kernel::KernelError;

@@ -33,7 +33,8 @@ use crate::kernel::pretence::Pretence;
 use crate::kernel::sample::ThreadSample;
 use crate::kernel::symbols::Functions;
 use crate::kernel::{Event, Kernel, KernelError, LoadOptions, monotonic_ns};
-use crate::snapshot::{Cgroup, Class, Knob, Node, SignalName, Snapshot};
+use crate::knob::Knob;
+use crate::snapshot::{Cgroup, Class, Node, SignalName, Snapshot};
 
 /// Time after which what is slow to read and seldom changes is read again: all quotas, affinities, the node.
 const REREAD_EVERY: Duration = Duration::from_secs(10);

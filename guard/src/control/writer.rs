@@ -1,7 +1,7 @@
-//! What the lanes need of whoever writes: the executor of the cgroup room, or a test's stand-in for it.
+//! What the lanes need of whoever writes: the executor, or a test's stand-in for it.
 
-use crate::cgroup::{Change, Executor, Outcome};
-use crate::snapshot::{Knob, Setting};
+use crate::executor::{Change, Executor, Outcome};
+use crate::knob::{Knob, Setting};
 
 /// Writes knobs, and can take every write back.
 pub(super) trait Writer: Send + 'static {

@@ -10,7 +10,8 @@ use super::{
     Direction, Invalid, Origin, Want, check,
     model::{Model, Node, rounded},
 };
-use crate::snapshot::{Bandwidth, Cgroup, Class, Setting, Snapshot};
+use crate::knob::Setting;
+use crate::snapshot::{Bandwidth, Cgroup, Class, Snapshot};
 
 /// The section [burst] of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,8 @@ use super::{
     cpus::{Ask, gather},
     model::{Model, Node},
 };
-use crate::snapshot::{Class, CpuList, Setting};
+use crate::knob::Setting;
+use crate::snapshot::{Class, CpuList};
 
 /// Why no CPUs are given on old kernels (8f9ea86fdf99, Linux 6.2).
 pub(super) const FORGETS: &str =

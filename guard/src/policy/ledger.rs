@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Want, model::Model, model::original};
-use crate::snapshot::{Knob, Setting};
+use crate::knob::{Knob, Setting};
 
 /// Originals of the knobs that the policies hold or held until just now.
 #[derive(Clone, Debug, Default)]

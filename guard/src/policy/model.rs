@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ledger::Ledger;
-use crate::snapshot::{Bandwidth, Cgroup, Class, CpuList, CpuPlace, Knob, Setting, Snapshot};
+use crate::knob::{Knob, Setting};
+use crate::snapshot::{Bandwidth, Cgroup, Class, CpuList, CpuPlace, Snapshot};
 
 /// The node.
 #[derive(Clone, Debug, Default)]

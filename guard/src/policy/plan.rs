@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Model, Node, original};
-use crate::snapshot::{Bandwidth, CpuList, Knob, Setting};
+use crate::knob::{Knob, Setting};
+use crate::snapshot::{Bandwidth, CpuList};
 
 /// Which policy wants something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -12,7 +12,8 @@ use super::{
     model::{Model, Node, rounded},
     plan::shown,
 };
-use crate::snapshot::{Bandwidth, Class, Setting, Snapshot};
+use crate::knob::Setting;
+use crate::snapshot::{Bandwidth, Class, Snapshot};
 
 /// The section [protect] of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

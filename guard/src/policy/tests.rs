@@ -1,9 +1,10 @@
 //! The policies together: what one Snapshot, or one trigger after it, leads to.
 
 use super::*;
+use crate::knob::{Knob, Setting};
 use crate::snapshot::{
-    Bandwidth, Breach, Cgroup, Class, CpuList, Culprit, Evidence, Knob, Knobs, Node, Overhead, SCHEMA, Setting, Signal,
-    SignalState, Window,
+    Bandwidth, Breach, Cgroup, Class, CpuList, Culprit, Evidence, Knobs, Node, Overhead, SCHEMA, Signal, SignalState,
+    Window,
 };
 
 fn list(text: &str) -> CpuList {

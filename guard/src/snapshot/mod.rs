@@ -12,7 +12,7 @@ mod words;
 use std::collections::BTreeMap;
 
 pub use cpulist::{CpuList, CpuListError, MAX_CPU};
-pub use knob::{Bandwidth, Knob, Knobs, Partition, Setting};
+pub use knob::{Bandwidth, Knobs, Partition};
 pub use latency::{Histogram, Latency};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -9,8 +9,8 @@ mod scenarios;
 mod sim;
 
 use guard::{
+    knob::{Knob, Setting},
     policy::{Origin, Plan},
-    snapshot::{Knob, Setting},
 };
 
 /// What a Plan leaves best-effort work, in thousandths of a CPU, by quota; the capacity where nothing is wanted.

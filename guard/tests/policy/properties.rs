@@ -1,8 +1,9 @@
 //! What must hold for every node, load and setting.
 
 use guard::{
+    knob::{Knob, Setting},
     policy::{Direction, Origin, Plan, Settings, State, Trigger, Want, decide, react, suppress::Profile},
-    snapshot::{Class, CpuList, Knob, Setting, Snapshot},
+    snapshot::{Class, CpuList, Snapshot},
 };
 use proptest::prelude::*;
 

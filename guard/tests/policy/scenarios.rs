@@ -3,8 +3,9 @@
 use std::{fs, path::Path};
 
 use guard::{
+    knob::Knob,
     policy::{Settings, State, decide},
-    snapshot::{Bandwidth, Knob},
+    snapshot::Bandwidth,
 };
 use serde::Deserialize;
 

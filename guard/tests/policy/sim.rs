@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use guard::{
+    knob::{Knob, Setting},
     policy::{Plan, Want},
     snapshot::{
-        Bandwidth, Budget, Cgroup, CgroupLayout, Class, Container, Cpu, CpuList, CpuPlace, CpuStat, Knob, Knobs, Node,
-        Overhead, Pressure, SCHEMA, Setting, Signal, SignalState, Snapshot, Window,
+        Bandwidth, Budget, Cgroup, CgroupLayout, Class, Container, Cpu, CpuList, CpuPlace, CpuStat, Knobs, Node,
+        Overhead, Pressure, SCHEMA, Signal, SignalState, Snapshot, Window,
     },
 };
 use serde::Deserialize;

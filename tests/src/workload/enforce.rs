@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use guard::{
-    cgroup::{Change, Executor, ExecutorOptions, Hierarchy, Pace, Version, What},
+    cgroup::{Hierarchy, Version},
+    executor::{Change, Executor, ExecutorOptions, Pace, What},
+    knob::{Knob, Setting},
     policy::{self, Origin, Settings, State, Trigger, Want, burst},
-    snapshot::{
-        Bandwidth, Cgroup, Class, CpuStat, Knob, Node, Overhead, SCHEMA, Setting, Signal, SignalState, Snapshot, Window,
-    },
+    snapshot::{Bandwidth, Cgroup, Class, CpuStat, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Window},
 };
 
 use super::{Start, tid};

@@ -9,8 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use guard::{
-    cgroup::{Change, Executor, ExecutorOptions, Hierarchy, Pace, Units, UnitsOptions, What},
-    snapshot::{Bandwidth, Knob, Setting},
+    cgroup::Hierarchy,
+    executor::{Change, Executor, ExecutorOptions, Pace, Units, UnitsOptions, What},
+    knob::{Knob, Setting},
+    snapshot::Bandwidth,
 };
 
 use super::{Outcome, Start, tid};
@@ -91,7 +93,7 @@ impl Keeper {
         self.timed(Executor::check_drift);
     }
 
-    fn timed(&mut self, change: impl FnOnce(&mut Executor) -> Vec<guard::cgroup::Outcome>) {
+    fn timed(&mut self, change: impl FnOnce(&mut Executor) -> Vec<guard::executor::Outcome>) {
         let begin = Instant::now();
         let outcomes = change(&mut self.executor);
         let written = outcomes.iter().filter(|outcome| outcome.result.is_done() && outcome.old.is_some()).count();

@@ -2,13 +2,14 @@
 //! LSR cgroups own, hardware threads of a core together, spread over NUMA nodes.
 
 use super::targets::Why;
+use crate::knob::Setting;
 use crate::policy::{
     Want,
     cpus::scatter,
     cpuset::Owned,
     model::{Model, Node},
 };
-use crate::snapshot::{CpuList, Setting};
+use crate::snapshot::CpuList;
 
 /// The set for each target, and for what is below it and has a set of its own that goes beyond.
 ///

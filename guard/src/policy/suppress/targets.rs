@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Form, Settings};
+use crate::knob::Setting;
 use crate::policy::{
     Direction, Origin, Want,
     model::{Model, Node},
     plan::bandwidth,
 };
-use crate::snapshot::{Bandwidth, Class, Setting, Snapshot};
+use crate::snapshot::{Bandwidth, Class, Snapshot};
 
 /// Best-effort cgroups that share a lock with a PLC, by id.
 pub(super) type Shared = BTreeMap<u64, Sharing>;

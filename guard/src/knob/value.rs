@@ -5,8 +5,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ParseError, Version, WeightFormula, files::parse_u64};
-use crate::snapshot::{Bandwidth, CpuList, Knob, Partition, Setting};
+use super::{
+    setting::{Knob, Setting},
+    text::{ParseError, parse_u64},
+    version::Version,
+    weight::WeightFormula,
+};
+use crate::snapshot::{Bandwidth, CpuList, Partition};
 
 /// A file of a cgroup that guard may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,7 +62,7 @@ pub enum File {
 
 /// What a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// cpu.max.
     Bandwidth(Bandwidth),
     /// A number; -1 for no limit where the file has that.
@@ -69,7 +74,7 @@ pub(super) enum Value {
 }
 
 /// "No limit" in v1's files.
-pub(super) const NO_LIMIT: Value = Value::Number(-1);
+pub(crate) const NO_LIMIT: Value = Value::Number(-1);
 
 impl File {
     /// Its name.
@@ -94,12 +99,12 @@ impl File {
     }
 
     /// Whether it is a file of the cpuset controller, which on v1 has a hierarchy of its own.
-    pub(super) fn is_cpuset(self) -> bool {
+    pub(crate) fn is_cpuset(self) -> bool {
         matches!(self, Self::Cpus | Self::Mems | Self::Partition)
     }
 
     /// The knob that it belongs to.
-    pub(super) fn knob(self) -> Knob {
+    pub(crate) fn knob(self) -> Knob {
         match self {
             Self::Max | Self::CfsQuota | Self::CfsPeriod => Knob::Quota,
             Self::MaxBurst | Self::CfsBurst => Knob::Burst,
@@ -115,7 +120,7 @@ impl File {
     }
 
     /// What its text says.
-    pub(super) fn parse(self, text: &str) -> Result<Value, ParseError> {
+    pub(crate) fn parse(self, text: &str) -> Result<Value, ParseError> {
         let text = text.trim();
         match self {
             Self::Max => parse_bandwidth(text).map(Value::Bandwidth),
@@ -133,7 +138,7 @@ impl File {
     }
 
     /// The text to write for a value.
-    pub(super) fn text(self, value: &Value) -> String {
+    pub(crate) fn text(self, value: &Value) -> String {
         match (self, value) {
             (Self::UclampMin | Self::UclampMax, Value::Number(hundredths)) => {
                 format!("{}.{:02}", hundredths / 100, hundredths % 100)
@@ -148,7 +153,7 @@ impl File {
     }
 
     /// Whether two texts of this file mean the same.
-    pub(super) fn same(self, one: &str, other: &str) -> bool {
+    pub(crate) fn same(self, one: &str, other: &str) -> bool {
         match (self.parse(one), self.parse(other)) {
             (Ok(one), Ok(other)) => one == other,
             // What is not understood is compared as it stands.
@@ -164,7 +169,7 @@ impl fmt::Display for File {
 }
 
 /// The files that make up a knob; none when this version of cgroups has no such knob. The quota's own file stands first.
-pub(super) fn files(knob: Knob, version: Version) -> &'static [File] {
+pub(crate) fn files(knob: Knob, version: Version) -> &'static [File] {
     match (knob, version) {
         (Knob::Quota, Version::V1) => &[File::CfsQuota, File::CfsPeriod],
         (Knob::Quota, Version::V2) => &[File::Max],
@@ -193,7 +198,7 @@ fn weight_file(version: Version) -> &'static [File] {
 
 /// What the weight's file shows while cpu.idle is set (WEIGHT_IDLEPRIO of kernel/sched/sched.h; v2 rounds it to 0, and
 /// newer kernels then raise it to 1), and after it was cleared (NICE_0_LOAD).
-pub(super) fn weights_of_idle(version: Version) -> &'static [&'static str] {
+pub(crate) fn weights_of_idle(version: Version) -> &'static [&'static str] {
     match version {
         Version::V1 => &["3", "1024"],
         Version::V2 => &["0", "1", "100"],
@@ -201,7 +206,7 @@ pub(super) fn weights_of_idle(version: Version) -> &'static [&'static str] {
 }
 
 /// Files and values that a setting is. cpu.weight is not among those of [`Setting::Idle`]: the kernel changes it.
-pub(super) fn values(setting: &Setting, version: Version, formula: WeightFormula) -> Vec<(File, Value)> {
+pub(crate) fn values(setting: &Setting, version: Version, formula: WeightFormula) -> Vec<(File, Value)> {
     let number = |us: u64| Value::Number(i64::try_from(us).unwrap_or(i64::MAX));
     let value = match setting {
         Setting::Quota(bandwidth) => match version {
@@ -227,7 +232,7 @@ pub(super) fn values(setting: &Setting, version: Version, formula: WeightFormula
 
 /// The setting that values are: the knob's first file, and the period where that is a file of its own. None when they do
 /// not belong together, which no parser makes.
-pub(super) fn setting(
+pub(crate) fn setting(
     knob: Knob,
     value: Value,
     period: Option<&Value>,
@@ -257,7 +262,7 @@ pub(super) fn setting(
 }
 
 /// The bandwidth that v1's two files make.
-pub(super) fn v1_bandwidth(quota: &Value, period: &Value) -> Bandwidth {
+pub(crate) fn v1_bandwidth(quota: &Value, period: &Value) -> Bandwidth {
     let us = |value: &Value| match value {
         Value::Number(us) => u64::try_from(*us).ok(),
         _ => None,
@@ -266,7 +271,7 @@ pub(super) fn v1_bandwidth(quota: &Value, period: &Value) -> Bandwidth {
 }
 
 /// cpu.max, with its period also where there is no limit.
-pub(super) fn parse_bandwidth(text: &str) -> Result<Bandwidth, ParseError> {
+pub(crate) fn parse_bandwidth(text: &str) -> Result<Bandwidth, ParseError> {
     let mut words = text.split_ascii_whitespace();
     let (Some(quota), Some(period), None) = (words.next(), words.next(), words.next()) else {
         return Err(ParseError::new("a quota (or max) and a period", text));

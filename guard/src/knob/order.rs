@@ -12,31 +12,31 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
-    Version,
     value::{File, NO_LIMIT, Value, v1_bandwidth},
+    version::Version,
 };
 use crate::snapshot::{Bandwidth, CpuList, Partition};
 
 /// A file that is to go from one value to another. Where both are the same it only tells how things are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Move {
+pub(crate) struct Move {
     /// Path of the cgroup.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// The file.
-    pub(super) file: File,
+    pub(crate) file: File,
     /// What it holds.
-    pub(super) from: Value,
+    pub(crate) from: Value,
     /// What it is to hold.
-    pub(super) to: Value,
+    pub(crate) to: Value,
 }
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// Index of its move.
-    pub(super) of: usize,
+    pub(crate) of: usize,
     /// What to write: the move's end, or something on the way.
-    pub(super) value: Value,
+    pub(crate) value: Value,
 }
 
 /// The moves of one cgroup, by file.
@@ -44,7 +44,7 @@ type Group<'a> = BTreeMap<File, (usize, &'a Move)>;
 
 /// The writes for `moves`, in an order that is allowed throughout if beginning and end are. The quota of v1 is two
 /// files: whoever moves one of them or the burst must tell both.
-pub(super) fn steps(moves: &[Move], version: Version) -> Vec<Step> {
+pub(crate) fn steps(moves: &[Move], version: Version) -> Vec<Step> {
     let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
     for (index, each) in moves.iter().enumerate() {
         groups.entry(&each.path).or_default().insert(each.file, (index, each));
@@ -177,7 +177,7 @@ fn two_files(quota: &(usize, &Move), period: &(usize, &Move)) -> Vec<Step> {
 }
 
 /// Paths of the cgroups above, nearest first, without the root.
-pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(parent_of(&path), parent_of)
 }
 

@@ -9,10 +9,17 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    Change, Executor, ExecutorOptions, Hierarchy, Outcome, Pace, Report, Version, What, WriteResult, restore,
-    value::File,
+    apply::{Executor, ExecutorOptions},
+    outcome::{Change, Outcome, What, WriteResult},
+    pace::Pace,
+    report::Report,
+    restore::restore,
 };
-use crate::snapshot::{Bandwidth, Knob, Setting};
+use crate::{
+    cgroup::Hierarchy,
+    knob::{File, Knob, Setting, Version},
+    snapshot::Bandwidth,
+};
 
 /// A node made of plain files.
 struct Node {

@@ -207,9 +207,9 @@ fn write_anew<K: Part, E: Part>(dir: &Path, boot: &str, book: &Book<K, E>) -> io
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::{
-        journal::{Entry, Files, Key},
-        value::File,
+    use crate::{
+        executor::journal::{Entry, Files, Key},
+        knob::File,
     };
 
     fn key(id: u64) -> Key {

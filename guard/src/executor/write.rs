@@ -1,13 +1,14 @@
 //! One write: journal, look, write, look again. And a batch of them in the order that the kernel takes.
 
 use super::{
-    Hierarchy,
     journal::{Entry, Key},
-    order::{self, Move},
     store::Journal,
     target::Target,
     trouble::Trouble,
-    value::{File, Value},
+};
+use crate::{
+    cgroup::Hierarchy,
+    knob::{self, File, Move, Value},
 };
 
 /// A file that is to get a value, or only tells how things are around one.
@@ -172,7 +173,7 @@ pub(super) fn run(
             Err(trouble) => ran[job.asker].stop = Some(trouble.into()),
         }
     }
-    for step in order::steps(&moves, hierarchy.version()) {
+    for step in knob::steps(&moves, hierarchy.version()) {
         let job = &mut jobs[of_job[step.of]];
         let of = &mut ran[job.asker];
         // What only tells is not written, whatever lies between it and its neighbour's end.

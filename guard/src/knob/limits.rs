@@ -3,11 +3,12 @@
 //! kernel/cgroup/cpuset.c (validate_change); what they do not cover is left to the kernel's own answer. Pure.
 
 use super::{
-    Version, convert,
-    knobs::{bandwidth, is_partition},
     order::ancestors,
+    setting::{Knob, Setting},
+    version::Version,
+    weight,
 };
-use crate::snapshot::{Bandwidth, CpuList, Knob, Setting};
+use crate::snapshot::{Bandwidth, CpuList, Partition};
 
 /// min_cfs_quota_period, us: also the least quota.
 pub const MIN_PERIOD_US: u64 = 1_000;
@@ -17,7 +18,7 @@ pub const MAX_PERIOD_US: u64 = 1_000_000;
 pub const MAX_QUOTA_US: u64 = (1 << 44) - 1;
 
 /// How things will be around a cgroup when the whole batch is done.
-pub(super) trait Surroundings {
+pub(crate) trait Surroundings {
     /// A knob of a cgroup; None where it has no such file.
     fn setting(&self, path: &str, knob: Knob) -> Option<Setting>;
     /// Paths of its children, in the hierarchy of the knob.
@@ -30,13 +31,13 @@ pub(super) trait Surroundings {
 ///
 /// # Errors
 /// The rule that it breaks.
-pub(super) fn check(setting: &Setting, path: &str, version: Version, around: &impl Surroundings) -> Result<(), String> {
+pub(crate) fn check(setting: &Setting, path: &str, version: Version, around: &impl Surroundings) -> Result<(), String> {
     match setting {
         Setting::Quota(bandwidth) => quota(*bandwidth, path, version, around),
         Setting::Burst(us) => burst(*us, path, around),
         Setting::Shares(shares) => {
             let idle = around.setting(path, Knob::Idle) == Some(Setting::Idle(true));
-            rule(convert::SHARES.contains(shares), || format!("shares are 2 to 262144, not {shares}"))?;
+            rule(weight::SHARES.contains(shares), || format!("shares are 2 to 262144, not {shares}"))?;
             rule(!idle, || "cpu.idle is set: the kernel takes no weight until it is cleared".to_owned())
         }
         Setting::Idle(_) => Ok(()),
@@ -51,6 +52,19 @@ pub(super) fn check(setting: &Setting, path: &str, version: Version, around: &im
         }
         Setting::RtRuntime(us) => rt_runtime(*us, path, version, around),
     }
+}
+
+/// The bandwidth of a setting.
+fn bandwidth(setting: &Setting) -> Option<Bandwidth> {
+    match setting {
+        Setting::Quota(bandwidth) => Some(*bandwidth),
+        _ => None,
+    }
+}
+
+/// Whether a setting makes CPUs exclusive.
+fn is_partition(setting: &Setting) -> bool {
+    matches!(setting, Setting::Partition(Partition::Root | Partition::Isolated))
 }
 
 fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {

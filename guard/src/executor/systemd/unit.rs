@@ -7,21 +7,48 @@ use std::{
     path::PathBuf,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
-    Wanted,
-    bus::{Answer, Bus, Unit},
-    property::{self, INFINITY, PERIOD, Property, QUOTA},
+    bus::{Answer, Bus, Unit, unit_name},
+    drop_in::DropIn,
+    mailbox::Wanted,
+    property::{self, PERIOD, QUOTA},
     surroundings::{Surroundings, USAGES},
-    unit_name,
 };
-use crate::cgroup::{
-    Hierarchy, WeightFormula,
-    journal::{DropIn, UnitEntry, UnitKey},
-    outcome::{RestoredProperty, WriteResult},
-    store::Journal,
-    value::{self, File},
+use crate::{
+    cgroup::Hierarchy,
+    executor::{
+        outcome::{RestoredProperty, WriteResult},
+        store::Journal,
+    },
+    knob::{self, File, INFINITY, Property, Setting, Version, WeightFormula},
 };
-use crate::snapshot::Setting;
+
+/// Which property of which unit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct UnitKey {
+    pub(super) unit: String,
+    pub(super) property: String,
+}
+
+/// What has to be known of a property to put it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct UnitEntry {
+    /// Path of the unit's cgroup.
+    pub(super) path: String,
+    /// Its value before guard's first call.
+    pub(super) original: Property,
+    /// Values that may be there by guard: what it set last, and what it was about to set; the original once it was about to
+    /// put that back.
+    pub(super) ours: Vec<Property>,
+    /// Whether it was set to what the file holds anyway, so that the unit keeps its cpu controller: the file is not guard's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) beside: bool,
+    /// The file that systemd keeps it in; None when that was not recorded, and nothing is done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) drop_in: Option<DropIn>,
+}
 
 /// Why a unit is not as guard wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +190,7 @@ impl Ledger {
         if before.unwrap_or(&present) == &Property::Number(INFINITY) {
             let text = |name: &str| around.and_then(|around| around.text(name)).map(str::trim);
             let is_idle = text("cpu.idle") == Some("1");
-            let file = if version == crate::cgroup::Version::V1 { "cpu.shares" } else { "cpu.weight" };
+            let file = if version == Version::V1 { "cpu.shares" } else { "cpu.weight" };
             let number = text(file).and_then(|text| text.parse().ok());
             let number = if is_idle { Some(0) } else { number };
             desired.extend(number.map(|number| (weight, Wish { to: Property::Number(number), beside: true })));
@@ -277,7 +304,7 @@ impl Ledger {
         let version = self.hierarchy.version();
         for setting in wanted {
             let echoes = property::echoes(setting, version);
-            for (file, value) in value::values(setting, version, self.formula) {
+            for (file, value) in knob::values(setting, version, self.formula) {
                 let holds = |text: &str| around.text(file.name()).is_some_and(|found| file.same(found, text));
                 let by_systemd = || echoes.iter().any(|(of, text)| *of == file && holds(text));
                 let is_told = !property::properties(setting, version, self.formula).is_empty();

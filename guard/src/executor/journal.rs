@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Debug};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{systemd::Property, value::File};
+use crate::knob::{File, Property};
 
 /// Version of the format.
 const FORMAT: u32 = 1;
@@ -42,44 +42,6 @@ pub(super) struct Entry {
 pub(super) struct Unit {
     pub(super) name: String,
     pub(super) properties: Vec<(String, Property)>,
-}
-
-/// Which property of which unit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct UnitKey {
-    pub(super) unit: String,
-    pub(super) property: String,
-}
-
-/// What has to be known of a property to put it back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct UnitEntry {
-    /// Path of the unit's cgroup.
-    pub(super) path: String,
-    /// Its value before guard's first call.
-    pub(super) original: Property,
-    /// Values that may be there by guard: what it set last, and what it was about to set; the original once it was about to
-    /// put that back.
-    pub(super) ours: Vec<Property>,
-    /// Whether it was set to what the file holds anyway, so that the unit keeps its cpu controller: the file is not guard's.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) beside: bool,
-    /// The file that systemd keeps it in; None when that was not recorded, and nothing is done about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) drop_in: Option<DropIn>,
-}
-
-/// A drop-in of a unit, by which systemd keeps a property that was set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct DropIn {
-    /// Its path.
-    pub(super) file: String,
-    /// Its text before guard; None when there was no such file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) before: Option<String>,
-    /// The text that systemd wrote for guard, as far as it was seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) ours: Option<String>,
 }
 
 /// What keys and entries of a journal have in common.

@@ -9,7 +9,7 @@ use zbus::{
     zvariant::{DynamicType, OwnedObjectPath, OwnedValue, Value},
 };
 
-use super::property::Property;
+use crate::knob::Property;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: (&str, &str) = ("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager");
@@ -205,4 +205,12 @@ pub(super) fn interface(unit: &str) -> Option<&'static str> {
         "service" => Some("org.freedesktop.systemd1.Service"),
         _ => None,
     }
+}
+
+/// The unit that a cgroup's path names in its last part. systemd puts a "_" before names that the kernel could take for one of
+/// its own files.
+pub(super) fn unit_name(path: &str) -> Option<&str> {
+    let last = path.rsplit('/').next()?;
+    let name = last.strip_prefix('_').unwrap_or(last);
+    interface(name).map(|_| name)
 }

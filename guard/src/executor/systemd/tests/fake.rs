@@ -24,8 +24,10 @@ use zbus::{
     zvariant::{OwnedObjectPath, OwnedValue, Value},
 };
 
-use super::super::property::{INFINITY, Property};
-use crate::cgroup::{Hierarchy, Version};
+use crate::{
+    cgroup::Hierarchy,
+    knob::{INFINITY, Property, Version},
+};
 
 /// How long a state may take to come.
 const LIMIT: Duration = Duration::from_secs(60);

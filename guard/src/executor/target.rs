@@ -12,7 +12,11 @@ use rustix::{
     fs::{Mode, OFlags},
 };
 
-use super::{CgroupError, Hierarchy, trouble::Trouble, value::File};
+use super::trouble::Trouble;
+use crate::{
+    cgroup::{CgroupError, Hierarchy},
+    knob::File,
+};
 
 /// An open directory of a cgroup.
 #[derive(Debug)]

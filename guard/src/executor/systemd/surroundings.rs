@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::cgroup::{File, Hierarchy, Version};
+use crate::{
+    cgroup::Hierarchy,
+    knob::{File, Version},
+};
 
 /// What systemd may write. cpu.idle stands before cpu.weight, which cannot be written while it is set.
 const V2: [&str; 15] = [

@@ -8,6 +8,7 @@
 mod agent;
 mod bus;
 mod drop_in;
+mod mailbox;
 mod property;
 mod surroundings;
 #[cfg(test)]
@@ -15,97 +16,39 @@ mod tests;
 mod unit;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+pub use agent::UnitsOptions;
+pub(super) use property::echoes;
 
-pub(super) use property::{Property, echoes};
-
-use self::{agent::Agent, unit::Ledger};
+use self::{
+    agent::Agent,
+    bus::unit_name,
+    mailbox::{Mailbox, Shared},
+    unit::{Ledger, UnitEntry, UnitKey},
+};
 use super::{
-    Hierarchy, RestoreError, Version, WeightFormula,
-    journal::{Book, Entry, Files, Key, UnitEntry, UnitKey},
+    journal::{Book, Entry, Files, Key},
     outcome::{RestoredProperty, WriteResult},
-    restore::Report,
+    report::{Report, RestoreError},
     store::{self, Journal, Lock, StateError},
 };
-use crate::snapshot::{Knob, Setting};
+use crate::{
+    cgroup::Hierarchy,
+    knob::{Knob, Property, Setting, Version, WeightFormula},
+};
 
 /// There where systemd is PID 1.
 const BOOTED: &str = "run/systemd/system";
-/// systemd answers in about a millisecond, but not during a daemon-reload, which may take seconds.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How systemd is reached.
-#[derive(Clone, Debug)]
-pub struct UnitsOptions {
-    /// "/" except in tests: where systemd keeps its drop-ins.
-    pub root: PathBuf,
-    /// Address of the bus; None for the system bus.
-    pub bus: Option<String>,
-    /// How shares become a weight on v2.
-    pub weight: WeightFormula,
-    /// How long to wait for an answer.
-    pub patience: Duration,
-    /// The path of a cgroup; the first look at its unit panics.
-    #[cfg(test)]
-    pub panic_on: Option<String>,
-}
-
-impl Default for UnitsOptions {
-    fn default() -> Self {
-        Self {
-            root: PathBuf::from("/"),
-            bus: None,
-            weight: WeightFormula::default(),
-            patience: PATIENCE,
-            #[cfg(test)]
-            panic_on: None,
-        }
-    }
-}
-
-/// What guard holds of a unit's own cgroup: the cgroup's id, and the value.
-type Wanted = BTreeMap<Knob, (u64, Setting)>;
-
 /// The units of systemd, where it runs: takes what is held of them, and tells systemd. Clones are the same.
 #[derive(Clone, Default)]
 pub struct Units {
     handle: Option<Arc<Handle>>,
-}
-
-/// What is posted and what came of it.
-#[derive(Default)]
-struct Shared {
-    mailbox: Mutex<Mailbox>,
-    posted: Notify,
-    reported: Condvar,
-}
-
-#[derive(Default)]
-struct Mailbox {
-    /// By the path of the unit's cgroup.
-    wanted: BTreeMap<String, Wanted>,
-    /// Paths of which something else is wanted now.
-    changed: BTreeSet<String>,
-    /// What systemd may know of guard's.
-    told: BTreeMap<(String, Knob), Vec<Setting>>,
-    end: Option<Instant>,
-    is_alone: bool,
-    report: Option<Vec<RestoredProperty>>,
-}
-
-/// What the agent finds in the mailbox.
-struct Post {
-    changed: BTreeSet<String>,
-    end: Option<Instant>,
-    is_alone: bool,
 }
 
 /// Ends the agent when the last of the users has gone. What is told then stays in the journal.
@@ -218,52 +161,6 @@ impl fmt::Debug for Units {
     }
 }
 
-impl Shared {
-    fn open(&self) -> MutexGuard<'_, Mailbox> {
-        // Nothing is left half done under the lock.
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Post {
-        let mut mailbox = self.open();
-        let changed = std::mem::take(&mut mailbox.changed);
-        Post { changed, end: mailbox.end, is_alone: mailbox.is_alone }
-    }
-
-    fn has_post(&self) -> bool {
-        let mailbox = self.open();
-        !mailbox.changed.is_empty() || mailbox.end.is_some()
-    }
-
-    fn wanted(&self, path: &str) -> Wanted {
-        self.open().wanted.get(path).cloned().unwrap_or_default()
-    }
-
-    /// systemd is about to be told this.
-    fn telling(&self, path: &str, wanted: &Wanted) {
-        let mut mailbox = self.open();
-        for (knob, (_, setting)) in wanted {
-            let told = mailbox.told.entry((path.to_owned(), *knob)).or_default();
-            if !told.contains(setting) {
-                told.push(setting.clone());
-            }
-        }
-    }
-
-    /// systemd knows this, and nothing else of guard's.
-    fn told(&self, path: &str, wanted: Wanted) {
-        let mut mailbox = self.open();
-        mailbox.told.retain(|(of, _), _| of != path);
-        let told = wanted.into_iter().map(|(knob, (_, setting))| ((path.to_owned(), knob), vec![setting]));
-        mailbox.told.extend(told);
-    }
-
-    fn report(&self, put_back: Vec<RestoredProperty>) {
-        self.open().report = Some(put_back);
-        self.reported.notify_all();
-    }
-}
-
 /// Puts back all properties that the journal in `state_dir` names, for no longer than `limit`. With `dry_run` systemd is not
 /// asked, and the lock not taken.
 ///
@@ -351,12 +248,4 @@ fn of_file(key: &Key, entry: &Entry, hierarchy: &Hierarchy, formula: WeightFormu
         (UnitKey { unit: unit.name.clone(), property: name.clone() }, entry)
     };
     unit.properties.iter().map(entry).collect()
-}
-
-/// The unit that a cgroup's path names in its last part. systemd puts a "_" before names that the kernel could take for one of
-/// its own files.
-fn unit_name(path: &str) -> Option<&str> {
-    let last = path.rsplit('/').next()?;
-    let name = last.strip_prefix('_').unwrap_or(last);
-    bus::interface(name).map(|_| name)
 }

@@ -1,17 +1,10 @@
 //! Which properties of a unit stand for which knob, and what systemd makes of them. Pure.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
-use crate::cgroup::{
-    Version, WeightFormula,
-    value::{self, File, Value},
+use crate::{
+    knob::{self, File, INFINITY, Property, Setting, Value, Version, WeightFormula},
+    snapshot::Bandwidth,
 };
-use crate::snapshot::{Bandwidth, CpuList, Setting};
 
-/// Not set, or no limit.
-pub(super) const INFINITY: u64 = u64::MAX;
 /// What systemd writes where no period is set, us.
 const DEFAULT_PERIOD_US: u64 = 100_000;
 
@@ -22,16 +15,6 @@ pub(super) const QUOTA: &str = "CPUQuotaPerSecUSec";
 pub(super) const PERIOD: &str = "CPUQuotaPeriodUSec";
 /// What a drop-in holds a quota per second in whole ones of, us: 0.01 %, until 2024 1 %.
 const ROUNDING: [u64; 2] = [100, 10_000];
-
-/// The value of a unit's property.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub(in crate::cgroup) enum Property {
-    /// Times in us, weights.
-    Number(u64),
-    /// A bit per CPU or NUMA node, lowest first, without zeros at its end.
-    Mask(Vec<u8>),
-}
 
 /// A property that guard sets.
 struct Row {
@@ -112,7 +95,7 @@ pub(super) fn weight(version: Version) -> &'static str {
 }
 
 /// The properties that a setting is; none when systemd knows nothing of that knob.
-pub(in crate::cgroup) fn properties(
+pub(in crate::executor) fn properties(
     setting: &Setting,
     version: Version,
     formula: WeightFormula,
@@ -153,7 +136,7 @@ pub(super) fn drop_in(property: &str) -> String {
 
 /// The texts that systemd may give a knob's files when it was told this setting: it keeps a quota per second, rounds it in
 /// its drop-in, and forgets the period of what has no limit.
-pub(in crate::cgroup) fn echoes(setting: &Setting, version: Version) -> Vec<(File, String)> {
+pub(in crate::executor) fn echoes(setting: &Setting, version: Version) -> Vec<(File, String)> {
     let Setting::Quota(bandwidth) = setting else { return Vec::new() };
     let (exact, period) = (per_second(*bandwidth), period(*bandwidth));
     let rounded = ROUNDING.map(|step| if exact == INFINITY { exact } else { exact / step * step });
@@ -199,7 +182,7 @@ fn period(bandwidth: Bandwidth) -> u64 {
 }
 
 /// The properties that the text of a knob's first file was told as. On v1 the period is taken for the default one.
-pub(in crate::cgroup) fn of_text(
+pub(in crate::executor) fn of_text(
     file: File,
     text: &str,
     version: Version,
@@ -211,48 +194,14 @@ pub(in crate::cgroup) fn of_text(
         return vec![("CPUWeight", Property::Number(u64::try_from(*weight).unwrap_or_default()))];
     }
     let period = Value::Number(100_000);
-    let setting = value::setting(file.knob(), value, Some(&period), version, formula);
+    let setting = knob::setting(file.knob(), value, Some(&period), version, formula);
     setting.map(|setting| properties(&setting, version, formula)).unwrap_or_default()
-}
-
-impl Property {
-    pub(super) fn from_bytes(mut bytes: Vec<u8>) -> Self {
-        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        bytes.truncate(end);
-        Self::Mask(bytes)
-    }
-
-    fn mask(list: &CpuList) -> Self {
-        let mut bytes = Vec::new();
-        for cpu in list.iter() {
-            let at = cpu as usize / 8;
-            bytes.resize(bytes.len().max(at + 1), 0);
-            bytes[at] |= 1 << (cpu % 8);
-        }
-        Self::Mask(bytes)
-    }
-}
-
-impl fmt::Display for Property {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(INFINITY) => f.write_str("infinity"),
-            Self::Number(number) => number.fmt(f),
-            Self::Mask(bytes) if bytes.is_empty() => f.write_str("all"),
-            Self::Mask(bytes) => {
-                let bits = bytes
-                    .iter()
-                    .enumerate()
-                    .flat_map(|(at, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at * 8 + bit));
-                bits.filter_map(|bit| u32::try_from(bit).ok()).collect::<CpuList>().fmt(f)
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::CpuList;
 
     fn quota(quota_us: Option<u64>, period_us: u64) -> Setting {
         Setting::Quota(Bandwidth { quota_us, period_us })

@@ -8,21 +8,21 @@ use std::{
 };
 
 use super::{
-    Hierarchy, Version, WeightFormula,
     around::Around,
     journal::{Entry, Key},
-    knobs::bandwidth,
-    limits,
     outcome::{Change, Outcome, What, WriteResult},
     pace::{Bucket, Pace},
-    restore::{self, Report, RestoreError, other_half},
+    report::{Report, RestoreError},
+    restore::{self, other_half},
     store::{self, Journal, Lock},
     systemd::{self, Units},
     trouble::Trouble,
-    value::{self, File, Value},
     write::{Job, Ran, Stop, run, unjournaled},
 };
-use crate::snapshot::{Knob, Setting};
+use crate::{
+    cgroup::Hierarchy,
+    knob::{self, File, Knob, MAX_PERIOD_US, MIN_PERIOD_US, ParseError, Setting, Value, Version, WeightFormula},
+};
 
 use What::{Lift, Release, Set};
 
@@ -245,7 +245,7 @@ impl Executor {
         jobs: &mut [Job],
     ) -> Result<(), WriteResult> {
         let version = self.hierarchy.version();
-        let values = value::values(&setting, version, self.options.weight);
+        let values = knob::values(&setting, version, self.options.weight);
         planned.new = told(values.iter().map(|(file, value)| (*file, file.text(value))));
         if values.is_empty() {
             return Err(WriteResult::Refused(format!("cgroup {version} has no {}", place.1)));
@@ -301,7 +301,7 @@ impl Executor {
         }
         planned.setting = jobs.split_first().and_then(|(first, rest)| {
             let period = rest.iter().find(|job| job.key.file == File::CfsPeriod).map(goal_value).transpose().ok()?;
-            value::setting(
+            knob::setting(
                 place.1,
                 goal_value(first).ok()?,
                 period.as_ref(),
@@ -323,7 +323,7 @@ impl Executor {
         let text = |(file, value): (File, Value)| (file, file.text(&value));
         let told = units.told(path, knob).into_iter().filter(|told| told != setting);
         let told = told.flat_map(|told| {
-            let own = value::values(&told, version, formula).into_iter().map(text);
+            let own = knob::values(&told, version, formula).into_iter().map(text);
             own.chain(systemd::echoes(&told, version)).collect::<Vec<_>>()
         });
         let mut out = Vec::new();
@@ -338,7 +338,7 @@ impl Executor {
     /// Whether the files of a held knob hold its value. What cannot be read does not.
     fn is_intact(&self, (id, knob): Place, held: &Held) -> bool {
         let Ok(jobs) = open_jobs(&self.hierarchy, &held.path, id, knob, 0) else { return false };
-        let values = value::values(&held.setting, self.hierarchy.version(), self.options.weight);
+        let values = knob::values(&held.setting, self.hierarchy.version(), self.options.weight);
         jobs.iter().all(|job| {
             let wanted = values.iter().find(|(file, _)| *file == job.key.file);
             wanted.map_or_else(|| self.is_as_left(job), |(_, to)| job.key.file.parse(&job.now).as_ref() == Ok(to))
@@ -382,7 +382,7 @@ impl Executor {
                 .iter()
                 .map(|each| {
                     let setting = each.setting.as_ref().filter(|_| each.result.is_none() && !each.only_lifts())?;
-                    limits::check(setting, &each.change.path, hierarchy.version(), &around).err()
+                    knob::check(setting, &each.change.path, hierarchy.version(), &around).err()
                 })
                 .collect();
             if broken.iter().all(Option::is_none) {
@@ -411,7 +411,7 @@ impl Executor {
                     None if matches!(job.key.file, File::Shares | File::Weight)
                         && known.is_none_or(|entry| entry.ours.is_empty()) =>
                     {
-                        value::weights_of_idle(version).iter().map(|&text| text.to_owned()).collect()
+                        knob::weights_of_idle(version).iter().map(|&text| text.to_owned()).collect()
                     }
                     _ => continue,
                 };
@@ -608,10 +608,8 @@ impl Planned {
 
     /// Whether it takes a limit away, which every rule allows: spares the fast path a look around.
     fn only_lifts(&self) -> bool {
-        let wanted = self.setting.as_ref().and_then(bandwidth);
-        wanted.is_some_and(|of| {
-            of.quota_us.is_none() && (limits::MIN_PERIOD_US..=limits::MAX_PERIOD_US).contains(&of.period_us)
-        })
+        let Some(Setting::Quota(of)) = self.setting else { return false };
+        of.quota_us.is_none() && (MIN_PERIOD_US..=MAX_PERIOD_US).contains(&of.period_us)
     }
 
     fn outcome(self) -> Outcome {
@@ -625,7 +623,7 @@ impl Planned {
 /// Opens the files of a knob of the cgroup with this id, and reads them.
 fn open_jobs(hierarchy: &Hierarchy, path: &str, id: u64, knob: Knob, asker: usize) -> Result<Vec<Job>, Trouble> {
     let mut jobs = Vec::new();
-    for file in value::files(knob, hierarchy.version()) {
+    for file in knob::files(knob, hierarchy.version()) {
         let elsewhere = file.is_cpuset() && hierarchy.version() == Version::V1;
         if elsewhere && hierarchy.id(path).ok() != Some(id) {
             return Err(Trouble::Gone);
@@ -655,6 +653,6 @@ fn goal(job: &Job) -> String {
     job.to.as_ref().map_or_else(|| job.now.clone(), |to| job.key.file.text(to))
 }
 
-fn goal_value(job: &Job) -> Result<Value, super::ParseError> {
+fn goal_value(job: &Job) -> Result<Value, ParseError> {
     job.to.clone().map_or_else(|| job.key.file.parse(&job.now), Ok)
 }

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,11 +15,46 @@ use std::{
 use tokio::runtime::Builder;
 
 use super::{
-    Post, Shared, UnitsOptions,
     bus::{Answer, Bus},
+    mailbox::{Post, Shared},
     unit::{Failure, Ledger},
 };
-use crate::cgroup::outcome::{RestoredProperty, WriteResult};
+use crate::{
+    executor::outcome::{RestoredProperty, WriteResult},
+    knob::WeightFormula,
+};
+
+/// systemd answers in about a millisecond, but not during a daemon-reload, which may take seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How systemd is reached.
+#[derive(Clone, Debug)]
+pub struct UnitsOptions {
+    /// "/" except in tests: where systemd keeps its drop-ins.
+    pub root: PathBuf,
+    /// Address of the bus; None for the system bus.
+    pub bus: Option<String>,
+    /// How shares become a weight on v2.
+    pub weight: WeightFormula,
+    /// How long to wait for an answer.
+    pub patience: Duration,
+    /// The path of a cgroup; the first look at its unit panics.
+    #[cfg(test)]
+    pub panic_on: Option<String>,
+}
+
+impl Default for UnitsOptions {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            bus: None,
+            weight: WeightFormula::default(),
+            patience: PATIENCE,
+            #[cfg(test)]
+            panic_on: None,
+        }
+    }
+}
 
 /// How long not to connect again, and not to try a unit again, after failures in a row.
 const BUS_BACK_OFF: BackOff = BackOff { first: Duration::from_millis(100), most: Duration::from_secs(30) };

@@ -3,8 +3,22 @@
 
 use std::{fs, io, path::Path};
 
+use serde::{Deserialize, Serialize};
+
 use super::property;
-use crate::cgroup::journal::DropIn;
+
+/// A drop-in of a unit, by which systemd keeps a property that was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DropIn {
+    /// Its path.
+    pub(super) file: String,
+    /// Its text before guard; None when there was no such file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) before: Option<String>,
+    /// The text that systemd wrote for guard, as far as it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ours: Option<String>,
+}
 
 impl DropIn {
     /// That of a property of a unit, as it is now. `transient` units have theirs elsewhere.

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{trouble::Trouble, value::File};
-use crate::snapshot::{Knob, Setting};
+use super::trouble::Trouble;
+use crate::knob::{File, Knob, Setting};
 
 /// What is to happen to a knob.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,9 +14,12 @@ use std::{
 use rustix::process::Signal;
 
 use self::fake::{Manner, Node, until};
-use super::{property::INFINITY, *};
-use crate::cgroup::{Change, Executor, ExecutorOptions, What};
-use crate::snapshot::Bandwidth;
+use super::*;
+use crate::{
+    executor::{Change, Executor, ExecutorOptions, What},
+    knob::INFINITY,
+    snapshot::Bandwidth,
+};
 
 const QUOTA: &str = "CPUQuotaPerSecUSec";
 const WEIGHT: &str = "CPUWeight";
@@ -579,7 +582,7 @@ fn an_older_guards_journal_is_taken_over_and_restored() {
         // Also when it was killed between the two.
         adopt_units(std::slice::from_ref(&lane), &node.state_dir(), &node.options()).unwrap();
     }
-    let files = crate::cgroup::restore(node.root.path(), &lane, false).unwrap();
+    let files = crate::executor::restore(node.root.path(), &lane, false).unwrap();
     assert_eq!(files.files[0].result, WriteResult::Written);
     assert!(!fs::read_to_string(lane.join("journal")).unwrap().contains("properties"));
     let report = node.restore();
@@ -654,7 +657,7 @@ fn what_systemd_rounds_at_a_reload_is_nobody_elses_value() {
     drop(executor);
     node.killed(units);
     let lane = node.root.path().join("state/lane");
-    let files = crate::cgroup::restore(node.root.path(), &lane, false).unwrap();
+    let files = crate::executor::restore(node.root.path(), &lane, false).unwrap();
     assert_eq!(files.files[0].result, WriteResult::Written, "{files}");
     assert!(node.restore().is_complete());
     assert_eq!(node.get(PATH, "cpu.max"), "20000 100000");

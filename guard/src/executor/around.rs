@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, fs};
 
-use super::{Hierarchy, Version, WeightFormula, limits::Surroundings, tree::join};
-use crate::snapshot::{Knob, Setting};
+use crate::{
+    cgroup::{Hierarchy, join},
+    knob::{Knob, Setting, Surroundings, Version, WeightFormula},
+};
 
 /// The node with a batch laid over it.
 pub(super) struct Around<'a> {
