@@ -1,5 +1,54 @@
-//! Records in the ring buffer. A record is written only for a breach, for late fair tasks of a cgroup with a budget, for a
-//! throttle of a protected cgroup, or for the first RT thread of a cgroup, never for a good wake-up. A record is told from others by its length.
+//! Records in the ring buffer. A record is written only for a breach, for late fair tasks of a cgroup with a budget, for
+//! a throttle of a protected cgroup, or for the first RT thread of a cgroup, never for a good wake-up. Each begins with a
+//! number that says what it is, so that a reader counts what it does not know as lost instead of reading it as
+//! something else.
+
+/// What can be in the ring buffer.
+pub trait Record {
+    /// The number that it begins with there.
+    const KIND: RecordKind;
+}
+
+/// Declares the kinds of record: a kind is one line, a number is never given again.
+macro_rules! records {
+    ($($record:ident = $number:literal,)+) => {
+        /// What a record is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum RecordKind {
+            $(
+                #[doc = concat!("[`", stringify!($record), "`]")]
+                $record = $number,
+            )+
+        }
+
+        $(
+            impl Record for $record {
+                const KIND: RecordKind = RecordKind::$record;
+            }
+        )+
+    };
+}
+
+records! {
+    Breach = 1,
+    Stacks = 2,
+    Throttled = 3,
+    LateFair = 4,
+    NewRealTime = 5,
+}
+
+/// A record as it lies in the ring buffer.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Framed<T> {
+    /// [`RecordKind`].
+    pub kind: u32,
+    /// Unused.
+    pub reserved: u32,
+    /// The record itself.
+    pub record: T,
+}
 
 /// What a breach record measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +88,7 @@ pub struct Throttled {
     pub cgroup_id: u64,
 }
 
-/// A cgroup of which this was not known has a real-time thread of user space.
+/// A cgroup without known real-time threads has one, of user space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
@@ -71,8 +120,9 @@ pub struct LateFair {
     pub prev_cgroup_id: u64,
 }
 
-/// Least time between two [`Throttled`] or [`LateFair`] records of one cgroup, and between two wake-ups of user space by one CPU, ns.
-pub const TELL_EVERY_NS: u64 = 2_000_000;
+/// Least time between two [`Throttled`] or [`LateFair`] records of one cgroup, and between two wake-ups of user space by
+/// one CPU, ns.
+pub const REPORT_EVERY_NS: u64 = 2_000_000;
 
 /// Bits of [`Breach::flags`].
 pub mod breach_flags {
@@ -194,9 +244,9 @@ pub struct Stacks {
     pub tid: u32,
     /// Unused.
     pub reserved: u32,
-    /// Of what ran when it was woken: the waker, or what an interrupt interrupted and the interrupt itself. All 0 when no
-    /// wake-up began the wait.
+    /// Stack of what ran when it was woken: the waker, or what an interrupt interrupted and the interrupt itself. All 0
+    /// when no wake-up began the wait.
     pub waking: Frames,
-    /// Of the task that left the CPU for it, as it left.
+    /// Stack of the task that left the CPU for it, as it left.
     pub leaving: Frames,
 }

@@ -16,7 +16,7 @@ const OCTAVES: usize = 18;
 pub const BUCKETS: usize = LINEAR_US as usize + (OCTAVES << SUB_LOG2) + 2;
 /// The bucket of all values of 2^24 us and more.
 pub const OVERFLOW: usize = LINEAR_US as usize + (OCTAVES << SUB_LOG2);
-/// The largest value that is told apart from larger ones, in nanoseconds.
+/// The largest value distinguished from larger ones, in nanoseconds.
 pub const MAX_TRACKED_NS: u64 = (1 << 24) * 1000 - 1;
 
 /// Whole microseconds in `ns`, rounded down as cyclictest does.

@@ -2,6 +2,7 @@
 //! buffer and the read-only configuration that user space hands to the programs at load.
 #![no_std]
 
+pub mod comm;
 pub mod config;
 pub mod event;
 pub mod flight;

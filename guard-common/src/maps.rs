@@ -3,49 +3,78 @@
 
 use crate::hist::BUCKETS;
 
-/// Kinds of histogram that every cgroup slot has, in the order they lie in the map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum CgroupKind {
-    /// Runnable until on a CPU, tasks with a fair policy.
-    WakeFair = 0,
-    /// Runnable until on a CPU, tasks with policy FIFO, RR or DEADLINE.
-    WakeRt = 1,
-    /// Timer expiry until the timer interrupt handled it, watched threads.
-    TimerIrq = 2,
-    /// Timer expiry until the thread was on a CPU, watched threads.
-    TimerThread = 3,
-    /// Timer expiry until the thread was back in user space, watched threads.
-    TimerUser = 4,
-    /// Part of a fair task's wait in which its cgroup or an ancestor was throttled.
-    ThrottledWait = 5,
-    /// Throttles of this cgroup's own quota, per CPU run queue.
-    Throttle = 6,
-    /// Waits of RT threads for a contended kernel lock or a PI futex.
-    Lock = 7,
+/// A kind of histogram.
+pub trait Kind: Copy + 'static {
+    /// All kinds, in the order they lie in the map.
+    const ALL: &'static [Self];
+
+    /// Its place in that order.
+    fn index(self) -> usize;
+}
+
+/// Declares an enum of kinds of histogram: a kind is one line, and its place in the map is its place here.
+macro_rules! kinds {
+    ($(#[$of:meta])* $name:ident { $($(#[$doc:meta])* $kind:ident,)+ }) => {
+        $(#[$of])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum $name {
+            $($(#[$doc])* $kind,)+
+        }
+
+        impl Kind for $name {
+            const ALL: &'static [Self] = &[$(Self::$kind),+];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Kinds of histogram that every cgroup slot has.
+    CgroupKind {
+        /// Runnable until on a CPU, tasks with a fair policy.
+        WakeFair,
+        /// Runnable until on a CPU, tasks with policy FIFO, RR or DEADLINE.
+        WakeRt,
+        /// Timer expiry until the timer interrupt handled it, watched threads.
+        TimerIrq,
+        /// Timer expiry until the thread was on a CPU, watched threads.
+        TimerThread,
+        /// Timer expiry until the thread was back in user space, watched threads.
+        TimerUser,
+        /// Part of a fair task's wait in which its cgroup or an ancestor was throttled.
+        ThrottledWait,
+        /// Throttles of this cgroup's own quota, per CPU run queue.
+        Throttle,
+        /// Waits of RT threads for a contended kernel lock or a PI futex.
+        Lock,
+    }
+}
+
+kinds! {
+    /// Kinds of histogram that every watched thread has.
+    ThreadKind {
+        /// Runnable until on a CPU.
+        Wake,
+        /// See [`CgroupKind::TimerIrq`].
+        TimerIrq,
+        /// See [`CgroupKind::TimerThread`].
+        TimerThread,
+        /// See [`CgroupKind::TimerUser`].
+        TimerUser,
+        /// See [`CgroupKind::Lock`].
+        Lock,
+    }
 }
 
 /// Number of [`CgroupKind`]s.
-pub const CGROUP_KINDS: u32 = 8;
-
-/// Kinds of histogram that every watched thread has, in the order they lie in the map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum ThreadKind {
-    /// Runnable until on a CPU.
-    Wake = 0,
-    /// See [`CgroupKind::TimerIrq`].
-    TimerIrq = 1,
-    /// See [`CgroupKind::TimerThread`].
-    TimerThread = 2,
-    /// See [`CgroupKind::TimerUser`].
-    TimerUser = 3,
-    /// See [`CgroupKind::Lock`].
-    Lock = 4,
-}
+pub const CGROUP_KINDS: u32 = CgroupKind::ALL.len() as u32;
 
 /// Number of [`ThreadKind`]s.
-pub const THREAD_KINDS: u32 = 5;
+pub const THREAD_KINDS: u32 = ThreadKind::ALL.len() as u32;
 
 /// Index of a cgroup's histogram within one CPU's part of the histogram map.
 #[inline(always)]
@@ -142,20 +171,20 @@ pub struct CgroupSlot {
     pub rt_seen: u32,
     /// 1 once `nr_throttled` and `throttled_time_ns` hold a first reading.
     pub bandwidth_seen: u32,
-    /// When a throttle was last told to user space, ns.
-    pub told_ns: u64,
-    /// Written by user space: 1 when it wants to be told of throttles.
+    /// When a throttle was last reported to user space, ns.
+    pub reported_ns: u64,
+    /// Written by user space: 1 when throttles are to be reported to it.
     pub protected: u32,
-    /// 1 once user space was told that this cgroup has RT threads; cleared by it when there are none any more.
-    pub rt_told: u32,
+    /// 1 once it was reported that this cgroup has RT threads; cleared by user space when there are none any more.
+    pub rt_reported: u32,
     /// Those of `boosts` that a wait for a PI futex gave.
     pub futex_boosts: u64,
     /// Written by user space: wait from which on a fair task of this cgroup is late, ns; 0 for never.
     pub late_ns: u64,
     /// Fair tasks that were.
     pub late: u64,
-    /// When that was last told to user space, ns.
-    pub late_told_ns: u64,
+    /// When that was last reported to user space, ns.
+    pub late_reported_ns: u64,
 }
 
 /// A watched thread: every RT thread, and every thread that the user named.
@@ -239,7 +268,7 @@ pub struct ThreadState {
     pub wake_context: u32,
     /// Effective kernel priority of the waker.
     pub waker_prio: i32,
-    /// Owner that the word of the futex named for which the thread went to sleep, not yet believed; 0 for none, and
+    /// Owner named by the word of the futex for which the thread went to sleep, not yet checked; 0 for none, and
     /// where late wake-ups are not explained.
     pub futex_owner: u32,
     /// Cgroup of the waker.
@@ -346,7 +375,7 @@ pub struct CpuState {
     pub hard_expiry_ns: u64,
     /// When that callback was entered, ns.
     pub hard_expired_ns: u64,
-    /// The same two for a soft-context callback.
+    /// Expiry of the soft-context hrtimer callback now running, as [`CpuState::hard_expiry_ns`]; 0 for none.
     pub soft_expiry_ns: u64,
     /// When the soft-context callback was entered, ns.
     pub soft_expired_ns: u64,
@@ -427,7 +456,7 @@ pub struct CpuState {
     /// Throttles that were not followed because their map was full.
     pub lost_throttles: u64,
     /// When user space was last woken for a record, ns.
-    pub told_ns: u64,
+    pub reader_woken_ns: u64,
 }
 
 /// Throttle bookkeeping of one cfs_rq (one cgroup on one CPU), where fentry programs keep it.

@@ -5,13 +5,14 @@ use core::mem::offset_of;
 
 use aya_ebpf::programs::BtfTracePointContext;
 use guard_common::{
-    event::{Breach, BreachKind, LateFair, TELL_EVERY_NS, breach_flags},
+    event::{Breach, BreachKind, LateFair, REPORT_EVERY_NS, breach_flags},
     maps::{CgroupSlot, PERIOD_SURE, TaskRec, ThreadState, TimerKind, task_flags},
 };
 
 use crate::{
+    config::config,
     stack,
-    state::{Cpu, EVENTS, add, cgroup, config, thread},
+    state::{Cpu, add, cgroup, place_in, reserve, send, thread},
     task::{MAX_RT_PRIO, Task},
 };
 
@@ -40,7 +41,7 @@ pub(crate) fn check(ctx: &BtfTracePointContext, prev: Task, next: Task, wait: &W
     if since == 0 || wait.now_ns.saturating_sub(since) < budget {
         return;
     }
-    // Without a budget of its own a fair thread is watched, not judged.
+    // A fair thread without a budget of its own is watched, never late.
     if thread.budget_ns == 0 && next.prio() >= MAX_RT_PRIO {
         return;
     }
@@ -48,11 +49,11 @@ pub(crate) fn check(ctx: &BtfTracePointContext, prev: Task, next: Task, wait: &W
     report(prev, wait, rec);
     if config!(stacks) != 0 {
         let waking = if rec.flags & task_flags::PREEMPTED == 0 { u32::from(rec.thread) } else { 0 };
-        stack::tell(ctx, thread.tid, waking, wait.now_ns);
+        stack::report(ctx, thread.tid, waking, wait.now_ns);
     }
 }
 
-/// Tells user space of a fair task that was late by the budget of its cgroup, the one in `slot`.
+/// Reports a fair task that was late by the budget of its cgroup, the one in `slot`.
 #[inline(always)]
 pub(crate) fn check_fair(prev: Task, slot: u32, wait_ns: u64, now: u64) {
     let Some(cgroup) = cgroup(slot) else { return };
@@ -60,8 +61,8 @@ pub(crate) fn check_fair(prev: Task, slot: u32, wait_ns: u64, now: u64) {
         return;
     }
     add(&mut cgroup.late, 1);
-    if now.saturating_sub(cgroup.late_told_ns) >= TELL_EVERY_NS {
-        cgroup.late_told_ns = now;
+    if now.saturating_sub(cgroup.late_reported_ns) >= REPORT_EVERY_NS {
+        cgroup.late_reported_ns = now;
         report_fair(prev, cgroup, wait_ns, now);
     }
 }
@@ -69,18 +70,14 @@ pub(crate) fn check_fair(prev: Task, slot: u32, wait_ns: u64, now: u64) {
 #[inline(never)]
 fn report_fair(prev: Task, cgroup: &CgroupSlot, wait_ns: u64, now: u64) -> u32 {
     let Some(mut cpu) = Cpu::this() else { return 0 };
-    let Some(mut entry) = EVENTS.reserve::<LateFair>(0) else {
-        cpu.state.lost_events += 1;
-        return 0;
-    };
     let prev_cgroup_id = prev.css_set().cgroup_id();
-    entry.write(LateFair { at_ns: now, cgroup_id: cgroup.id, wait_ns, late: cgroup.late, prev_cgroup_id });
-    entry.submit(cpu.submit_flags(now));
+    let record = LateFair { at_ns: now, cgroup_id: cgroup.id, wait_ns, late: cgroup.late, prev_cgroup_id };
+    send(&mut cpu, record, now);
     0
 }
 
-/// What the wait is counted as, and since when. Who sleeps for a lock, or in the middle of a cycle, is kept from its
-/// work; whoever waits for events otherwise just has nothing to do.
+/// What the wait is counted as, and since when. A thread that sleeps for a lock, or in the middle of a cycle, is kept from
+/// its work; one that waits for events otherwise has nothing to do.
 #[inline(always)]
 fn begin(thread: &ThreadState, wait: &Wait) -> (BreachKind, u64) {
     if wait.on_timer != 0 {
@@ -112,10 +109,7 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
     let flags_of_submit = this.submit_flags(wait.now_ns);
     let Cpu { number: here, state: cpu } = this;
     let Some(thread) = thread(u32::from(rec.thread) - 1) else { return 0 };
-    let Some(mut entry) = EVENTS.reserve::<Breach>(0) else {
-        cpu.lost_events += 1;
-        return 0;
-    };
+    let Some(mut entry) = reserve::<Breach>(cpu) else { return 0 };
     let on_timer = wait.on_timer != 0;
     let (kind, since) = begin(thread, wait);
     let mut flags = 0;
@@ -149,7 +143,7 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
     // Interrupt time is of this CPU: it says nothing when the wake-up was elsewhere.
     let same_cpu = thread.waker_cpu == here;
     let prev_cgroup_id = prev.css_set().cgroup_id();
-    let breach = entry.as_mut_ptr();
+    let breach = place_in(&mut entry);
     // SAFETY: the reserved record is valid for writes of a Breach, and every field is written before it is submitted.
     unsafe {
         (*breach).kind = kind as u32;

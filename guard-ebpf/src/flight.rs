@@ -5,7 +5,8 @@ use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use guard_common::flight::{Entry, Head, flags, kind};
 
 use crate::{
-    state::{self, Cpu, config, known_task, this_cpu},
+    config::config,
+    state::{self, Cpu, known_task, this_cpu},
     task::{MAX_RT_PRIO, Task},
     threads,
 };
@@ -18,7 +19,7 @@ static FLIGHT: Array<Entry> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static FLIGHT_HEADS: Array<Head> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// What an entry says besides the name.
+/// An entry without the name.
 struct Line {
     kind: u8,
     flags: u8,
@@ -185,7 +186,7 @@ pub(crate) fn fault() {
         return;
     }
     let Some(cpu) = Cpu::this() else { return };
-    // Others are of no interest, and faults are many.
+    // Faults are many; those of other threads explain nothing.
     if cpu.state.running_thread == 0 {
         return;
     }

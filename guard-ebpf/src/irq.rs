@@ -5,8 +5,9 @@
 use guard_common::flight::kind;
 
 use crate::{
+    config::config,
     flight,
-    state::{self, Cpu, config},
+    state::{self, Cpu},
     task::{MAX_RT_PRIO, Task},
 };
 

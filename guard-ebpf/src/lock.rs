@@ -7,7 +7,9 @@
 use guard_common::maps::{CgroupKind, LOCK_PI_FUTEX, ThreadKind};
 
 use crate::{
-    state::{self, Cpu, add, cgroup, config, thread},
+    cgroups,
+    config::config,
+    state::{self, Cpu, add, cgroup, thread},
     task::{MAX_RT_PRIO, TASK_RTLOCK_WAIT, Task, probe_at},
 };
 
@@ -55,7 +57,7 @@ fn watched_current() -> Option<(Cpu, u32)> {
     if cpu.state.running == Task::current().tid() + 1 { Some((cpu, slot)) } else { None }
 }
 
-/// The watched thread in `slot` blocks: on a PI futex, if nothing else has said so.
+/// The watched thread in `slot` blocks: on a PI futex, unless another lock is noted.
 #[inline(always)]
 pub(crate) fn blocked(task: Task, slot: u32, now: u64) {
     let waiter = task.pi_blocked_on();
@@ -122,7 +124,7 @@ pub(crate) fn boosted(owner: Task, waiter: Task) {
             thread.boosts += 1;
         }
     }
-    let slot = state::cgroup_slot(&mut cpu, owner, rec);
+    let slot = cgroups::cgroup_slot(&mut cpu, owner, rec);
     if let Some(cgroup) = cgroup(slot) {
         add(&mut cgroup.boosts, 1);
         if waits_for_pi_futex(waiter) {

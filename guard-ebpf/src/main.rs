@@ -4,7 +4,8 @@
 //! workspace builds as a whole.
 //!
 //! Rules of this crate: every event O(1); no allocation, no LRU map, no ring buffer on the good path; every read of
-//! kernel memory goes through `task.rs`, with offsets that user space took from the running kernel's BTF.
+//! kernel memory goes through `task.rs`, with offsets that user space took from the running kernel's BTF. Files import one
+//! way: `config` ← `state` ← `task` ← `cgroups` ← the signals.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(not(target_arch = "bpf"))]
@@ -12,6 +13,10 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod breach;
+#[cfg(target_arch = "bpf")]
+mod cgroups;
+#[cfg(target_arch = "bpf")]
+mod config;
 #[cfg(target_arch = "bpf")]
 mod flight;
 #[cfg(target_arch = "bpf")]
@@ -62,7 +67,7 @@ mod attach {
         // A task that was preempted, or found a signal pending, stays runnable whatever it wanted to wait for.
         let prev_state = prev.state();
         let prev_runnable = preempt || prev_state == 0;
-        // No hard interrupt is under way here: whatever says otherwise missed its end.
+        // No hard interrupt is under way here: a mark of one missed its end.
         cpu.state.hard_active = 0;
         cpu.state.hard_expiry_ns = 0;
         cpu.state.hardirq_depth = 0;

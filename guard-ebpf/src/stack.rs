@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::{EbpfContext as _, helpers::generated, macros::map, maps::Array, programs::BtfTracePointContext};
 use guard_common::event::{Frames, Stacks};
 
-use crate::state::{Cpu, EVENTS};
+use crate::state::{Cpu, place_in, reserve};
 
 const BYTES: u32 = size_of::<Frames>() as u32;
 
@@ -25,13 +25,10 @@ pub(crate) fn waking(ctx: &BtfTracePointContext, thread: u32) {
 /// Writes a record for the late thread `tid`, switched in at `now` and woken in slot `waking` minus one; 0 when no wake-up
 /// began its wait.
 #[inline(always)]
-pub(crate) fn tell(ctx: &BtfTracePointContext, tid: u32, waking: u32, now: u64) {
+pub(crate) fn report(ctx: &BtfTracePointContext, tid: u32, waking: u32, now: u64) {
     let Some(mut cpu) = Cpu::this() else { return };
-    let Some(mut entry) = EVENTS.reserve::<Stacks>(0) else {
-        cpu.state.lost_events += 1;
-        return;
-    };
-    let stacks = entry.as_mut_ptr();
+    let Some(mut entry) = reserve::<Stacks>(cpu.state) else { return };
+    let stacks = place_in(&mut entry);
     // SAFETY: the reserved record is valid for writes of Stacks, and all of it is written before it is submitted.
     unsafe {
         (*stacks).switched_in_ns = now;

@@ -1,109 +1,20 @@
-//! The maps, the read-only configuration and the few operations that every signal shares: the clock, the histogram,
-//! the slot of a cgroup.
+//! The maps and the few operations on them that every signal shares: the clock, the histogram, records for user space. It
+//! knows no kernel structs.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, HashMap, Queue, RingBuf},
+    maps::{Array, HashMap, Queue, RingBuf, ring_buf::RingBufEntry},
 };
-use aya_log_ebpf::debug;
 use guard_common::{
-    config::{Config, Offsets},
-    event::TELL_EVERY_NS,
+    event::{Framed, REPORT_EVERY_NS, Record},
     hist::{BUCKETS, bucket_of},
     maps::{CgroupKind, CgroupSlot, CpuState, Hist, TaskRec, ThreadKind, ThreadState, ThrottleStamp, ThrottleState},
     maps::{cgroup_hist, task_flags, thread_hist},
 };
 
-use crate::task::Task;
-
-/// What user space knows and these programs need; written once before load, then frozen.
-#[unsafe(no_mangle)]
-pub(crate) static CONFIG: Config = Config {
-    fn_hrtimer_wakeup: 0,
-    fn_dl_task_timer: 0,
-    fn_cfs_period_timer: 0,
-    fn_tick: 0,
-    breach_ns: 0,
-    offsets: Offsets {
-        task_pid: 0,
-        task_tgid: 0,
-        task_comm: 0,
-        task_state: 0,
-        task_prio: 0,
-        task_policy: 0,
-        task_rt_priority: 0,
-        task_cgroups: 0,
-        task_pi_blocked_on: 0,
-        task_flags: 0,
-        task_sched_task_group: 0,
-        task_cfs_rq: 0,
-        task_dl: 0,
-        task_dl_server: 0,
-        dl_entity_timer: 0,
-        css_set_cgroup: 0,
-        css_cgroup: 0,
-        cgroup_kn: 0,
-        kernfs_node_id: 0,
-        cfs_rq_tg: 0,
-        cfs_rq_rq: 0,
-        cfs_rq_throttle_count: 0,
-        cfs_rq_throttled_clock_self: 0,
-        cfs_rq_throttled_clock_self_time: 0,
-        rq_clock: 0,
-        rq_cpu: 0,
-        rq_rt_nr_running: 0,
-        task_rt_rq: 0,
-        rt_rq_nr_running: 0,
-        tg_cgroup: 0,
-        tg_cfs_bandwidth: 0,
-        cfs_b_period_timer: 0,
-        cfs_b_nr_throttled: 0,
-        cfs_b_throttled_time: 0,
-        timer_softexpires: 0,
-        timer_function: 0,
-        timer_base: 0,
-        timer_is_soft: 0,
-        timer_base_offset: 0,
-        rt_mutex_waiter_lock: 0,
-        rt_mutex_waiter_wake_state: 0,
-        rt_mutex_owner: 0,
-        tg_cfs_rq: 0,
-        regs_syscall: 0,
-        regs_address: 0,
-        regs_argument: 0,
-    },
-    cgroup_slots: 0,
-    hists_per_cpu: 0,
-    cpus: 0,
-    task_mask: 0,
-    css_set_is_subsys: 0,
-    preempt_rt: 0,
-    throttled_time: 0,
-    irq: 0,
-    throttle_by_period: 0,
-    act: 0,
-    futex: 0,
-    own_tgid: 0,
-    flight_mask: 0,
-    stacks: 0,
-};
-
-/// Reads one field of the configuration. A volatile read: the compiler must not use the zeros above.
-macro_rules! config {
-    ($($field:tt)+) => {
-        $crate::state::volatile(&raw const $crate::state::CONFIG.$($field)+)
-    };
-}
-pub(crate) use config;
-
-/// Reads `place`, which lies in [`CONFIG`]: `config!` is its only caller.
-#[inline(always)]
-pub(crate) fn volatile<T: Copy>(place: *const T) -> T {
-    // SAFETY: a static of plain integers, valid for the life of the program.
-    unsafe { core::ptr::read_volatile(place) }
-}
+use crate::config::config;
 
 // The sizes are set by user space at load; the numbers here are the smallest that load.
 const SIZED_AT_LOAD: u32 = 1;
@@ -119,13 +30,13 @@ static THROTTLE_STAMPS: Array<ThrottleStamp> = Array::with_max_entries(SIZED_AT_
 static HISTS: Array<Hist> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAPABLE);
 /// Cgroup id → slot. Preallocated; inserted here at first sight, removed by user space.
 #[map]
-static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(SIZED_AT_LOAD, 0);
+pub(crate) static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(SIZED_AT_LOAD, 0);
 /// Slot → cgroup.
 #[map]
 static CGROUP_SLOTS: Array<CgroupSlot> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAPABLE);
 /// Cgroup slots that user space has cleared. Taken here at first sight of a cgroup.
 #[map]
-static FREE_CGROUPS: Queue<u32> = Queue::with_max_entries(SIZED_AT_LOAD, 0);
+pub(crate) static FREE_CGROUPS: Queue<u32> = Queue::with_max_entries(SIZED_AT_LOAD, 0);
 /// Slot → watched thread.
 #[map]
 static THREADS: Array<ThreadState> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAPABLE);
@@ -138,9 +49,9 @@ static CPUS: Array<CpuState> = Array::with_max_entries(SIZED_AT_LOAD, BPF_F_MMAP
 /// Address of a cfs_rq → when it was throttled. Preallocated; written under its run-queue lock.
 #[map]
 static THROTTLES: HashMap<u64, ThrottleState> = HashMap::with_max_entries(SIZED_AT_LOAD, 0);
-/// Records of breaches, of throttles of protected cgroups and of new real-time cgroups.
+/// Records for user space; see `guard_common::event`.
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
 /// CLOCK_MONOTONIC in ns, as cyclictest reads it.
 #[inline(always)]
@@ -198,7 +109,7 @@ impl Cpu {
         } else {
             extremes(&mut hist.max_ns[1], &mut hist.not_min_ns[1], ns);
         }
-        // Last: whoever sees the new sum sees the new bucket.
+        // Last: a reader that sees the new sum sees the new bucket.
         hist.sum_ns += ns + 1;
     }
 
@@ -206,10 +117,10 @@ impl Cpu {
     /// it reads, and not for every record of a flood. Otherwise it looks for records on its own.
     #[inline(always)]
     pub(crate) fn submit_flags(&mut self, now: u64) -> u64 {
-        if config!(act) == 0 || now.saturating_sub(self.state.told_ns) < TELL_EVERY_NS {
+        if config!(act) == 0 || now.saturating_sub(self.state.reader_woken_ns) < REPORT_EVERY_NS {
             return u64::from(BPF_RB_NO_WAKEUP);
         }
-        self.state.told_ns = now;
+        self.state.reader_woken_ns = now;
         u64::from(BPF_RB_FORCE_WAKEUP)
     }
 
@@ -251,7 +162,7 @@ pub(crate) fn cgroup(slot: u32) -> Option<&'static mut CgroupSlot> {
     unsafe { CGROUP_SLOTS.get_ptr_mut(slot).map(|p| &mut *p) }
 }
 
-/// Whatever record `tid` falls on, be it another task's.
+/// The record that `tid` falls on, perhaps another task's.
 #[inline(always)]
 fn record(tid: u32) -> Option<&'static mut TaskRec> {
     // SAFETY: the verifier proves the entry valid; writers are ordered by the task's pi_lock and run-queue lock.
@@ -303,7 +214,7 @@ pub(crate) fn reset(rec: &mut TaskRec, tid: u32) {
     }
 }
 
-/// The same value, of which the compiler knows nothing.
+/// The same value, about which the compiler knows nothing.
 #[inline(always)]
 fn opaque(value: usize) -> usize {
     let mut value = value;
@@ -322,52 +233,36 @@ fn extremes(max_ns: &mut u64, not_min_ns: &mut u64, ns: u64) {
     }
 }
 
-/// The slot of the task's cgroup: remembered with the task while its css_set and the slots stay the same.
+/// Room for a record in the ring buffer, with its kind written; `None`, and counted as lost, where there is none.
 #[inline(always)]
-pub(crate) fn cgroup_slot(cpu: &mut Cpu, task: Task, rec: &mut TaskRec) -> u32 {
-    let css_set = task.css_set();
-    let generation = cpu.state.generation as u16;
-    if rec.css_set == css_set.address() && rec.generation == generation {
-        if rec.cgroup_slot == 0 {
-            cpu.state.other_cgroups += 1;
-        }
-        return u32::from(rec.cgroup_slot);
+pub(crate) fn reserve<T: Record + 'static>(cpu: &mut CpuState) -> Option<RingBufEntry<Framed<T>>> {
+    let Some(mut entry) = EVENTS.reserve::<Framed<T>>(0) else {
+        cpu.lost_events += 1;
+        return None;
+    };
+    let framed = entry.as_mut_ptr();
+    // SAFETY: the reserved room is valid for writes.
+    unsafe {
+        (*framed).kind = T::KIND as u32;
+        (*framed).reserved = 0;
     }
-    // The task came from elsewhere: its throttled time there means nothing here. Or slots became free.
-    rec.flags &= !(task_flags::THROTTLE_STAMP | task_flags::NO_SLOT);
-    let slot = slot_of_cgroup(css_set.cgroup_id());
-    rec.cgroup_slot = slot as u16;
-    rec.generation = generation;
-    rec.css_set = css_set.address();
-    slot
+    Some(entry)
 }
 
-/// The slot of the cgroup with this id, taking a free one at first sight; 0 ("other") when there is none.
-#[inline(never)]
-pub(crate) fn slot_of_cgroup(id: u64) -> u32 {
-    // SAFETY: values are whole words that only user space removes.
-    if let Some(slot) = unsafe { CGROUPS.get(id) } {
-        return *slot;
-    }
-    if let Ok(Some(slot)) = FREE_CGROUPS.pop() {
-        if CGROUPS.insert(id, slot, u64::from(BPF_NOEXIST)).is_ok() {
-            if let Some(cgroup) = cgroup(slot) {
-                cgroup.id = id;
-            }
-            return slot;
-        }
-        // Another CPU saw it first, or the bucket was busy.
-        let _ = FREE_CGROUPS.push(slot, 0);
-        // SAFETY: as above.
-        if let Some(slot) = unsafe { CGROUPS.get(id) } {
-            return *slot;
-        }
-    }
-    if let Some(cpu) = Cpu::this() {
-        cpu.state.other_cgroups += 1;
-    }
-    debug!((), "no slot for cgroup {}", id);
-    0
+/// Where in the reserved room the record itself is written.
+#[inline(always)]
+pub(crate) fn place_in<T: Record + 'static>(entry: &mut RingBufEntry<Framed<T>>) -> *mut T {
+    // SAFETY: within the reserved room.
+    unsafe { &raw mut (*entry.as_mut_ptr()).record }
+}
+
+/// Sends a record of what was seen at `now`.
+#[inline(always)]
+pub(crate) fn send<T: Record + 'static>(cpu: &mut Cpu, record: T, now: u64) {
+    let Some(mut entry) = reserve::<T>(cpu.state) else { return };
+    // SAFETY: the reserved room is valid for writes.
+    unsafe { place_in(&mut entry).write(record) };
+    entry.submit(cpu.submit_flags(now));
 }
 
 /// Adds to a counter that several CPUs write. The target has no atomic type in `core`, but the instruction exists.

@@ -16,7 +16,7 @@ use core::{
 use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, generated};
 use guard_common::{config::NO_OFFSET, maps::NO_SYSCALL};
 
-use crate::state::{Cpu, config};
+use crate::{config::config, state::Cpu};
 
 /// Effective kernel priorities below this are real-time, -1 being SCHED_DEADLINE.
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/linux/sched/prio.h>
@@ -142,7 +142,7 @@ impl Task {
         matches!(self.policy(), SCHED_FIFO | SCHED_RR | SCHED_DEADLINE)
     }
 
-    /// Whether it is to be treated as a real-time thread: guard's own are real-time to react in time, not to be judged.
+    /// Whether it counts as a real-time thread: guard's own are real-time to react in time, not to be measured.
     #[inline(always)]
     pub(crate) fn counts_as_rt(self) -> bool {
         self.has_rt_policy() && (config!(own_tgid) == 0 || self.tgid() != config!(own_tgid))

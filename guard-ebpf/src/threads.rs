@@ -4,12 +4,14 @@
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
 use aya_log_ebpf::{debug, trace};
 use guard_common::{
-    event::{NewRealTime, TELL_EVERY_NS, WakeContext},
+    event::{NewRealTime, REPORT_EVERY_NS, WakeContext},
     maps::{CgroupSlot, TaskRec, ThreadState, task_flags, thread_state},
 };
 
 use crate::{
-    state::{self, Cpu, EVENTS, config, known_task, thread},
+    cgroups,
+    config::config,
+    state::{self, Cpu, known_task, place_in, reserve, thread},
     task::Task,
     timer,
 };
@@ -48,7 +50,7 @@ pub(crate) fn first_seen(cpu: &mut Cpu, prev: Task) -> u32 {
     u32::from(rec.thread)
 }
 
-/// The thread in `slot` leaves its CPU: tells who it is, if its switch-in has not.
+/// The thread in `slot` leaves its CPU: notes who it is, if its switch-in has not.
 #[inline(always)]
 pub(crate) fn left(cpu: &mut Cpu, task: Task, slot: u32) {
     let Some(thread) = thread(slot) else { return };
@@ -56,7 +58,7 @@ pub(crate) fn left(cpu: &mut Cpu, task: Task, slot: u32) {
         let Some(rec) = known_task(task.tid()) else { return };
         thread.prio = task.prio();
         thread.cpu = cpu.number;
-        identify(task, thread, state::cgroup_slot(cpu, task, rec));
+        identify(task, thread, cgroups::cgroup_slot(cpu, task, rec));
     }
 }
 
@@ -72,7 +74,7 @@ pub(crate) fn sleeps(task: Task, slot: u32, now: u64) {
     }
 }
 
-/// The thread in `slot` is on a CPU, and what there was to say of its sleep has been said.
+/// The thread in `slot` is on a CPU, and its sleep is accounted for.
 #[inline(always)]
 pub(crate) fn awake(slot: u32) {
     if let Some(thread) = thread(slot) {
@@ -113,34 +115,37 @@ fn identify(task: Task, thread: &mut ThreadState, cgroup_slot: u32) -> u32 {
         if let Some(cgroup) = state::cgroup(cgroup_slot) {
             cgroup.rt_seen = 1;
             if config!(act) != 0 && !task.is_kernel_thread() {
-                tell(cgroup, cgroup_slot, thread);
+                report_realtime(cgroup, cgroup_slot, thread);
             }
         }
     }
     0
 }
 
-/// Tells user space once that there is a real-time thread in `cgroup`. Cgroups without a slot of their own share slot 0,
-/// which is told of again and again, but not too often.
+/// Reports once that there is a real-time thread in `cgroup`. Cgroups without a slot of their own share slot 0, which is
+/// reported again and again, but not too often.
 #[inline(always)]
-fn tell(cgroup: &mut CgroupSlot, cgroup_slot: u32, thread: &ThreadState) {
+fn report_realtime(cgroup: &mut CgroupSlot, cgroup_slot: u32, thread: &ThreadState) {
     let now = state::now();
-    let known = if cgroup_slot == 0 { now.saturating_sub(cgroup.told_ns) < TELL_EVERY_NS } else { cgroup.rt_told != 0 };
+    let known = if cgroup_slot == 0 {
+        now.saturating_sub(cgroup.reported_ns) < REPORT_EVERY_NS
+    } else {
+        cgroup.rt_reported != 0
+    };
     if known {
         return;
     }
     let Some(cpu) = Cpu::this() else { return };
-    let Some(mut entry) = EVENTS.reserve::<NewRealTime>(0) else {
-        cpu.state.lost_events += 1;
-        return;
-    };
-    cgroup.rt_told = 1;
+    let Some(mut entry) = reserve::<NewRealTime>(cpu.state) else { return };
+    cgroup.rt_reported = 1;
     if cgroup_slot == 0 {
-        cgroup.told_ns = now;
+        cgroup.reported_ns = now;
     }
-    entry.write(NewRealTime { at_ns: now, cgroup_id: thread.cgroup_id, tid: thread.tid, policy: thread.policy });
+    let record = NewRealTime { at_ns: now, cgroup_id: thread.cgroup_id, tid: thread.tid, policy: thread.policy };
+    // SAFETY: the reserved room is valid for writes.
+    unsafe { place_in(&mut entry).write(record) };
     // Seldom enough to wake user space for each.
-    cpu.state.told_ns = now;
+    cpu.state.reader_woken_ns = now;
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
 }
 

@@ -7,12 +7,14 @@
 
 use guard_common::{
     config::throttled_time,
-    event::{TELL_EVERY_NS, Throttled},
+    event::{REPORT_EVERY_NS, Throttled},
     maps::{CgroupKind, CgroupSlot},
 };
 
 use crate::{
-    state::{self, Cpu, EVENTS, add, cgroup, config, slot_of_cgroup, throttle_state, throttle_state_or_new},
+    cgroups::slot_of_cgroup,
+    config::config,
+    state::{self, Cpu, add, cgroup, send, throttle_state, throttle_state_or_new},
     task::{CfsRq, Task, cfs_rq_of_group, cgroup_id_of_group, group_of_period_timer, probe_at},
 };
 
@@ -31,26 +33,25 @@ pub(crate) fn throttled(cfs_rq: CfsRq) {
     let Some(id) = cgroup_id_of_group(cfs_rq.task_group()) else { return };
     if let Some(cgroup) = cgroup(slot_of_cgroup(id)) {
         add(&mut cgroup.throttles, 1);
-        tell(cgroup, now);
+        report_if_due(cgroup, now);
     }
 }
 
-/// `task`, of the cgroup in `slot`, leaves its CPU although it could run on: perhaps because of a quota. From 6.18 on, and
+/// `task`, of the cgroup in `slot`, leaves its CPU although it is runnable: perhaps because of a quota. From 6.18 on, and
 /// where no fentry program may be, this is the first sight of a throttle.
 #[inline(always)]
 pub(crate) fn left_runnable(task: Task, slot: u32, now: u64) {
     let Some(cgroup) = cgroup(slot) else { return };
     if cgroup.protected != 0 && task.cfs_rq().throttle_count() != 0 {
-        tell(cgroup, now);
+        report_if_due(cgroup, now);
     }
 }
 
-/// Tells user space that a quota stopped `cgroup`, if it is one of those that are protected and was not told of a moment
-/// ago.
+/// Reports that a quota stopped `cgroup`, if it is protected and was not reported a moment ago.
 #[inline(always)]
-fn tell(cgroup: &mut CgroupSlot, now: u64) {
-    if config!(act) != 0 && cgroup.protected != 0 && now.saturating_sub(cgroup.told_ns) >= TELL_EVERY_NS {
-        cgroup.told_ns = now;
+fn report_if_due(cgroup: &mut CgroupSlot, now: u64) {
+    if config!(act) != 0 && cgroup.protected != 0 && now.saturating_sub(cgroup.reported_ns) >= REPORT_EVERY_NS {
+        cgroup.reported_ns = now;
         report(cgroup.id, now);
     }
 }
@@ -58,12 +59,7 @@ fn tell(cgroup: &mut CgroupSlot, now: u64) {
 #[inline(never)]
 fn report(cgroup_id: u64, at_ns: u64) -> u32 {
     let Some(mut cpu) = Cpu::this() else { return 0 };
-    let Some(mut entry) = EVENTS.reserve::<Throttled>(0) else {
-        cpu.state.lost_events += 1;
-        return 0;
-    };
-    entry.write(Throttled { at_ns, cgroup_id });
-    entry.submit(cpu.submit_flags(at_ns));
+    send(&mut cpu, Throttled { at_ns, cgroup_id }, at_ns);
     0
 }
 
@@ -132,7 +128,7 @@ pub(crate) fn period_elapsed(cpu: &Cpu, address: u64) {
         let throttled = time.saturating_sub(cgroup.throttled_time_ns);
         if periods != 0 {
             add(&mut cgroup.throttles, periods);
-            tell(cgroup, state::now());
+            report_if_due(cgroup, state::now());
             cpu.count_cgroup(slot, CgroupKind::Throttle, throttled / periods);
         }
     }

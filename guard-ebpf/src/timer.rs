@@ -1,4 +1,4 @@
-//! Signal `timer`: cyclictest's number for threads that nobody instrumented, in rtla's three stages, each counted
+//! Signal `timer`: cyclictest's number for threads without instrumentation, in rtla's three stages, each counted
 //! from the requested expiry: to the timer interrupt, to the switch-in, to the return to user space.
 //!
 //! One rule covers nanosleep, the time-outs of poll, select, epoll and futex, timerfd and POSIX timers: a thread that
@@ -10,7 +10,8 @@ use guard_common::{
 };
 
 use crate::{
-    state::{self, Cpu, config, known_task, thread},
+    config::config,
+    state::{self, Cpu, known_task, thread},
     task::{SCHED_DEADLINE, TASK_RTLOCK_WAIT, Task, Timer, probe_at, task_of_deadline_timer},
     throttle,
 };
@@ -111,7 +112,7 @@ fn hit(cpu: &Cpu, slot: u32, expiry: u64, expired: u64, kind: u32) {
         return;
     }
     if expiry > expired || expired - expiry > MAX_TRACKED_NS || expiry < thread.expiry_ns {
-        // Armed in the past, or its clock was set, or the machine slept: nobody was late.
+        // Armed in the past, or its clock was set, or the machine slept: no thread was late.
         if let Some(cpu) = Cpu::this() {
             cpu.state.past_timers += 1;
         }

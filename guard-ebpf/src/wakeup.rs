@@ -11,8 +11,10 @@ use guard_common::{
 };
 
 use crate::{
-    breach, flight, irq, lock, stack,
-    state::{self, Cpu, config, known_task, task_record},
+    breach, cgroups,
+    config::config,
+    flight, irq, lock, stack,
+    state::{self, Cpu, known_task, task_record},
     task::{CfsRq, MAX_RT_PRIO, Task, cfs_rq_of_group, probe_at},
     threads, throttle, timer,
 };
@@ -177,7 +179,7 @@ pub(crate) fn switched_in(ctx: &BtfTracePointContext, cpu: &mut Cpu, prev: Task,
         return;
     }
     rec.wait_ns = 0;
-    let slot = state::cgroup_slot(cpu, next, rec);
+    let slot = cgroups::cgroup_slot(cpu, next, rec);
     let mut throttled = 0;
     if since != 0 {
         let wait = now.saturating_sub(since);

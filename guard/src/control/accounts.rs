@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use guard_common::comm;
 use guard_common::event::{Breach, breach_flags};
 use guard_common::flight::kind;
 
@@ -81,10 +82,9 @@ impl Traces {
         let begin_ns = record.since_ns.saturating_sub(TRACED_AROUND_NS);
         let mut entries = course.between(begin_ns, record.switched_in_ns.saturating_add(TRACED_AROUND_NS));
         entries.truncate(room);
-        let end = record.comm.iter().position(|b| *b == 0).unwrap_or(record.comm.len());
         all.push(Traced {
             tid: record.tid,
-            comm: String::from_utf8_lossy(&record.comm[..end]).into_owned(),
+            comm: comm::text(&record.comm).to_string(),
             from_ns: record.since_ns,
             to_ns: record.switched_in_ns,
             entries,

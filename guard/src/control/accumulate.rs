@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 
+use guard_common::maps::{CgroupKind, ThreadKind};
+
 use super::accounts::{Accounted, Key};
 use crate::kernel::sample::{CgroupSample, KernelSample, ThreadSample};
 use crate::snapshot::order;
-use crate::snapshot::{Cpu, Interrupt, Lost, Stolen};
 
 /// Breach records kept of one window; later ones count as lost.
 const BREACHES_MAX: usize = 10_000;
@@ -15,6 +16,16 @@ const BREACHES_MAX: usize = 10_000;
 const ENDED_MAX: usize = 1_000;
 /// Id of the sum of all cgroups that are not kept apart.
 const OTHER: u64 = 0;
+
+/// By what ended cgroups, and threads, are ranked.
+const CGROUP_RANK: [CgroupKind; 5] = [
+    CgroupKind::TimerUser,
+    CgroupKind::TimerThread,
+    CgroupKind::WakeRt,
+    CgroupKind::ThrottledWait,
+    CgroupKind::WakeFair,
+];
+const THREAD_RANK: [ThreadKind; 3] = [ThreadKind::TimerUser, ThreadKind::TimerThread, ThreadKind::Wake];
 
 /// What was counted in a window.
 #[derive(Clone, Debug, Default)]
@@ -56,15 +67,15 @@ impl Accumulator {
         sum.map_bytes = next.map_bytes;
         sum.user_rest_ns = next.user_rest_ns;
         sum.events = add_events(sum.events, next.events);
-        add_lost(&mut sum.lost, &next.lost);
+        sum.lost.absorb(&next.lost);
 
         let room = BREACHES_MAX - sum.breaches.len();
-        sum.lost.breaches += u64::try_from(next.breaches.len().saturating_sub(room)).unwrap_or(u64::MAX);
+        add(&mut sum.lost.breaches, next.breaches.len().saturating_sub(room) as u64);
         sum.breaches.extend(next.breaches.into_iter().take(room));
 
         for cpu in next.cpus {
             match sum.cpus.iter_mut().find(|c| c.cpu == cpu.cpu) {
-                Some(mine) => add_cpu(mine, &cpu),
+                Some(mine) => mine.absorb(&cpu),
                 None => sum.cpus.push(cpu),
             }
         }
@@ -73,7 +84,7 @@ impl Accumulator {
         }
         for thread in next.threads {
             if thread.missed > 0 {
-                *self.sum.missed.entry(thread.cgroup_id).or_default() += thread.missed;
+                add(self.sum.missed.entry(thread.cgroup_id).or_default(), thread.missed);
             }
             let (tid, exited) = (thread.tid, thread.exited);
             let thread = match self.threads.remove(&tid) {
@@ -97,7 +108,7 @@ impl Accumulator {
     /// Says that a cgroup has gone and its last counts were added. Of very many only the worst stay apart.
     pub(super) fn end_cgroup(&mut self, id: u64) {
         let Some(c) = self.cgroups.get(&id).filter(|c| c.id != OTHER) else { return };
-        let rank = order::cgroup_rank([&c.timer_user, &c.timer_thread, &c.wake_rt, &c.throttled_wait, &c.wake_fair]);
+        let rank = order::cgroup_rank(CGROUP_RANK.map(|kind| &c.hists[kind]));
         self.ended_cgroups.retain(|(_, ended)| *ended != id);
         self.ended_cgroups.push((rank, id));
         if self.ended_cgroups.len() <= ENDED_MAX {
@@ -106,9 +117,11 @@ impl Accumulator {
         let least = self.ended_cgroups.iter().enumerate().min_by_key(|(_, (rank, _))| *rank).map(|(at, _)| at);
         let folded = least.map(|at| self.ended_cgroups.swap_remove(at).1).and_then(|id| self.cgroups.remove(&id));
         let Some(folded) = folded else { return };
-        self.sum.sample.lost.other_cgroups += folded.wake_fair.count() + folded.wake_rt.count();
+        for kind in [CgroupKind::WakeFair, CgroupKind::WakeRt] {
+            add(&mut self.sum.sample.lost.other_cgroups, folded.hists[kind].count());
+        }
         if let Some(missed) = self.sum.missed.remove(&folded.id) {
-            *self.sum.missed.entry(OTHER).or_default() += missed;
+            add(self.sum.missed.entry(OTHER).or_default(), missed);
         }
         self.add_cgroup(CgroupSample { id: OTHER, ..folded });
     }
@@ -124,7 +137,7 @@ impl Accumulator {
 
     /// Keeps an ended thread. Of very many only the worst stay; what the others counted stands in their cgroups.
     fn end_thread(&mut self, thread: ThreadSample) {
-        let rank = order::thread_rank([&thread.timer_user, &thread.timer_thread, &thread.wakeup]);
+        let rank = order::thread_rank(THREAD_RANK.map(|kind| &thread.hists[kind]));
         self.ended_threads.push((rank, thread));
         if self.ended_threads.len() <= ENDED_MAX {
             return;
@@ -150,85 +163,42 @@ impl Accumulator {
 fn add_events(a: Option<(u64, f64)>, b: Option<(u64, f64)>) -> Option<(u64, f64)> {
     match (a, b) {
         (Some((n, ns)), Some((m, ms))) => {
-            #[allow(clippy::cast_precision_loss, reason = "event counts stay far below 2^53")]
+            #[allow(clippy::cast_precision_loss, reason = "a mean for people")]
             let (weight_n, weight_m) = (n as f64, m as f64);
-            let mean = if n + m > 0 { (ns * weight_n + ms * weight_m) / (weight_n + weight_m) } else { 0.0 };
-            Some((n + m, mean))
+            let all = weight_n + weight_m;
+            Some((n.saturating_add(m), if all > 0.0 { (ns * weight_n + ms * weight_m) / all } else { 0.0 }))
         }
         (a, b) => a.or(b),
     }
 }
 
-fn add_lost(a: &mut Lost, b: &Lost) {
-    a.missed_events += b.missed_events;
-    a.collisions += b.collisions;
-    a.other_cgroups += b.other_cgroups;
-    a.unwatched_threads += b.unwatched_threads;
-    a.breaches += b.breaches;
-    a.failed_reads += b.failed_reads;
-    a.past_timers += b.past_timers;
-    a.dropped_threads += b.dropped_threads;
+/// Adds counts of later samples. Sums stay at the largest number instead of beginning again at 0.
+fn add(sum: &mut u64, n: u64) {
+    *sum = sum.saturating_add(n);
 }
 
-fn add_cpu(a: &mut Cpu, b: &Cpu) {
-    let interrupt = |a: &mut Interrupt, b: Interrupt| {
-        a.count += b.count;
-        a.total_ns += b.total_ns;
-        a.while_rt_ns += b.while_rt_ns;
-        a.max_ns = a.max_ns.max(b.max_ns);
-    };
-    let stolen = |a: &mut Stolen, b: Stolen| {
-        a.count += b.count;
-        a.total_ns += b.total_ns;
-    };
-    interrupt(&mut a.hardirq, b.hardirq);
-    interrupt(&mut a.softirq, b.softirq);
-    stolen(&mut a.rt_throttle, b.rt_throttle);
-    stolen(&mut a.fair_server, b.fair_server);
+/// The sum of what was seen.
+fn add_seen(sum: &mut Option<u64>, n: Option<u64>) {
+    *sum = sum.map_or(n, |sum| Some(sum.saturating_add(n.unwrap_or(0))));
 }
 
 fn add_cgroup(a: &mut CgroupSample, b: &CgroupSample) {
-    for (mine, theirs) in [
-        (&mut a.wake_fair, &b.wake_fair),
-        (&mut a.wake_rt, &b.wake_rt),
-        (&mut a.timer_irq, &b.timer_irq),
-        (&mut a.timer_thread, &b.timer_thread),
-        (&mut a.timer_user, &b.timer_user),
-        (&mut a.throttled_wait, &b.throttled_wait),
-        (&mut a.throttle, &b.throttle),
-        (&mut a.lock, &b.lock),
-    ] {
-        mine.merge(theirs);
-    }
-    a.throttles += b.throttles;
-    a.throttled_time_ns = match (a.throttled_time_ns, b.throttled_time_ns) {
-        (Some(a), Some(b)) => Some(a + b),
-        (a, b) => a.or(b),
-    };
-    a.boosts += b.boosts;
-    a.futex_boosts = match (a.futex_boosts, b.futex_boosts) {
-        (Some(a), Some(b)) => Some(a + b),
-        (a, b) => a.or(b),
-    };
+    a.hists.merge(&b.hists);
+    add(&mut a.throttles, b.throttles);
+    add_seen(&mut a.throttled_time_ns, b.throttled_time_ns);
+    add(&mut a.boosts, b.boosts);
+    add_seen(&mut a.futex_boosts, b.futex_boosts);
     a.rt_seen |= b.rt_seen;
 }
 
 /// The counts of both; what the thread *is* comes from its later sample.
 fn add_thread(a: &ThreadSample, b: ThreadSample) -> ThreadSample {
     let mut sum = b;
-    for (mine, theirs) in [
-        (&mut sum.wakeup, &a.wakeup),
-        (&mut sum.timer_irq, &a.timer_irq),
-        (&mut sum.timer_thread, &a.timer_thread),
-        (&mut sum.timer_user, &a.timer_user),
-        (&mut sum.lock, &a.lock),
-    ] {
-        mine.merge(theirs);
-    }
-    sum.missed += a.missed;
-    sum.user_estimated += a.user_estimated;
-    sum.boosts += a.boosts;
-    sum.breaches += a.breaches;
+    sum.hists.merge(&a.hists);
+    add(&mut sum.missed, a.missed);
+    add(&mut sum.user_estimated, a.user_estimated);
+    add(&mut sum.boosts, a.boosts);
+    add(&mut sum.breaches, a.breaches);
     sum
 }
 
@@ -238,7 +208,7 @@ mod tests {
     use guard_common::event::Breach;
 
     use super::*;
-    use crate::snapshot::Histogram;
+    use crate::snapshot::{Cpu, Histogram, Interrupt, Lost};
 
     fn of(values: &[u64]) -> Histogram {
         let mut h = Histogram::default();
@@ -250,7 +220,7 @@ mod tests {
         ThreadSample {
             tid,
             comm: format!("t{ns}"),
-            timer_user: of(&[ns]),
+            hists: [(ThreadKind::TimerUser, of(&[ns]))].into(),
             missed: 1,
             breaches: 2,
             ..ThreadSample::default()
@@ -270,7 +240,7 @@ mod tests {
             seconds: 1.0,
             cgroups: vec![CgroupSample {
                 id: 7,
-                wake_rt: of(&[ns]),
+                hists: [(CgroupKind::WakeRt, of(&[ns]))].into(),
                 throttles: 1,
                 throttled_time_ns: Some(10),
                 rt_seen: ns == 5,
@@ -290,11 +260,12 @@ mod tests {
         assert_eq!((all.at_ns, all.seconds, all.lost.collisions), (200, 2.0, 4));
         assert_eq!(all.events, Some((20, 6.0)));
         assert_eq!(all.cgroups.len(), 1);
-        assert_eq!((all.cgroups[0].wake_rt.count(), all.cgroups[0].throttles), (2, 2));
+        assert_eq!((all.cgroups[0].hists[CgroupKind::WakeRt].count(), all.cgroups[0].throttles), (2, 2));
         assert_eq!((all.cgroups[0].throttled_time_ns, all.cgroups[0].rt_seen), (Some(20), true));
         assert_eq!(all.threads.len(), 1);
         assert_eq!((all.threads[0].missed, all.threads[0].breaches, all.threads[0].comm.as_str()), (2, 4, "t7"));
-        assert_eq!((all.threads[0].timer_user.min_ns(), all.threads[0].timer_user.max_ns()), (5, 7));
+        let timer = &all.threads[0].hists[ThreadKind::TimerUser];
+        assert_eq!((timer.min_ns(), timer.max_ns()), (5, 7));
         assert_eq!(all.cpus[0].hardirq, Interrupt { count: 2, total_ns: 12, while_rt_ns: 2, max_ns: 7 });
     }
 
@@ -305,7 +276,7 @@ mod tests {
             ..KernelSample::default()
         };
         let all = sum(vec![sample(5, false), sample(6, true), sample(7, false)]);
-        let counts: Vec<_> = all.threads.iter().map(|t| (t.timer_user.count(), t.exited)).collect();
+        let counts: Vec<_> = all.threads.iter().map(|t| (t.hists[ThreadKind::TimerUser].count(), t.exited)).collect();
         assert_eq!(counts, [(2, true), (1, false)]);
     }
 
@@ -324,7 +295,7 @@ mod tests {
         assert_eq!(all.take().sample.threads.len(), 1);
         all.add(KernelSample { threads: vec![thread(3, 6)], seconds: 1.0, ..KernelSample::default() });
         let second = all.take().sample;
-        assert_eq!((second.threads[0].timer_user.count(), second.seconds), (1, 1.0));
+        assert_eq!((second.threads[0].hists[ThreadKind::TimerUser].count(), second.seconds), (1, 1.0));
     }
 
     #[test]
@@ -350,7 +321,12 @@ mod tests {
         let mut all = Accumulator::default();
         let most = ENDED_MAX as u64;
         for id in 1..=most + 3 {
-            let cgroup = CgroupSample { id, wake_fair: of(&[id * 1_000, 500]), boosts: 1, ..CgroupSample::default() };
+            let cgroup = CgroupSample {
+                id,
+                hists: [(CgroupKind::WakeFair, of(&[id * 1_000, 500]))].into(),
+                boosts: 1,
+                ..CgroupSample::default()
+            };
             let skipped = ThreadSample { cgroup_id: id, ..thread(5, 1) };
             all.add(KernelSample { cgroups: vec![cgroup], threads: vec![skipped], ..KernelSample::default() });
             all.end_cgroup(id);
@@ -359,7 +335,8 @@ mod tests {
         let sum = all.take();
         assert_eq!(sum.sample.cgroups.len(), ENDED_MAX + 1);
         let other = sum.sample.cgroups.iter().find(|c| c.id == 0).unwrap();
-        assert_eq!((other.wake_fair.count(), other.wake_fair.max_ns(), other.boosts), (6, 3_000, 3));
+        let fair = &other.hists[CgroupKind::WakeFair];
+        assert_eq!((fair.count(), fair.max_ns(), other.boosts), (6, 3_000, 3));
         assert_eq!((sum.sample.lost.other_cgroups, sum.missed[&0], sum.missed.get(&1)), (6, 3, None));
     }
 
@@ -367,14 +344,49 @@ mod tests {
     fn the_last_counts_of_an_ended_cgroup_join_the_earlier_ones() {
         let mut all = Accumulator::default();
         let sample = |ns| KernelSample {
-            cgroups: vec![CgroupSample { id: 7, wake_rt: of(&[ns]), ..CgroupSample::default() }],
+            cgroups: vec![CgroupSample {
+                id: 7,
+                hists: [(CgroupKind::WakeRt, of(&[ns]))].into(),
+                ..CgroupSample::default()
+            }],
             ..KernelSample::default()
         };
         all.add(sample(5));
         all.end_cgroup(7);
         all.add(sample(6));
         let cgroups = all.take().sample.cgroups;
-        assert_eq!((cgroups.len(), cgroups[0].wake_rt.count()), (1, 2));
+        assert_eq!((cgroups.len(), cgroups[0].hists[CgroupKind::WakeRt].count()), (1, 2));
+    }
+
+    #[test]
+    fn sums_beyond_the_largest_number_stay_at_it() {
+        let most = u64::MAX - 1;
+        let sample = || KernelSample {
+            cgroups: vec![CgroupSample {
+                id: 7,
+                throttles: most,
+                throttled_time_ns: Some(most),
+                boosts: most,
+                futex_boosts: Some(most),
+                ..CgroupSample::default()
+            }],
+            threads: vec![ThreadSample { missed: most, boosts: most, breaches: most, ..thread(3, 5) }],
+            cpus: vec![Cpu {
+                hardirq: Interrupt { count: most, total_ns: most, while_rt_ns: most, max_ns: most },
+                ..Cpu::default()
+            }],
+            lost: Lost { collisions: most, breaches: most, ..Lost::default() },
+            events: Some((most, 1.0)),
+            ..KernelSample::default()
+        };
+        let all = sum(vec![sample(), sample()]);
+        let (cgroup, thread, cpu) = (&all.cgroups[0], &all.threads[0], &all.cpus[0]);
+        assert_eq!((cgroup.throttles, cgroup.boosts), (u64::MAX, u64::MAX));
+        assert_eq!((cgroup.throttled_time_ns, cgroup.futex_boosts), (Some(u64::MAX), Some(u64::MAX)));
+        assert_eq!((thread.missed, thread.boosts, thread.breaches), (u64::MAX, u64::MAX, u64::MAX));
+        assert_eq!((cpu.hardirq.count, cpu.hardirq.while_rt_ns), (u64::MAX, u64::MAX));
+        assert_eq!((all.lost.collisions, all.lost.breaches), (u64::MAX, u64::MAX));
+        assert_eq!(all.events, Some((u64::MAX, 1.0)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use guard_common::maps::TimerKind;
+use guard_common::maps::{CgroupKind, ThreadKind, TimerKind};
 
 use super::accounts;
 use super::accumulate::Sum;
@@ -147,26 +147,28 @@ fn with_idle_quotas(mut samples: Vec<CgroupSample>, known: &Known) -> Vec<Cgroup
     samples
 }
 
-fn join_cgroup(sample: CgroupSample, info: Option<&CgroupInfo>, reading: Reading, source: &'static str) -> Cgroup {
+fn join_cgroup(mut sample: CgroupSample, info: Option<&CgroupInfo>, reading: Reading, source: &'static str) -> Cgroup {
+    let throttle = join_throttle(&sample, reading, source);
+    let mut latency = |kind| Latency(sample.hists.take(kind));
     Cgroup {
         path: info.map_or_else(|| nameless(sample.id), |info| info.path.clone()),
         id: sample.id,
         class: info.map(|info| info.class).unwrap_or_default(),
         container: info.and_then(|info| info.container.clone()),
-        throttle: join_throttle(&sample, reading, source),
+        throttle,
         wakeup: WakeupPair {
-            rt: Latency(sample.wake_rt),
-            fair: Latency(sample.wake_fair),
-            throttled: Latency(sample.throttled_wait),
+            rt: latency(CgroupKind::WakeRt),
+            fair: latency(CgroupKind::WakeFair),
+            throttled: latency(CgroupKind::ThrottledWait),
         },
         // Cycles are counted per thread: see `snapshot`.
         timer: Timer {
-            irq: Latency(sample.timer_irq),
-            thread: Latency(sample.timer_thread),
-            user: Latency(sample.timer_user),
+            irq: latency(CgroupKind::TimerIrq),
+            thread: latency(CgroupKind::TimerThread),
+            user: latency(CgroupKind::TimerUser),
             missed: 0,
         },
-        lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts, futex_boosts: sample.futex_boosts },
+        lock: Lock { wait: latency(CgroupKind::Lock), boosts: sample.boosts, futex_boosts: sample.futex_boosts },
         cpu_pressure: reading.pressure,
         ..Cgroup::default()
     }
@@ -185,12 +187,12 @@ fn join_throttle(sample: &CgroupSample, reading: Reading, source: &'static str) 
         ("cpu.stat", Some(stat)) => (stat.nr_throttled, stat.throttled_ns),
         ("cpu.stat", None) => return Throttle { quota, ..Throttle::default() },
         // The kernel's counter knows more than the single durations, except before its first reading.
-        _ => (sample.throttles, sample.throttled_time_ns.unwrap_or(0).max(sample.throttle.sum_ns())),
+        _ => (sample.throttles, sample.throttled_time_ns.unwrap_or(0).max(sample.hists[CgroupKind::Throttle].sum_ns())),
     };
     Throttle {
         count,
         total_ns,
-        duration: Latency(sample.throttle.clone()),
+        duration: Latency(sample.hists[CgroupKind::Throttle].clone()),
         by: None,
         source: Some(source.to_owned()),
         cpu_stat,
@@ -219,9 +221,10 @@ pub(super) fn self_and_ancestors(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn join_thread(sample: ThreadSample, known: &Known) -> Thread {
+fn join_thread(mut sample: ThreadSample, known: &Known) -> Thread {
     // A thread that ended cannot be what now has its tid.
     let of = known.threads.get(&sample.tid).filter(|of| of.ended == sample.exited);
+    let mut latency = |kind| Latency(sample.hists.take(kind));
     Thread {
         tid: sample.tid,
         pid: sample.pid,
@@ -240,14 +243,14 @@ fn join_thread(sample: ThreadSample, known: &Known) -> Thread {
             .or(sample.period_ns),
         timer_kind: timer_kind_name(sample.timer_kind),
         timer: Timer {
-            irq: Latency(sample.timer_irq),
-            thread: Latency(sample.timer_thread),
-            user: Latency(sample.timer_user),
+            irq: latency(ThreadKind::TimerIrq),
+            thread: latency(ThreadKind::TimerThread),
+            user: latency(ThreadKind::TimerUser),
             missed: sample.missed,
         },
         user_estimated: sample.user_estimated,
-        wakeup: Latency(sample.wakeup),
-        lock: Lock { wait: Latency(sample.lock), boosts: sample.boosts, futex_boosts: None },
+        wakeup: latency(ThreadKind::Wake),
+        lock: Lock { wait: latency(ThreadKind::Lock), boosts: sample.boosts, futex_boosts: None },
         breaches: sample.breaches,
         budget_ns: (sample.budget_ns > 0).then_some(sample.budget_ns),
     }
@@ -352,7 +355,7 @@ mod tests {
     }
 
     fn counted(id: u64) -> CgroupSample {
-        CgroupSample { id, wake_fair: of(&[5_000]), ..CgroupSample::default() }
+        CgroupSample { id, hists: [(CgroupKind::WakeFair, of(&[5_000]))].into(), ..CgroupSample::default() }
     }
 
     #[test]
@@ -410,7 +413,7 @@ mod tests {
         ] {
             let cgroup = CgroupSample {
                 throttles: 3,
-                throttle: of(&[300, 400]),
+                hists: [(CgroupKind::Throttle, of(&[300, 400]))].into(),
                 throttled_time_ns: (name == "period_timer").then_some(900),
                 ..counted(1)
             };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use guard_common::comm;
 use guard_common::event::{self, BreachKind, WakeContext, breach_flags};
 use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL};
 
@@ -15,7 +16,7 @@ use crate::snapshot::{Breach, ChainLink, Culprit, Evidence, ThrottledBy, TimePar
 /// A breach of a Snapshot, explained.
 pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known: &Known, clock: WallClock) -> Breach {
     let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
-    let comm = comm_of(&record.comm);
+    let comm = comm::text(&record.comm).to_string();
     let timer = record.kind == BreachKind::Timer as u32;
     let blocked = record.kind == BreachKind::Blocked as u32;
     let wait_since_ns =
@@ -56,11 +57,11 @@ pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known:
             blocked_ns: blocked.then(|| wait_since_ns.saturating_sub(record.slept_ns)),
             blocked_in: blocked.then(|| system_call(record.slept_in)).flatten(),
             prev_tid: record.prev_tid,
-            prev_comm: comm_of(&record.prev_comm),
+            prev_comm: comm::text(&record.prev_comm).to_string(),
             prev_prio: record.prev_prio,
             prev_cgroup: (record.prev_cgroup_id > 0).then(|| path_of(record.prev_cgroup_id, known)),
             waker: record.waker,
-            waker_comm: comm_of(&record.waker_comm),
+            waker_comm: comm::text(&record.waker_comm).to_string(),
             waker_prio: record.waker_prio,
             waker_cgroup: (record.waker_cgroup_id > 0).then(|| path_of(record.waker_cgroup_id, known)),
             woken_by: wake_context(record.wake_context),
@@ -195,11 +196,6 @@ fn system_call(number: u32) -> Option<String> {
     ];
     let name = names.into_iter().find(|(known, _)| *known == i64::from(number)).map(|(_, name)| name.to_owned());
     Some(name.unwrap_or_else(|| format!("system call {number}")))
-}
-
-fn comm_of(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 fn flag_names(flags: u32) -> Vec<String> {

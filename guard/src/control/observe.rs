@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guard_common::event::TELL_EVERY_NS;
-use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
+use guard_common::event::REPORT_EVERY_NS;
+use guard_common::maps::{CGROUP_KINDS, CgroupKind, Hist, THREAD_KINDS};
 use tokio::io::unix::AsyncFd;
 
 use super::ControlError;
@@ -56,7 +56,7 @@ const SLOTS: (u32, u32) = (64, 1024);
 const SLOTS_MANY_CPUS: u32 = 256;
 
 /// How long after an event to look for more: as long as the kernel side may hold back a wake-up.
-const LOOK_AGAIN: Duration = Duration::from_nanos(TELL_EVERY_NS);
+const LOOK_AGAIN: Duration = Duration::from_nanos(REPORT_EVERY_NS);
 
 /// Real-time threads that are named when the one that was asked for does not exist.
 const THREADS_NAMED: usize = 5;
@@ -422,7 +422,7 @@ impl Observer {
         for id in &ended {
             self.kernel.release_cgroup(*id)?;
         }
-        for cgroup in sample.cgroups.iter().filter(|c| !c.wake_rt.is_empty()) {
+        for cgroup in sample.cgroups.iter().filter(|c| !c.hists[CgroupKind::WakeRt].is_empty()) {
             self.inventory.mark_realtime(cgroup.id);
             if self.inventory.cgroup_by_id(cgroup.id).is_none() {
                 self.unknown_realtime.insert(cgroup.id);

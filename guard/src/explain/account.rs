@@ -340,8 +340,7 @@ impl Teller<'_> {
     fn waker(&self, tid: u32) -> Who {
         let record = self.record;
         if tid == record.waker {
-            let end = record.waker_comm.iter().position(|b| *b == 0).unwrap_or(record.waker_comm.len());
-            let comm = String::from_utf8_lossy(&record.waker_comm[..end]).into_owned();
+            let comm = guard_common::comm::text(&record.waker_comm).to_string();
             return Who { tid, comm, prio: Some(record.waker_prio), cgroup_id: record.waker_cgroup_id };
         }
         Who { tid, comm: String::new(), prio: None, cgroup_id: 0 }

@@ -79,8 +79,7 @@ impl<T> Span<T> {
 }
 
 fn name(entry: &Entry) -> String {
-    let end = entry.comm.iter().position(|b| *b == 0).unwrap_or(entry.comm.len());
-    String::from_utf8_lossy(&entry.comm[..end]).into_owned()
+    guard_common::comm::text(&entry.comm).to_string()
 }
 
 fn task_of(entry: &Entry) -> Who {

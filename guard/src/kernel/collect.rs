@@ -2,10 +2,10 @@
 
 use std::mem::offset_of;
 
-use bytes::BytesMut;
 use guard_common::{
+    comm,
     config::NO_OFFSET,
-    event::{Breach, LateFair, NewRealTime, Stacks, Throttled},
+    event::Breach,
     hist::BUCKETS,
     maps::{
         CgroupKind, CgroupSlot, CpuState, Hist, PERIOD_SURE, ThreadKind, ThreadState, cgroup_hist, thread_hist,
@@ -14,8 +14,9 @@ use guard_common::{
 };
 
 use super::{
-    Event, Kernel, KernelError, flight,
-    sample::{CgroupSample, KernelSample, ThreadSample},
+    Kernel, KernelError, flight,
+    records::{Event, Records},
+    sample::{CgroupSample, Hists, KernelSample, ThreadSample},
     sys,
 };
 use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, SignalName, Stolen, sees};
@@ -119,7 +120,7 @@ impl Kernel {
         (self.say)();
         sample.breaches = self.take_breaches();
         sample.stacks = std::mem::take(&mut self.stacks);
-        sample.lost.breaches += std::mem::take(&mut self.dropped_breaches);
+        sample.lost.breaches += std::mem::take(&mut self.lost_records);
         // After the breaches, so that all that led to them is in it.
         sample.flight = self.flight.as_mut().map(flight::Flight::take).unwrap_or_default();
         hide_unseen(&mut sample);
@@ -143,17 +144,10 @@ impl Kernel {
             let same = before.id == now.id;
             let since = |now: u64, before: u64| if same { now.wrapping_sub(before) } else { now };
             #[allow(clippy::cast_possible_truncation, reason = "there are at most 2^32 slots")]
-            let mut take = |kind| self.take_hist(cgroup_hist(slot as u32, kind) as usize, half);
+            let hists = Hists::new(|kind| self.take_hist(cgroup_hist(slot as u32, kind) as usize, half));
             let sample = CgroupSample {
                 id: now.id,
-                wake_fair: take(CgroupKind::WakeFair),
-                wake_rt: take(CgroupKind::WakeRt),
-                timer_irq: take(CgroupKind::TimerIrq),
-                timer_thread: take(CgroupKind::TimerThread),
-                timer_user: take(CgroupKind::TimerUser),
-                throttled_wait: take(CgroupKind::ThrottledWait),
-                throttle: take(CgroupKind::Throttle),
-                lock: take(CgroupKind::Lock),
+                hists,
                 throttles: since(now.throttles, before.throttles),
                 throttled_time_ns: (self.config.throttle_by_period != 0 && now.bandwidth_seen != 0).then(|| {
                     // The first reading is where counting begins.
@@ -186,20 +180,13 @@ impl Kernel {
                 breaches: now.breaches,
             };
             let before = std::mem::replace(&mut self.before.threads[slot], counters);
+            let cgroup_slots = self.config.cgroup_slots;
             #[allow(clippy::cast_possible_truncation, reason = "there are at most 2^16 thread slots")]
-            let hist = |kind| thread_hist(self.config.cgroup_slots, slot as u32, kind) as usize;
-            let [wake, irq, thread, user, lock] = [
-                ThreadKind::Wake,
-                ThreadKind::TimerIrq,
-                ThreadKind::TimerThread,
-                ThreadKind::TimerUser,
-                ThreadKind::Lock,
-            ]
-            .map(hist);
+            let hists = Hists::new(|kind| self.take_hist(thread_hist(cgroup_slots, slot as u32, kind) as usize, half));
             let sample = ThreadSample {
                 tid: now.tid,
                 pid: now.tgid,
-                comm: text(&now.comm),
+                comm: comm::text(&now.comm).to_string(),
                 cgroup_id: now.cgroup_id,
                 policy: now.policy,
                 rt_priority: now.rt_priority,
@@ -208,11 +195,7 @@ impl Kernel {
                 timer_kind: now.timer_kind,
                 missed: now.missed.saturating_sub(before.missed),
                 user_estimated: now.user_estimated.saturating_sub(before.user_estimated),
-                wakeup: self.take_hist(wake, half),
-                timer_irq: self.take_hist(irq, half),
-                timer_thread: self.take_hist(thread, half),
-                timer_user: self.take_hist(user, half),
-                lock: self.take_hist(lock, half),
+                hists,
                 boosts: now.boosts.saturating_sub(before.boosts),
                 breaches: now.breaches.saturating_sub(before.breaches),
                 budget_ns: now.budget_ns,
@@ -350,13 +333,12 @@ impl Kernel {
 
     /// What happened since the last call, oldest first. Breaches are kept for the next sample, too.
     pub fn events(&mut self) -> Vec<Event> {
-        let Records { breaches, mut others } = self.drain();
-        others.extend(breaches.iter().map(|breach| Event::Late(*breach)));
-        let mut events = others;
+        let Records { breaches, others: mut events, .. } = self.drain();
+        events.extend(breaches.iter().map(|breach| Event::Late(*breach)));
         events.sort_by_key(Event::at_ns);
         self.stacks.truncate(BREACHES_KEPT);
         let room = BREACHES_KEPT.saturating_sub(self.breaches.len());
-        self.dropped_breaches += breaches.len().saturating_sub(room) as u64;
+        self.lost_records += breaches.len().saturating_sub(room) as u64;
         self.breaches.extend(breaches.into_iter().take(room));
         events
     }
@@ -370,27 +352,15 @@ impl Kernel {
         all
     }
 
-    /// Takes all records out of the ring buffer, freeing it before they are looked at. Stacks are kept for the next sample.
+    /// Takes all records out of the ring buffer. Stacks are kept for the next sample.
     fn drain(&mut self) -> Records {
-        let (mut breaches, mut stacks) = (BytesMut::new(), BytesMut::new());
-        let mut others = Vec::new();
+        let mut records = Records::default();
         while let Some(record) = self.ring.next() {
-            // Nothing else is in the ring; a record of another length would shift all that follow.
-            let length = record.len();
-            if length == size_of::<Breach>() {
-                breaches.extend_from_slice(&record);
-            } else if length == size_of::<Stacks>() {
-                stacks.extend_from_slice(&record);
-            } else if length == size_of::<Throttled>() {
-                others.push(Event::Throttled(bytemuck::pod_read_unaligned(&record)));
-            } else if length == size_of::<LateFair>() {
-                others.push(Event::LateFair(bytemuck::pod_read_unaligned(&record)));
-            } else if length == size_of::<NewRealTime>() {
-                others.push(Event::NewRealTime(bytemuck::pod_read_unaligned(&record)));
-            }
+            records.add(&record);
         }
-        self.stacks.extend(records::<Stacks>(stacks));
-        Records { breaches: records(breaches), others }
+        self.lost_records += records.unknown;
+        self.stacks.append(&mut records.stacks);
+        records
     }
 }
 
@@ -398,53 +368,23 @@ impl Kernel {
 fn hide_unseen(sample: &mut KernelSample) {
     if !sees(&sample.signals, SignalName::Lock) {
         for cgroup in &mut sample.cgroups {
-            (cgroup.lock, cgroup.boosts, cgroup.futex_boosts) = (Histogram::default(), 0, None);
+            cgroup.hists.take(CgroupKind::Lock);
+            (cgroup.boosts, cgroup.futex_boosts) = (0, None);
         }
         for thread in &mut sample.threads {
-            (thread.lock, thread.boosts) = (Histogram::default(), 0);
+            thread.hists.take(ThreadKind::Lock);
+            thread.boosts = 0;
         }
     }
     if !sees(&sample.signals, SignalName::ThrottledWait) {
         for cgroup in &mut sample.cgroups {
-            cgroup.throttled_wait = Histogram::default();
+            cgroup.hists.take(CgroupKind::ThrottledWait);
         }
     }
 }
 
-/// What was in the ring buffer.
-struct Records {
-    breaches: Vec<Breach>,
-    /// All but [`Event::Late`].
-    others: Vec<Event>,
-}
-
-/// The records in `frames`, which holds whole ones only.
-fn records<T: bytemuck::AnyBitPattern>(mut frames: BytesMut) -> Vec<T> {
-    let mut records = Vec::with_capacity(frames.len() / size_of::<T>());
-    while frames.len() >= size_of::<T>() {
-        records.push(bytemuck::pod_read_unaligned(&frames.split_to(size_of::<T>())));
-    }
-    records
-}
-
 impl CgroupSample {
     fn is_empty(&self) -> bool {
-        let hists = [
-            &self.wake_fair,
-            &self.wake_rt,
-            &self.timer_irq,
-            &self.timer_thread,
-            &self.timer_user,
-            &self.throttled_wait,
-            &self.throttle,
-            &self.lock,
-        ];
-        hists.iter().all(|h| h.is_empty()) && self.throttles == 0 && self.boosts == 0
+        self.hists.is_empty() && self.throttles == 0 && self.boosts == 0
     }
-}
-
-/// comm as text: up to its NUL, with what is not UTF-8 replaced.
-pub(super) fn text(comm: &[u8; 16]) -> String {
-    let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(&comm[..end]).into_owned()
 }

@@ -217,7 +217,7 @@ impl Kernel {
             map_bytes: sizes.bytes(),
             breaches: Vec::new(),
             stacks: Vec::new(),
-            dropped_breaches: 0,
+            lost_records: 0,
             before: Before::new(sizes.cpus as usize, config.hists_per_cpu as usize),
             run_time_stats,
             user_rest_ns: None,

@@ -9,6 +9,7 @@ pub mod offer;
 pub mod offsets;
 pub mod pretence;
 mod programs;
+mod records;
 mod refusal;
 pub mod sample;
 mod selfcheck;
@@ -29,9 +30,10 @@ use aya::{
     maps::{Array, HashMap, MapData, Queue, RingBuf},
 };
 pub(crate) use collect::monotonic_ns;
-use guard_common::event::{Breach, LateFair, NewRealTime, Stacks, Throttled};
+use guard_common::event::{Breach, Stacks};
 use guard_common::maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, thread_state};
 pub use load::{LoadOptions, Verified};
+pub use records::Event;
 
 use crate::snapshot::Signal;
 
@@ -124,33 +126,6 @@ impl KernelError {
     }
 }
 
-/// What happened that guard acts on before it takes the next sample.
-#[derive(Clone, Copy, Debug)]
-#[allow(clippy::large_enum_variant, reason = "events are few and soon gone; an allocation for each would cost more")]
-pub enum Event {
-    /// A quota stopped a protected cgroup.
-    Throttled(Throttled),
-    /// A watched thread was late. It is in the next sample, too.
-    Late(Breach),
-    /// Fair tasks of a cgroup with a budget were late.
-    LateFair(LateFair),
-    /// A cgroup turned out to have a real-time thread.
-    NewRealTime(NewRealTime),
-}
-
-impl Event {
-    /// When it was seen, CLOCK_MONOTONIC, ns.
-    #[must_use]
-    pub fn at_ns(&self) -> u64 {
-        match self {
-            Self::Throttled(event) => event.at_ns,
-            Self::Late(breach) => breach.switched_in_ns,
-            Self::LateFair(event) => event.at_ns,
-            Self::NewRealTime(event) => event.at_ns,
-        }
-    }
-}
-
 /// The loaded and attached kernel side. Dropping it detaches every program and frees every map.
 pub struct Kernel {
     /// Keeps programs and links alive.
@@ -186,8 +161,8 @@ pub struct Kernel {
     say: Box<dyn FnMut() + Send>,
     /// Kernel stacks of those.
     stacks: Vec<Stacks>,
-    /// Those for which there was no room.
-    dropped_breaches: u64,
+    /// Records for which there was no room, or that are not known.
+    lost_records: u64,
     before: collect::Before,
     user_rest_ns: Option<u32>,
 }
@@ -335,7 +310,7 @@ impl Kernel {
         for slot in 1..self.cgroup_slots.len() {
             let id: u64 = self.cgroup_slots.read_field(slot, offset_of!(CgroupSlot, id));
             if id != 0 && !ids.contains(&id) {
-                self.cgroup_slots.write_field(slot, offset_of!(CgroupSlot, rt_told), 0u32);
+                self.cgroup_slots.write_field(slot, offset_of!(CgroupSlot, rt_reported), 0u32);
             }
         }
     }

@@ -1,17 +1,79 @@
 //! What the kernel counted in one interval, before anybody is named. The control room joins it with the inventory
 //! into a Snapshot. Plain data: no BPF here.
 
+use std::{
+    marker::PhantomData,
+    ops::{Index, IndexMut},
+};
+
 use guard_common::event::{Breach, Stacks};
 use guard_common::flight::Entry;
+use guard_common::maps::{CGROUP_KINDS, CgroupKind, Kind, THREAD_KINDS, ThreadKind};
 
 use crate::snapshot::{Cpu, Histogram, Lost, Signal};
+
+/// A histogram of each kind.
+#[derive(Clone, Debug)]
+pub struct Hists<K, const N: usize>([Histogram; N], PhantomData<K>);
+
+impl<K: Kind, const N: usize> Hists<K, N> {
+    /// With what `take` returns for each kind.
+    pub fn new(mut take: impl FnMut(K) -> Histogram) -> Self {
+        Self(std::array::from_fn(|at| take(K::ALL[at])), PhantomData)
+    }
+
+    /// Takes out the histogram of this kind.
+    pub fn take(&mut self, kind: K) -> Histogram {
+        std::mem::take(&mut self[kind])
+    }
+
+    /// Adds all that `other` counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| mine.merge(theirs));
+    }
+
+    /// Whether nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Histogram::is_empty)
+    }
+}
+
+impl<K: Kind, const N: usize> Default for Hists<K, N> {
+    fn default() -> Self {
+        Self::new(|_| Histogram::default())
+    }
+}
+
+impl<K: Kind, const N: usize> Index<K> for Hists<K, N> {
+    type Output = Histogram;
+
+    fn index(&self, kind: K) -> &Histogram {
+        &self.0[kind.index()]
+    }
+}
+
+impl<K: Kind, const N: usize> IndexMut<K> for Hists<K, N> {
+    fn index_mut(&mut self, kind: K) -> &mut Histogram {
+        &mut self.0[kind.index()]
+    }
+}
+
+/// These kinds, and nothing of the others.
+impl<K: Kind, const N: usize, const M: usize> From<[(K, Histogram); M]> for Hists<K, N> {
+    fn from(counted: [(K, Histogram); M]) -> Self {
+        let mut hists = Self::default();
+        counted.into_iter().for_each(|(kind, histogram)| hists[kind] = histogram);
+        hists
+    }
+}
 
 /// What the kernel side counted in one interval. Counts and times are of the interval, not since start.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSample {
     /// CLOCK_MONOTONIC at the end of the interval, ns.
     pub at_ns: u64,
-    /// Length of the interval, ns.
+    /// Length of the interval, seconds.
     pub seconds: f64,
     /// What can be seen.
     pub signals: Vec<Signal>,
@@ -42,22 +104,8 @@ pub struct KernelSample {
 pub struct CgroupSample {
     /// Cgroup id; 0 for "other".
     pub id: u64,
-    /// Wake-ups of fair tasks.
-    pub wake_fair: Histogram,
-    /// Wake-ups of RT tasks.
-    pub wake_rt: Histogram,
-    /// Expiry to interrupt.
-    pub timer_irq: Histogram,
-    /// Expiry to switch-in.
-    pub timer_thread: Histogram,
-    /// Expiry to user space.
-    pub timer_user: Histogram,
-    /// Throttled part of fair waits.
-    pub throttled_wait: Histogram,
-    /// Throttles of the own quota.
-    pub throttle: Histogram,
-    /// Lock waits of RT threads.
-    pub lock: Histogram,
+    /// What was counted of each kind.
+    pub hists: Hists<CgroupKind, { CGROUP_KINDS as usize }>,
     /// Throttle events.
     pub throttles: u64,
     /// Throttled time by the kernel's own counter, ns, where the period timer is the source.
@@ -95,16 +143,8 @@ pub struct ThreadSample {
     pub missed: u64,
     /// User stages taken from the interrupt.
     pub user_estimated: u64,
-    /// Runnable until on a CPU.
-    pub wakeup: Histogram,
-    /// Expiry to interrupt.
-    pub timer_irq: Histogram,
-    /// Expiry to switch-in.
-    pub timer_thread: Histogram,
-    /// Expiry to user space.
-    pub timer_user: Histogram,
-    /// Lock waits.
-    pub lock: Histogram,
+    /// What was counted of each kind.
+    pub hists: Hists<ThreadKind, { THREAD_KINDS as usize }>,
     /// Boosts.
     pub boosts: u64,
     /// Wake-ups over the budget.

@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
+use guard_common::comm;
 use guard_common::maps::{TaskRec, ThreadState, thread_state};
 
-use super::{
-    Kernel, KernelError, LoadOptions,
-    collect::{monotonic_ns, text},
-    load::Raw,
-    sys,
-};
+use super::{Kernel, KernelError, LoadOptions, collect::monotonic_ns, load::Raw, sys};
 
 /// Cycles slept to measure the rest of the user stage, and their length: that of a fast PLC, so that caches are as
 /// cold and idle states as deep as in the threads that are watched.
@@ -80,8 +76,9 @@ fn check(kernel: &Kernel, options: &LoadOptions, tid: u32) -> Result<(), KernelE
         return wrong("tgid", &seen.tgid, &std::process::id());
     }
     let comm = std::fs::read_to_string("/proc/thread-self/comm").unwrap_or_default();
-    if text(&seen.comm) != comm.trim_end_matches('\n') {
-        return wrong("comm", &text(&seen.comm), &comm.trim_end());
+    let seen_comm = comm::text(&seen.comm).to_string();
+    if seen_comm != comm.trim_end_matches('\n') {
+        return wrong("comm", &seen_comm, &comm.trim_end());
     }
     let policy = own_policy();
     if policy.is_some_and(|p| p != seen.policy) {

@@ -71,8 +71,7 @@ fn late(trace: &Traced) -> Value {
 }
 
 fn comm(entry: &Entry) -> String {
-    let end = entry.comm.iter().position(|b| *b == 0).unwrap_or(entry.comm.len());
-    String::from_utf8_lossy(&entry.comm[..end]).into_owned()
+    guard_common::comm::text(&entry.comm).to_string()
 }
 
 fn comms(entries: &[&Entry]) -> HashMap<u32, String> {
