@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use guard_common::event::BreachKind;
 
 use super::hands::{self, Hands};
+use super::known::self_and_ancestors;
 use super::lane::Key;
 use crate::kernel::Event;
 use crate::knob::Knob;
@@ -106,11 +107,11 @@ impl Actor {
         if self.may_act() { policy::late_from(&self.state) } else { HashMap::new() }
     }
 
-    /// Does at once what PLC cgroups need that have turned up; `cgroups` as [`policy::meet`] wants them. Returns the
+    /// Does at once what PLC cgroups need that have turned up; `cgroups` as [`policy::discover`] wants them. Returns the
     /// cgroups whose throttles cannot wait.
-    pub(super) fn meet(&mut self, cgroups: &[Cgroup]) -> HashSet<u64> {
+    pub(super) fn discover(&mut self, cgroups: &[Cgroup]) -> HashSet<u64> {
         let Some(hands) = self.hands.as_mut().filter(|_| self.hands_off.is_none()) else { return HashSet::new() };
-        let wants = policy::meet(cgroups, &self.settings, &mut self.state);
+        let wants = policy::discover(cgroups, &self.settings, &mut self.state);
         if !wants.is_empty() {
             hands.want_also(wants);
         }
@@ -246,7 +247,7 @@ struct Late {
 fn plc_and_ancestors(cgroups: &[Cgroup]) -> BTreeMap<u64, String> {
     let ids: HashMap<&str, u64> = cgroups.iter().filter(|c| c.id != 0).map(|c| (c.path.as_str(), c.id)).collect();
     let plc = cgroups.iter().filter(|c| c.class == Class::Plc && !c.unmanaged);
-    plc.flat_map(|cgroup| super::join::self_and_ancestors(&cgroup.path))
+    plc.flat_map(|cgroup| self_and_ancestors(&cgroup.path))
         .filter(|path| *path != "/")
         .filter_map(|path| Some((*ids.get(path)?, path.to_owned())))
         .collect()
@@ -269,8 +270,7 @@ fn best_effort_knobs(cgroups: &[Cgroup]) -> BTreeMap<Key, String> {
     let may = |cgroup: &&Cgroup| cgroup.class == Class::Be && !cgroup.unmanaged && cgroup.id != 0;
     let paths: HashSet<&str> = cgroups.iter().filter(may).map(|cgroup| cgroup.path.as_str()).collect();
     let quota = |cgroup: &Cgroup| cgroup.knobs.as_ref().and_then(|knobs| knobs.quota);
-    let is_top =
-        |cgroup: &Cgroup| !super::join::self_and_ancestors(&cgroup.path).skip(1).any(|path| paths.contains(path));
+    let is_top = |cgroup: &Cgroup| !self_and_ancestors(&cgroup.path).skip(1).any(|path| paths.contains(path));
     cgroups
         .iter()
         .filter(may)

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::ControlError;
 use crate::cgroup::Hierarchy;
-use crate::config::{Candidate, Workload, Workloads};
+use crate::config::{Candidate, Config, Workload, Workloads};
 use crate::inventory::{CgroupInfo, Inventory};
 use crate::snapshot::{Container, Snapshot};
 
@@ -14,6 +15,14 @@ use crate::snapshot::{Container, Snapshot};
 const YOUNG_LOOKS: u8 = 5;
 /// Time after which all cgroups are asked for their processes again.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
+
+/// The workloads of a configuration.
+///
+/// # Errors
+/// When a pattern is none.
+pub(super) fn workloads(config: &Config) -> Result<Workloads, ControlError> {
+    Workloads::new(&config.workloads).map_err(ControlError::Pattern)
+}
 
 /// A cgroup's workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ControlError;
+use super::acting::Acting;
 use super::audit::Audit;
 use super::hands::Hands;
 use super::lane::{Lane, Which};
-use super::observe::Observer;
-use super::run_loop::Acting;
 use super::tempo::Tempo;
+use crate::cgroup::Hierarchy;
 use crate::executor::{
     Executor, ExecutorOptions, Report, RestoreError, Restored, Units, UnitsOptions, adopt_units, restore, restore_units,
 };
@@ -105,12 +105,11 @@ fn add(whole: &mut Report, part: Report) {
 }
 
 /// Starts the lanes and the log.
-pub(super) fn hands(observer: &Observer, acting: &Acting) -> Result<Hands, ControlError> {
+pub(super) fn hands(hierarchy: &Hierarchy, acting: &Acting) -> Result<Hands, ControlError> {
     let (state_dir, path) = (acting.state_dir(), acting.audit());
     let audit = Audit::open(&path).map_err(|source| ControlError::Audit { path, source })?;
     let (left, _) = put_back_files(&UnitsOptions::default(), &state_dir, false)?;
     tell(&left);
-    let hierarchy = observer.hierarchy();
     // It also puts back what an earlier guard has left in systemd: nothing waits for that here.
     let units = Units::start(hierarchy.clone(), &units_journal(&state_dir), UnitsOptions::default());
     let units = units.map_err(RestoreError::from)?;

@@ -102,7 +102,12 @@ impl Facts {
     }
 
     /// Those of the cgroups `ids` that are PLC, and everything that may hold them back, with their knobs as they are now.
-    pub(super) fn meet(&mut self, ids: &HashSet<u64>, inventory: &Inventory, assignments: &Assignments) -> Vec<Cgroup> {
+    pub(super) fn discover(
+        &mut self,
+        ids: &HashSet<u64>,
+        inventory: &Inventory,
+        assignments: &Assignments,
+    ) -> Vec<Cgroup> {
         let new: Vec<&CgroupInfo> =
             inventory.cgroups().filter(|c| ids.contains(&c.id) && c.class == Class::Plc).collect();
         let contains = |above: &str, below: &str| {
@@ -115,7 +120,7 @@ impl Facts {
                 || container(plc).is_some_and(|own| Some(own) == container(info))
         };
         let now = Instant::now();
-        let mut met = Vec::new();
+        let mut discovered = Vec::new();
         for info in inventory.cgroups().filter(|info| new.iter().any(|plc| concerns(info, plc))) {
             // Whatever was read before may be older than the PLC.
             self.touched.insert(info.id);
@@ -124,9 +129,9 @@ impl Facts {
             if let Some(workload) = assignments.workload(info.id) {
                 assign::say(workload, assignments.is_own(info.id), &mut cgroup);
             }
-            met.push(cgroup);
+            discovered.push(cgroup);
         }
-        met
+        discovered
     }
 
     fn node(&mut self, node: &mut Node, now: Instant) {

@@ -8,53 +8,19 @@ use guard_common::maps::{CgroupKind, ThreadKind, TimerKind};
 use super::accounts;
 use super::accumulate::Sum;
 use super::clock::WallClock;
+use super::known::{Known, nameless, self_and_ancestors};
 use super::late;
 use super::meter::Reading;
+use super::own_cost::OwnCost;
 use super::selection::Keep;
 use crate::explain;
-use crate::inventory::{CgroupInfo, Policy, ThreadInfo};
+use crate::inventory::{CgroupInfo, Policy};
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Latency, Lock, Node, Overhead, SCHEMA, Signal, SignalName, SignalState, Snapshot, Thread,
-    Throttle, Timer, WakeupPair, Window,
+    Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, Signal, SignalName, SignalState, Snapshot, Thread, Throttle,
+    Timer, WakeupPair, Window,
 };
-
-/// Name of all cgroups that found no slot.
-const OTHER: &str = "(other)";
-
-/// What guard's own process cost in the window.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct OwnCost {
-    /// CPU time as a fraction of one CPU.
-    pub(super) cpu_fraction: f64,
-    /// Resident memory, bytes.
-    pub(super) memory_bytes: u64,
-}
-
-/// Who is on the node, and what the files of their cgroups say.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    /// The machine.
-    pub(super) node: Node,
-    /// Cgroups by id: at least those in the sample and those with a quota.
-    pub(super) cgroups: HashMap<u64, (CgroupInfo, Reading)>,
-    /// Threads by tid: at least those in the sample that still live, and those that the user named.
-    pub(super) threads: HashMap<u32, KnownThread>,
-}
-
-/// A thread by its names.
-#[derive(Clone, Debug)]
-pub(super) struct KnownThread {
-    /// The thread.
-    pub(super) info: ThreadInfo,
-    /// CPUs it may run on, in list form; absent when it ended before they were read.
-    pub(super) affinity: Option<String>,
-    /// Period that it asked for, ns; absent unless it runs under SCHED_DEADLINE.
-    pub(super) deadline_period_ns: Option<u64>,
-    /// Whether it has ended since.
-    pub(super) ended: bool,
-}
 
 /// The Snapshot of a window.
 pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, cost: OwnCost) -> Snapshot {
@@ -212,15 +178,6 @@ fn name_throttlers(cgroups: &mut [Cgroup]) {
     }
 }
 
-/// "/a/b", "/a", "/".
-pub(super) fn self_and_ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(path), |path| match path.rsplit_once('/') {
-        Some(("", "")) | None => None,
-        Some(("", _)) => Some("/"),
-        Some((parent, _)) => Some(parent),
-    })
-}
-
 fn join_thread(mut sample: ThreadSample, known: &Known) -> Thread {
     // A thread that ended cannot be what now has its tid.
     let of = known.threads.get(&sample.tid).filter(|of| of.ended == sample.exited);
@@ -230,7 +187,7 @@ fn join_thread(mut sample: ThreadSample, known: &Known) -> Thread {
         pid: sample.pid,
         // Programs rename their threads after the first switch-in that the kernel side keeps.
         comm: of.map_or(sample.comm, |k| k.info.comm.clone()),
-        cgroup: path_of(sample.cgroup_id, known),
+        cgroup: known.path_of(sample.cgroup_id),
         policy: Policy::from_raw(sample.policy).name().to_owned(),
         prio: sample.rt_priority,
         affinity: of.and_then(|k| k.affinity.clone()),
@@ -273,14 +230,6 @@ fn add_unseen(threads: &mut Vec<Thread>, keep: &Keep, known: &Known) {
             ..Thread::default()
         });
     }
-}
-
-pub(super) fn path_of(id: u64, known: &Known) -> String {
-    known.cgroups.get(&id).map_or_else(|| nameless(id), |(info, _)| info.path.clone())
-}
-
-fn nameless(id: u64) -> String {
-    if id == 0 { OTHER.to_owned() } else { format!("(id {id})") }
 }
 
 fn timer_kind_name(kind: u32) -> Option<String> {

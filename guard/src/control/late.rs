@@ -9,7 +9,7 @@ use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL};
 
 use super::accounts::Accounted;
 use super::clock::WallClock;
-use super::join::{Known, path_of, self_and_ancestors};
+use super::known::{Known, self_and_ancestors};
 use crate::explain::{self, Who};
 use crate::snapshot::{Breach, ChainLink, Culprit, Evidence, ThrottledBy, TimePart};
 
@@ -25,7 +25,7 @@ pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known:
     let mut breach = Breach {
         at: clock.rfc3339(record.switched_in_ns),
         tid: record.tid,
-        cgroup: path_of(record.cgroup_id, known),
+        cgroup: known.path_of(record.cgroup_id),
         kind: if timer {
             "timer"
         } else if blocked {
@@ -59,11 +59,11 @@ pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known:
             prev_tid: record.prev_tid,
             prev_comm: comm::text(&record.prev_comm).to_string(),
             prev_prio: record.prev_prio,
-            prev_cgroup: (record.prev_cgroup_id > 0).then(|| path_of(record.prev_cgroup_id, known)),
+            prev_cgroup: (record.prev_cgroup_id > 0).then(|| known.path_of(record.prev_cgroup_id)),
             waker: record.waker,
             waker_comm: comm::text(&record.waker_comm).to_string(),
             waker_prio: record.waker_prio,
-            waker_cgroup: (record.waker_cgroup_id > 0).then(|| path_of(record.waker_cgroup_id, known)),
+            waker_cgroup: (record.waker_cgroup_id > 0).then(|| known.path_of(record.waker_cgroup_id)),
             woken_by: wake_context(record.wake_context),
             waker_throttled_ns: if blocked { throttled_while_asleep(record) } else { 0 },
             throttled_by: throttled_by(record, accounted, known),
@@ -86,7 +86,7 @@ fn throttled_by(record: &event::Breach, accounted: Option<&Accounted>, known: &K
         None if record.kind == BreachKind::Blocked as u32 => record.waker_cgroup_id,
         None => record.cgroup_id,
     };
-    let path = path_of(id, known);
+    let path = known.path_of(id);
     self_and_ancestors(&path).find_map(|path| {
         let (info, reading) = known.cgroups.values().find(|(info, _)| info.path == path)?;
         let throttled = reading.cpu_stat.is_some_and(|stat| stat.nr_throttled > 0);
@@ -121,7 +121,7 @@ fn culprit(who: &Who, known: &Known) -> Culprit {
         Some(of) if who.comm.is_empty() && who.tid != 0 => of.info.comm.clone(),
         _ => who.comm.clone(),
     };
-    Culprit { tid: who.tid, comm, cgroup: (who.cgroup_id > 0).then(|| path_of(who.cgroup_id, known)), prio: who.prio }
+    Culprit { tid: who.tid, comm, cgroup: (who.cgroup_id > 0).then(|| known.path_of(who.cgroup_id)), prio: who.prio }
 }
 
 /// Part of the sleep in which the waker was throttled, by the last time that it was, ns.

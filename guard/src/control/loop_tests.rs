@@ -13,10 +13,11 @@ use tokio::sync::mpsc;
 
 use super::ControlError;
 use super::act::Actor;
+use super::acting::{Acting, Enforce, Pace};
 use super::audit::Audit;
 use super::hands::{ByJournal, Hands, Left};
 use super::lane::{Key, Lane, Report, Which};
-use super::run_loop::{Acting, Ask, Enforce, Loop, Pace, Request};
+use super::run_loop::{Ask, Loop, Request};
 use super::selection::Keep;
 use super::source::Source;
 use super::tempo::Tempo;
@@ -308,21 +309,21 @@ impl Source for Stage {
         }
     }
 
-    fn protect(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
+    fn report_throttles_of(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
         self.protected.lock().unwrap().clone_from(ids);
         Ok(())
     }
 
-    fn protect_also(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
+    fn report_throttles_also_of(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
         self.protected.lock().unwrap().extend(ids);
         Ok(())
     }
 
-    fn judge(&mut self, _: &HashMap<u64, u64>) -> Result<(), ControlError> {
+    fn set_fair_budgets(&mut self, _: &HashMap<u64, u64>) -> Result<(), ControlError> {
         Ok(())
     }
 
-    fn meet(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup> {
+    fn discover(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup> {
         let quota = Some(Bandwidth { quota_us: Some(20_000), period_us: 100_000 });
         let plc = |id: &u64| Cgroup {
             id: *id,

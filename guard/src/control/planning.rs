@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ControlError;
 use super::act::Actor;
-use super::observe::workloads;
-use super::run_loop::{Acting, Pace, act_by};
-use super::{ControlError, Watch, assign};
+use super::acting::{Acting, Pace};
+use super::assign::{self, workloads};
+use super::run_loop::act_by;
+use super::watch::Watch;
 use crate::config::{Config, Workloads};
 use crate::snapshot::{Action, Node, Snapshot, Window};
 

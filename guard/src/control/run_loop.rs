@@ -5,7 +5,6 @@
 use std::collections::HashSet;
 use std::future::pending;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,67 +15,22 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use super::ControlError;
 use super::act::Actor;
+use super::acting::{Acting, Pace};
 use super::lane::Report;
-use super::observe::{Observer, Watch};
+use super::observe::Observer;
 use super::outlet::Outlet;
 use super::source::Source;
 use super::tempo::Tempo;
+use super::watch::Watch;
 use crate::config::{Config, ConfigError};
 use crate::fault;
 use crate::kernel::Event;
 use crate::snapshot::Snapshot;
 
-/// Longest time between two samples. Windows may be longer; see [`super::accumulate`].
-pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Least time between two looks at events: however many there are, they are answered together.
 const QUIET: Duration = Duration::from_millis(1);
 /// How long a clean stop may take to put everything back.
 const PATIENCE_AT_END: Duration = Duration::from_secs(30);
-
-/// How often, and how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Length of a window.
-    pub interval: Duration,
-    /// End after this time; none is until a signal.
-    pub duration: Option<Duration>,
-}
-
-/// What is to be decided, and whether it is to be done.
-#[derive(Clone, Debug)]
-pub struct Acting {
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// The file that it comes from, to be read again on SIGHUP.
-    pub file: Option<PathBuf>,
-    /// Whether the user gave the length of a window, so that the configuration's does not count.
-    pub fixed_interval: bool,
-    /// How to write; None only tells what would be done.
-    pub enforce: Option<Enforce>,
-}
-
-/// Where to keep what writing needs.
-#[derive(Clone, Debug, Default)]
-pub struct Enforce {
-    /// Directory of the journal, instead of the configuration's.
-    pub state_dir: Option<PathBuf>,
-    /// Audit log, instead of the configuration's.
-    pub audit: Option<PathBuf>,
-}
-
-impl Acting {
-    /// Directory of the journal.
-    pub(super) fn state_dir(&self) -> PathBuf {
-        let own = self.enforce.as_ref().and_then(|enforce| enforce.state_dir.clone());
-        own.unwrap_or_else(|| self.config.node.state_dir.clone())
-    }
-
-    /// Audit log.
-    pub(super) fn audit(&self) -> PathBuf {
-        let own = self.enforce.as_ref().and_then(|enforce| enforce.audit.clone());
-        own.unwrap_or_else(|| self.config.node.audit.clone())
-    }
-}
 
 /// The runtime for everything in this room: one thread, timers and signals.
 ///
@@ -165,7 +119,7 @@ pub(super) async fn act_by<E: From<ControlError>>(
 fn ready<A>(watch: &Watch, pace: Pace, acting: Acting, asked: A) -> Result<Loop<Observer, A>, ControlError> {
     let watch = Watch { policy: Some(Arc::clone(&acting.config)), act: acting.enforce.is_some(), ..watch.clone() };
     let observer = Observer::start(&watch)?;
-    let hands = acting.enforce.is_some().then(|| super::enforce::hands(&observer, &acting)).transpose()?;
+    let hands = acting.enforce.is_some().then(|| super::enforce::hands(observer.hierarchy(), &acting)).transpose()?;
     let actor = Some(Actor::new(acting.config.policy.clone(), hands));
     // Last: threads that were started before do not take it over.
     let tempo = acting.enforce.as_ref().map_or_else(Tempo::steady, |_| Tempo::urgent(acting.config.node.priority));
@@ -359,9 +313,9 @@ impl<S: Source, A: Ask> Loop<S, A> {
             })
             .collect();
         if !new.is_empty() {
-            let met = self.source.meet(&new);
-            let urgent = actor.meet(&met);
-            self.source.protect_also(&urgent)?;
+            let discovered = self.source.discover(&new);
+            let urgent = actor.discover(&discovered);
+            self.source.report_throttles_also_of(&urgent)?;
         }
         Ok(())
     }
@@ -381,8 +335,8 @@ impl<S: Source, A: Ask> Loop<S, A> {
             if let Some(hands) = actor.hands() {
                 let (held, touched) = hands.state();
                 self.source.acted(held, touched);
-                self.source.protect(&urgent)?;
-                self.source.judge(&late_from)?;
+                self.source.report_throttles_of(&urgent)?;
+                self.source.set_fair_budgets(&late_from)?;
             }
         }
         keep.narrow(&mut snapshot);

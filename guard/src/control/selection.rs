@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::inventory::{CgroupFilter, CgroupInfo};
+use super::ControlError;
+use crate::inventory::{CgroupFilter, CgroupInfo, Inventory};
 use crate::snapshot::{Breach, Cgroup, Snapshot, Thread};
 
 /// The part of the node to report on; everything when it names nothing.
@@ -22,6 +23,44 @@ impl Selection {
     }
 }
 
+/// A selection that was checked against the node.
+#[derive(Debug)]
+pub(super) struct Selected {
+    /// As the user named it.
+    pub(super) by: Selection,
+    /// Its patterns.
+    pub(super) filter: CgroupFilter,
+}
+
+impl Selected {
+    /// # Errors
+    /// When a pattern is none, or matches no cgroup that is there.
+    pub(super) fn new(by: &Selection, inventory: &Inventory) -> Result<Self, ControlError> {
+        for pattern in &by.cgroups {
+            let filter = CgroupFilter::new(&[pattern])?;
+            if !inventory.cgroups().any(|cgroup| filter.matches(cgroup)) {
+                return Err(ControlError::NoCgroup {
+                    pattern: pattern.clone(),
+                    cgroups: inventory.cgroups().count(),
+                    similar: similar(pattern, inventory.cgroups().flat_map(names)),
+                });
+            }
+        }
+        Ok(Self { by: by.clone(), filter: CgroupFilter::new(&by.cgroups)? })
+    }
+
+    /// What it means among the cgroups that are there now.
+    pub(super) fn keep<'a>(&self, cgroups: impl IntoIterator<Item = &'a CgroupInfo>) -> Keep {
+        Keep::new(&self.by, &self.filter, cgroups)
+    }
+}
+
+/// What a cgroup can be asked for by.
+fn names(cgroup: &CgroupInfo) -> impl Iterator<Item = &str> {
+    let container = cgroup.container.iter().flat_map(|c| [c.name.as_deref(), c.pod.as_deref()]).flatten();
+    std::iter::once(cgroup.path.as_str()).chain(container)
+}
+
 /// What to keep of a Snapshot.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Keep {
@@ -39,7 +78,7 @@ pub(super) enum Keep {
 
 impl Keep {
     /// What the selection means among the cgroups that are there now.
-    pub(super) fn new<'a>(
+    fn new<'a>(
         selection: &Selection,
         filter: &CgroupFilter,
         cgroups: impl IntoIterator<Item = &'a CgroupInfo>,

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::ControlError;
 use super::lane::Key;
-use super::observe::Observer;
-use super::run_loop::SAMPLE_EVERY;
 use super::selection::Keep;
 use crate::config::Config;
 use crate::kernel::Event;
 use crate::snapshot::{Cgroup, Snapshot};
+
+/// Longest time between two samples. Windows may be longer; see [`super::accumulate`].
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Observes a node.
 pub(super) trait Source {
@@ -25,65 +26,19 @@ pub(super) trait Source {
     fn snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError>;
     /// Waits for what cannot wait for the end of the window.
     async fn events(&mut self) -> Result<Vec<Event>, ControlError>;
-    /// Chooses the cgroups of which throttles are such events.
-    fn protect(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError>;
-    /// Chooses further ones.
-    fn protect_also(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError>;
-    /// Chooses the cgroups of which late fair tasks are such events, and from when on they are late, ns.
-    fn judge(&mut self, budgets: &HashMap<u64, u64>) -> Result<(), ControlError>;
-    /// Gets to know cgroups that turned out to have real-time threads. Returns those that are PLC, together with what may
-    /// hold them back, as they are now.
-    fn meet(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup>;
-    /// Says what is held, and which cgroups were written to.
+    /// Sets the cgroups whose throttles raise an event.
+    fn report_throttles_of(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError>;
+    /// Adds cgroups to those.
+    fn report_throttles_also_of(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError>;
+    /// Sets, per cgroup, the wait in ns from which a late fair task raises an event.
+    fn set_fair_budgets(&mut self, budgets: &HashMap<u64, u64>) -> Result<(), ControlError>;
+    /// Marks cgroups that turned out to have real-time threads. Returns those that are PLC and everything that may hold them
+    /// back (what contains them, what is below them, the rest of their containers), as they are now.
+    fn discover(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup>;
+    /// Takes in which knobs guard holds, and which cgroups it has written to since the last Snapshot.
     fn acted(&mut self, held: HashSet<Key>, touched: HashSet<u64>);
     /// Takes another configuration, or leaves everything as it is and says why.
     fn reconfigure(&mut self, config: &Config) -> Result<(), ControlError>;
     /// Whether there is nothing left of what the user named.
     fn all_named_ended(&self) -> bool;
-}
-
-impl Source for Observer {
-    fn sample(&mut self) -> Result<(), ControlError> {
-        Observer::sample(self)
-    }
-
-    fn sample_every(&self) -> Duration {
-        Observer::sample_every(self)
-    }
-
-    fn snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError> {
-        self.whole_snapshot(react)
-    }
-
-    async fn events(&mut self) -> Result<Vec<Event>, ControlError> {
-        Observer::events(self).await
-    }
-
-    fn protect(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
-        Observer::protect(self, ids)
-    }
-
-    fn protect_also(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
-        Observer::protect_also(self, ids)
-    }
-
-    fn judge(&mut self, budgets: &HashMap<u64, u64>) -> Result<(), ControlError> {
-        Observer::judge(self, budgets)
-    }
-
-    fn meet(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup> {
-        Observer::meet(self, ids)
-    }
-
-    fn acted(&mut self, held: HashSet<Key>, touched: HashSet<u64>) {
-        Observer::acted(self, held, touched);
-    }
-
-    fn reconfigure(&mut self, config: &Config) -> Result<(), ControlError> {
-        Observer::reconfigure(self, config)
-    }
-
-    fn all_named_ended(&self) -> bool {
-        Observer::all_named_ended(self)
-    }
 }

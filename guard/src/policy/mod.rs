@@ -101,9 +101,9 @@ pub fn react(trigger: &Trigger, settings: &Settings, state: &mut State) -> Vec<W
 /// What should be done at once for PLC cgroups that have turned up since the last Snapshot, in addition to the last Plan.
 /// `cgroups` are these and whatever may hold them back: what contains them, what is below them and the rest of their
 /// containers, with their knobs as they are now.
-pub fn meet(cgroups: &[Cgroup], settings: &Settings, state: &mut State) -> Vec<Want> {
+pub fn discover(cgroups: &[Cgroup], settings: &Settings, state: &mut State) -> Vec<Want> {
     let State { model, ledger, protect, .. } = state;
-    model.meet(cgroups, ledger);
+    model.discover(cgroups, ledger);
     let new: Vec<u64> = cgroups.iter().filter(|cgroup| cgroup.class == Class::Plc).map(|cgroup| cgroup.id).collect();
     let wants = protect::met(model, &new, &settings.protect, protect);
     let wants = plan::merge(wants, model, &mut Vec::new());

@@ -86,7 +86,7 @@ impl Model {
     }
 
     /// Takes in what is known of some cgroups between two Snapshots. What they use stays as it was known.
-    pub(super) fn meet(&mut self, cgroups: &[Cgroup], ledger: &Ledger) {
+    pub(super) fn discover(&mut self, cgroups: &[Cgroup], ledger: &Ledger) {
         for cgroup in cgroups.iter().filter(|cgroup| cgroup.id != 0) {
             let mut met = node(cgroup, 0.0, ledger);
             if let Some(known) = self.cgroups.get(&met.path).filter(|known| known.id == met.id) {

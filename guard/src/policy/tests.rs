@@ -240,7 +240,7 @@ fn a_plc_that_turns_up_between_two_snapshots_is_lifted_at_once_with_what_contain
     let plan = decide(&seen, &settings, &mut state);
     assert_eq!(shown(&plan.wants), [("/other", Knob::Quota, "max 100000".to_owned())]);
     let plc = with_quota(cgroup(2, "/slice/plc", Class::Plc), 20_000);
-    let wants = meet(&[slice.clone(), plc.clone()], &settings, &mut state);
+    let wants = discover(&[slice.clone(), plc.clone()], &settings, &mut state);
     let lifted =
         [("/slice", Knob::Quota, "max 100000".to_owned()), ("/slice/plc", Knob::Quota, "max 100000".to_owned())];
     assert_eq!(shown(&wants), lifted);
@@ -256,13 +256,13 @@ fn a_plc_that_turns_up_between_two_snapshots_is_lifted_at_once_with_what_contain
     let waiting = Settings { protect: waiting, ..Settings::default() };
     let mut state = State::default();
     decide(&snapshot(vec![slice.clone()]), &waiting, &mut state);
-    assert!(meet(&[slice.clone(), plc.clone()], &waiting, &mut state).is_empty(), "not before a throttle");
+    assert!(discover(&[slice.clone(), plc.clone()], &waiting, &mut state).is_empty(), "not before a throttle");
     assert_eq!(react(&Trigger::Throttled { id: 2 }, &waiting, &mut state).len(), 2, "but known to be a PLC");
 
     let unmanaged = Cgroup { unmanaged: true, ..plc };
     let mut state = State::default();
     decide(&snapshot(vec![slice.clone()]), &settings, &mut state);
-    assert_eq!(shown(&meet(&[slice, unmanaged], &settings, &mut state)), lifted[..1]);
+    assert_eq!(shown(&discover(&[slice, unmanaged], &settings, &mut state)), lifted[..1]);
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn decide_and_write(
             let at_ns = random.below(1 << 40);
             let more = match random.below(3) {
                 0 => policy::react(&Trigger::Throttled { id }, &settings, &mut state),
-                1 => policy::meet(&snapshot.cgroups, &settings, &mut state),
+                1 => policy::discover(&snapshot.cgroups, &settings, &mut state),
                 _ => {
                     let late = Trigger::Late { id, at_ns, latency_ns: 5_000_000, times: 50, by: id };
                     policy::react(&late, &settings, &mut state)

@@ -1,0 +1,29 @@
+//! What to observe of a node, and how closely.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::accounts::Traces;
+use super::selection::Selection;
+use crate::config::Config;
+
+/// What to observe.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// The part of the node to report on.
+    pub selection: Selection,
+    /// Latency from which on a wake-up is late.
+    pub threshold: Duration,
+    /// Whether to act on what happens, not only to count it.
+    pub act: bool,
+    /// Whether late wake-ups are to be explained as far as can be: it makes observing dearer.
+    pub explain: bool,
+    /// With `explain`: where to keep what happened around late wake-ups.
+    pub traces: Option<Traces>,
+    /// With `explain`: whether to keep kernel stacks of late wake-ups.
+    pub stacks: bool,
+    /// Whether the kernel times guard's programs.
+    pub run_time_stats: bool,
+    /// Whether to collect what policies need, and the configuration that names workloads. It makes observing dearer.
+    pub policy: Option<Arc<Config>>,
+}
