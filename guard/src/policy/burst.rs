@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Direction, Invalid, Origin, Want, check,
-    model::{Model, Node, rounded},
-};
+use super::check::{self, Invalid};
+use super::model::{Model, Node, rounded};
+use super::plan::{Direction, Origin, Want};
 use crate::knob::Setting;
 use crate::snapshot::{Bandwidth, Cgroup, Class, Snapshot};
 
@@ -19,7 +18,7 @@ use crate::snapshot::{Bandwidth, Cgroup, Class, Snapshot};
 pub struct Settings {
     /// How LS cgroups may exceed their quota: "none", "burst" (what they did not use in earlier periods), "quota" (a
     /// larger quota while they are throttled and the node has room) or "auto" (both).
-    pub policy: Policy,
+    pub policy: BurstPolicy,
     /// Burst in percent of the quota; never more than the quota itself, which the kernel refuses.
     pub burst_percent: u64,
     /// Quota may grow to this, in percent of what it was.
@@ -34,10 +33,10 @@ pub struct Settings {
     pub decay_after_s: f64,
 }
 
-/// How LS cgroups may exceed their quota.
+/// By which means LS cgroups may exceed their quota.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Policy {
+pub enum BurstPolicy {
     /// Not at all.
     #[default]
     None,
@@ -52,7 +51,7 @@ pub enum Policy {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            policy: Policy::default(),
+            policy: BurstPolicy::default(),
             burst_percent: 1000,
             quota_percent: 300,
             quota_period_s: -1,
@@ -116,7 +115,7 @@ pub(super) enum Room {
 
 /// What becomes of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum QuotaStep {
     Up,
     Remain,
     Down,
@@ -135,10 +134,10 @@ pub(super) fn room(used: f64, size: f64, threshold_percent: u64) -> Room {
 }
 
 /// What the room makes of a step.
-pub(super) fn gate(step: Step, room: Room) -> Step {
+pub(super) fn gate(step: QuotaStep, room: Room) -> QuotaStep {
     match (room, step) {
-        (Room::Overload, _) => Step::Down,
-        (Room::Cooling | Room::Unknown, Step::Up) => Step::Remain,
+        (Room::Overload, _) => QuotaStep::Down,
+        (Room::Cooling | Room::Unknown, QuotaStep::Up) => QuotaStep::Remain,
         (_, step) => step,
     }
 }
@@ -149,12 +148,12 @@ pub(super) fn burst_us(quota_us: Option<u64>, base_us: u64, percent: u64) -> u64
 }
 
 /// A quota after a step: a fifth more or less in a second, within base and ceiling.
-pub(super) fn stepped(quota_us: u64, base_us: u64, step: Step, percent: u64, second: f64) -> u64 {
+pub(super) fn stepped(quota_us: u64, base_us: u64, step: QuotaStep, percent: u64, second: f64) -> u64 {
     let fifth = rounded(200.0 * second);
     let moved = match step {
-        Step::Up => quota_us.saturating_mul(1000 + fifth) / 1000,
-        Step::Down => quota_us.saturating_mul(1000 - fifth) / 1000,
-        Step::Remain => quota_us,
+        QuotaStep::Up => quota_us.saturating_mul(1000 + fifth) / 1000,
+        QuotaStep::Down => quota_us.saturating_mul(1000 - fifth) / 1000,
+        QuotaStep::Remain => quota_us,
     };
     moved.clamp(base_us, (base_us.saturating_mul(percent) / 100).max(base_us))
 }
@@ -173,7 +172,7 @@ pub(super) fn decide(
     state: &mut State,
     notes: &mut Vec<String>,
 ) -> Vec<Want> {
-    if settings.policy == Policy::None {
+    if settings.policy == BurstPolicy::None {
         *state = State::default();
         notes.push("burst: policy is none".into());
         return Vec::new();
@@ -202,7 +201,7 @@ pub(super) fn decide(
         }
         let quota = Setting::Quota(Bandwidth { quota_us: Some(quota_us), ..base });
         wants.push(want(unit, quota, &why));
-        if matches!(settings.policy, Policy::Burst | Policy::Auto) {
+        if matches!(settings.policy, BurstPolicy::Burst | BurstPolicy::Auto) {
             wants.extend(kernel_burst(unit, quota_us, base_us, settings));
         }
     }
@@ -294,7 +293,7 @@ impl State {
         if state.capacity != capacity {
             *state = Unit { quota_us: state.quota_us, ..fresh() };
         }
-        if settings.policy == Policy::Burst {
+        if settings.policy == BurstPolicy::Burst {
             state.quota_us = base_us;
             return (base_us, String::new());
         }
@@ -305,16 +304,16 @@ impl State {
         state.tokens = tokens_after(state.tokens, capacity, used_percent, model.seconds);
         let spent = settings.quota_period_s >= 0 && state.tokens <= 0.0;
         let asked = match throttled {
-            _ if spent => Step::Down,
-            Some(true) => Step::Up,
-            _ => Step::Remain,
+            _ if spent => QuotaStep::Down,
+            Some(true) => QuotaStep::Up,
+            _ => QuotaStep::Remain,
         };
         let next = |step| stepped(state.quota_us, base_us, step, settings.quota_percent, model.second());
         let mut step = gate(asked, room);
-        let fits = used_us.is_some_and(|used| used.saturating_mul(10) <= next(Step::Down).saturating_mul(9));
-        let decays = step == Step::Remain && throttled == Some(false) && state.calm_s >= settings.decay_after_s && fits;
+        let fits = used_us.is_some_and(|used| used.saturating_mul(10) <= next(QuotaStep::Down).saturating_mul(9));
+        let decays = step == QuotaStep::Remain && throttled == Some(false) && state.calm_s >= settings.decay_after_s && fits;
         if decays {
-            step = Step::Down;
+            step = QuotaStep::Down;
         }
         let quota_us = next(step);
         let from = std::mem::replace(&mut state.quota_us, quota_us);
@@ -370,7 +369,7 @@ mod tests {
     #[test]
     fn the_room_gates_a_step_as_koordinators_node_state_does() {
         use Room::{Cooling, Idle, Overload, Unknown};
-        use Step::{Down, Remain, Up};
+        use QuotaStep::{Down, Remain, Up};
         for (room, up, remain) in
             [(Idle, Up, Remain), (Cooling, Remain, Remain), (Unknown, Remain, Remain), (Overload, Down, Down)]
         {
@@ -383,13 +382,13 @@ mod tests {
         let mut quota = 100_000;
         let mut path = Vec::new();
         for _ in 0..7 {
-            quota = stepped(quota, 100_000, Step::Up, 300, 1.0);
+            quota = stepped(quota, 100_000, QuotaStep::Up, 300, 1.0);
             path.push(quota);
         }
         assert_eq!(path, [120_000, 144_000, 172_800, 207_360, 248_832, 298_598, 300_000]);
         path.clear();
         for _ in 0..5 {
-            quota = stepped(quota, 100_000, Step::Down, 300, 1.0);
+            quota = stepped(quota, 100_000, QuotaStep::Down, 300, 1.0);
             path.push(quota);
         }
         assert_eq!(path, [240_000, 192_000, 153_600, 122_880, 100_000]);
@@ -398,14 +397,14 @@ mod tests {
     #[test]
     fn steps_stay_within_base_and_ceiling_and_take_time() {
         for (quota, step, percent, second, after) in [
-            (100_000, Step::Remain, 300, 1.0, 100_000),
-            (100_000, Step::Down, 300, 1.0, 100_000),
-            (100_000, Step::Up, 100, 1.0, 100_000),
-            (500_000, Step::Remain, 300, 1.0, 300_000),
-            (50_000, Step::Remain, 300, 1.0, 100_000),
-            (100_000, Step::Up, 300, 0.0, 100_000),
-            (100_000, Step::Up, 300, 0.1, 102_000),
-            (u64::MAX, Step::Up, 300, 1.0, 300_000),
+            (100_000, QuotaStep::Remain, 300, 1.0, 100_000),
+            (100_000, QuotaStep::Down, 300, 1.0, 100_000),
+            (100_000, QuotaStep::Up, 100, 1.0, 100_000),
+            (500_000, QuotaStep::Remain, 300, 1.0, 300_000),
+            (50_000, QuotaStep::Remain, 300, 1.0, 100_000),
+            (100_000, QuotaStep::Up, 300, 0.0, 100_000),
+            (100_000, QuotaStep::Up, 300, 0.1, 102_000),
+            (u64::MAX, QuotaStep::Up, 300, 1.0, 300_000),
         ] {
             assert_eq!(stepped(quota, 100_000, step, percent, second), after, "{quota} {step:?} {percent} {second}");
         }

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Direction, Invalid, Origin, Want, check,
-    cpus::{Ask, gather},
-    model::{Model, Node},
-};
+use super::check::{self, Invalid};
+use super::cpus::{Ask, gather};
+use super::model::{Model, Node};
+use super::plan::{Direction, Origin, Want};
 use crate::knob::Setting;
 use crate::snapshot::{Class, CpuList};
 

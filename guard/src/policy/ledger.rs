@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Want, model::Model, model::original};
-use crate::knob::{Knob, Setting};
+use super::model::{Model, original};
+use super::plan::Want;
 
+
+use crate::knob::{Knob, Setting};
 /// Originals of the knobs that the policies hold or held until just now.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {

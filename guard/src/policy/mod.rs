@@ -12,6 +12,7 @@ mod model;
 pub mod plan;
 pub mod protect;
 pub mod suppress;
+mod survey;
 
 use std::collections::HashMap;
 
@@ -89,7 +90,7 @@ pub fn react(trigger: &Trigger, settings: &Settings, state: &mut State) -> Vec<W
     let wants = match *trigger {
         Trigger::Throttled { id } => protect::throttled(model, id, &settings.protect, protect),
         Trigger::Late { id, at_ns, latency_ns, times, by } => {
-            let late = suppress::Late { id, at_ns, latency_ns, times, by };
+            let late = suppress::LateWakeup { id, at_ns, latency_ns, times, by };
             suppress::late(model, late, &settings.suppress, &cpuset::owned(model, cpuset), suppress)
         }
     };
@@ -105,7 +106,7 @@ pub fn discover(cgroups: &[Cgroup], settings: &Settings, state: &mut State) -> V
     let State { model, ledger, protect, .. } = state;
     model.discover(cgroups, ledger);
     let new: Vec<u64> = cgroups.iter().filter(|cgroup| cgroup.class == Class::Plc).map(|cgroup| cgroup.id).collect();
-    let wants = protect::met(model, &new, &settings.protect, protect);
+    let wants = protect::discovered(model, &new, &settings.protect, protect);
     let wants = plan::merge(wants, model, &mut Vec::new());
     ledger.note(&wants, model);
     wants

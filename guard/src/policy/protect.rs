@@ -7,11 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Direction, Invalid, Origin, Want, check,
-    model::{Model, Node, rounded},
-    plan::shown,
-};
+use super::check::{self, Invalid};
+use super::model::{Model, Node, rounded};
+use super::plan::{Direction, Origin, Want, shown};
 use crate::knob::Setting;
 use crate::snapshot::{Bandwidth, Class, Snapshot};
 
@@ -176,7 +174,7 @@ pub(super) fn throttled(model: &Model, id: u64, settings: &Settings, state: &mut
 }
 
 /// What is to be done at once for PLC cgroups that were not known before.
-pub(super) fn met(model: &Model, new: &[u64], settings: &Settings, state: &mut State) -> Vec<Want> {
+pub(super) fn discovered(model: &Model, new: &[u64], settings: &Settings, state: &mut State) -> Vec<Want> {
     if !settings.enabled {
         return Vec::new();
     }

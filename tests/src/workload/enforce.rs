@@ -104,7 +104,7 @@ fn settings() -> Settings {
     settings.protect.hold_s = 0.0;
     settings.cpuset.enabled = true;
     settings.cpuset.hold_s = 0.0;
-    settings.burst.policy = burst::Policy::Auto;
+    settings.burst.policy = burst::BurstPolicy::Auto;
     settings.suppress.latency.hold_s = 0.0;
     settings.suppress.max_rise_percent = 10;
     settings.suppress.latency.rise_percent = 10;

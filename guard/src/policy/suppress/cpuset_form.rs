@@ -3,12 +3,10 @@
 
 use super::targets::Why;
 use crate::knob::Setting;
-use crate::policy::{
-    Want,
-    cpus::scatter,
-    cpuset::Owned,
-    model::{Model, Node},
-};
+use crate::policy::cpus::scatter;
+use crate::policy::cpuset::Owned;
+use crate::policy::model::{Model, Node};
+use crate::policy::plan::Want;
 use crate::snapshot::CpuList;
 
 /// The set for each target, and for what is below it and has a set of its own that goes beyond.

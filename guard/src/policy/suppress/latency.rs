@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Decision, LatencySettings, Load, Settings, memory::Memory, targets::Why};
+use super::decision::{Decision, Load};
+use super::memory::Memory;
+use super::settings::{LatencySettings, Settings};
+use super::targets::Why;
 use crate::policy::{
     budget::Metric,
     model::{Model, rounded},
@@ -43,7 +46,7 @@ struct Watched {
 
 /// A late wake-up between two Snapshots.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::policy) struct Late {
+pub(in crate::policy) struct LateWakeup {
     pub id: u64,
     pub at_ns: u64,
     pub latency_ns: u64,
@@ -167,7 +170,7 @@ pub(super) fn decide(
 /// What best-effort work may use after a late wake-up; None where the wake-up breaks no budget or was answered already.
 pub(super) fn react(
     model: &Model,
-    late: Late,
+    late: LateWakeup,
     load: Load,
     settings: &Settings,
     state: &mut State,

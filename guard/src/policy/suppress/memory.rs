@@ -2,7 +2,7 @@
 //! it grows to a share of that and no further, until that is forgotten. Each time forgetting proves wrong, it is
 //! remembered for twice as long. What swings is thus bounded: so many cuts in an hour as the time doubles in it.
 
-use super::Settings;
+use super::settings::Settings;
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]

@@ -3,6 +3,7 @@
 //! that are best-effort through and through.
 
 mod cpuset_form;
+mod decision;
 mod latency;
 mod memory;
 mod pressure;
@@ -14,11 +15,11 @@ use std::collections::HashMap;
 
 pub use settings::{Form, LatencySettings, PressureSettings, Profile, Settings, ThresholdSettings};
 
-use super::{
-    Want, cpuset,
-    model::{Model, Node, rounded},
-};
+use super::cpuset;
+use super::model::{Model, Node, rounded};
+use super::plan::Want;
 use crate::snapshot::Snapshot;
+use decision::{Decision, Load};
 use targets::{Shared, Why, floor_milli, quotas, remember_sharing, used_milli};
 
 /// What is remembered.
@@ -33,37 +34,6 @@ pub(super) struct State {
     shared: Shared,
     latency: latency::State,
     pressure: pressure::State,
-}
-
-/// What a profile says.
-#[derive(Clone, Debug)]
-enum Decision {
-    /// Best-effort work may use this much, in thousandths of a CPU; None for all. Not yet bounded.
-    Allow { milli: Option<u64>, why: Why },
-    /// What it may use already.
-    Stay,
-    /// Nothing can be said, for this reason: what holds stays.
-    Keep(String),
-}
-
-/// How best-effort work stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
-    /// CPU that it uses, in thousandths, where it was read.
-    pub used: Option<u64>,
-    /// The least that it is left.
-    pub floor: u64,
-    /// What it may use now; None for all.
-    pub budget: Option<u64>,
-}
-
-impl Load {
-    /// What it takes part of the node with: its allowance, or what it uses where that is less.
-    fn level(&self, capacity: u64) -> u64 {
-        let budget = self.budget.unwrap_or(capacity).min(capacity);
-        // Next to no use says nothing of what it did when the wake-up was late.
-        self.used.filter(|used| *used > self.floor).map_or(budget, |used| used.min(budget))
-    }
 }
 
 /// What best-effort work is to be held to after an interval.
@@ -118,7 +88,7 @@ pub(super) fn decide(
 /// What follows at once from a late wake-up: the profile "latency" cuts, at most once between two Snapshots.
 pub(super) fn late(
     model: &Model,
-    late: latency::Late,
+    late: LateWakeup,
     settings: &Settings,
     owned: &cpuset::Owned,
     state: &mut State,
@@ -145,7 +115,7 @@ pub(super) fn late_from(state: &State) -> HashMap<u64, u64> {
     if state.profile == Profile::Latency { latency::late_from(&state.latency) } else { HashMap::new() }
 }
 
-pub(super) use latency::Late;
+pub(super) use latency::LateWakeup;
 
 /// Never below the floor; up by no more than a step; None once it is the whole node.
 fn bounded(wanted: Option<u64>, current: Option<u64>, floor: u64, model: &Model, settings: &Settings) -> Option<u64> {

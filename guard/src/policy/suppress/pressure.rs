@@ -1,6 +1,9 @@
 //! Profile "pressure": base quota × a ratio by CPU pressure, after the resource-isolation document's table.
 
-use super::{Decision, Load, PressureSettings, Settings, memory::Memory, targets::Why};
+use super::decision::{Decision, Load};
+use super::memory::Memory;
+use super::settings::{PressureSettings, Settings};
+use super::targets::Why;
 use crate::policy::model::{Model, Node, rounded};
 use crate::snapshot::{Class, SignalName, Snapshot};
 

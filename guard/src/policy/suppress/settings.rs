@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Invalid, check};
+use crate::policy::check::{self, Invalid};
 
 /// The section [suppress] of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

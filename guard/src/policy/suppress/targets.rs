@@ -2,13 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Form, Settings};
+use super::settings::{Form, Settings};
 use crate::knob::Setting;
-use crate::policy::{
-    Direction, Origin, Want,
-    model::{Model, Node},
-    plan::bandwidth,
-};
+use crate::policy::model::{Model, Node};
+use crate::policy::plan::{Direction, Origin, Want, bandwidth};
 use crate::snapshot::{Bandwidth, Class, Snapshot};
 
 /// Best-effort cgroups that share a lock with a PLC, by id.

@@ -1,9 +1,8 @@
 //! Profile "threshold": Koordinator's formula over utilisation (koordlet's cpusuppress plugin), in its integers.
 
-use super::{
-    Decision, Settings,
-    targets::{Why, used_milli},
-};
+use super::decision::Decision;
+use super::settings::Settings;
+use super::targets::{Why, used_milli};
 use crate::policy::model::{Model, Node};
 
 /// What the formula takes, in thousandths of a CPU.
