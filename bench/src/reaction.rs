@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use guard::lab::workload::thread::now_ns;
+use guard::sched::now_ns;
 use guard::snapshot::{Class, Snapshot};
 use guard_tests::harness::{self, Cgroup, Enforcing, Workload, load_cpu};
 use serde::Serialize;

@@ -19,5 +19,6 @@ pub mod lab;
 pub mod policy;
 pub mod probe;
 pub mod record;
+pub mod sched;
 pub mod snapshot;
 pub mod view;

@@ -343,7 +343,7 @@ fn score_shot(
 }
 
 fn realtime_minus_monotonic_ns() -> u64 {
-    realtime_ns().saturating_sub(guard::lab::workload::thread::now_ns())
+    realtime_ns().saturating_sub(guard::sched::now_ns())
 }
 
 /// CLOCK_REALTIME, ns since 1970.

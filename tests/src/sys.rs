@@ -160,13 +160,6 @@ pub(crate) fn adopt(fd: i32) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Gives a thread (0 is the calling one) a policy.
-pub(crate) fn set_policy(tid: u32, policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
-    let param = libc::sched_param { sched_priority: priority };
-    // SAFETY: `param` outlives the call, which only reads it.
-    check(unsafe { libc::sched_setscheduler(tid.cast_signed(), policy, &raw const param) })
-}
-
 /// A thread's real-time priority.
 pub(crate) fn priority(tid: u32) -> io::Result<libc::c_int> {
     let mut param = libc::sched_param { sched_priority: 0 };

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
 use crate::inventory::Topology;
+use crate::sched;
 use crate::snapshot::CpuList;
 
 /// Keeps this thread, and those that it starts from then on, off the CPUs that are reserved for real-time work.
@@ -19,22 +18,18 @@ pub fn keep_off_reserved_cpus() {
 /// Takes the isolated (isolcpus=) and tickless (nohz_full=) CPUs out of this thread's affinity. Nothing changes where
 /// there are none, or where no other CPU would be left.
 pub(super) fn leave_reserved_cpus(topology: &Topology) {
-    let now = match sched_getaffinity(None) {
-        Ok(now) => now,
-        Err(error) => return tracing::warn!("sched_getaffinity: {error}; guard stays on the CPUs it was started on"),
+    let allowed = match sched::allowed() {
+        Ok(allowed) => allowed,
+        Err(error) => return tracing::warn!("{error}; guard stays on the CPUs it was started on"),
     };
-    let allowed: CpuList =
-        (0..CpuSet::MAX_CPU).filter(|cpu| now.is_set(*cpu)).filter_map(|cpu| u32::try_from(cpu).ok()).collect();
     let Some(wanted) = housekeeping(&allowed, topology) else { return };
-    let mut set = CpuSet::new();
-    wanted.iter().filter_map(|cpu| usize::try_from(cpu).ok()).for_each(|cpu| set.set(cpu));
-    match sched_setaffinity(None, &set) {
+    match sched::run_on(&wanted) {
         Ok(()) => tracing::info!("guard runs on CPUs {wanted}"),
-        Err(error) => tracing::warn!("sched_setaffinity to CPUs {wanted}: {error}; guard stays on CPUs {allowed}"),
+        Err(error) => tracing::warn!("{error}; guard stays on CPUs {allowed}"),
     }
 }
 
-/// The CPUs of `allowed` that are not reserved; none when that changes nothing or leaves nothing.
+/// The CPUs of `allowed` that are not reserved; `None` when that changes nothing or leaves nothing.
 fn housekeeping(allowed: &CpuList, topology: &Topology) -> Option<CpuList> {
     let wanted: CpuList = allowed.iter().filter(|cpu| !topology.is_isolated(*cpu)).collect();
     (!wanted.is_empty() && wanted != *allowed).then_some(wanted)

@@ -1,9 +1,8 @@
 //! Instants of the kernel side (CLOCK_MONOTONIC) as wall time.
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::kernel::monotonic_ns;
+use crate::sched::now_ns;
 
 /// The distance from CLOCK_MONOTONIC to wall time at one moment.
 ///
@@ -21,7 +20,7 @@ impl WallClock {
     /// The distance now, by the two readings that were closest to each other.
     pub(super) fn now() -> Self {
         let readings = (0..READINGS).map(|_| {
-            let (before_ns, wall_ns, after_ns) = (monotonic_ns(), Timestamp::now().as_nanosecond(), monotonic_ns());
+            let (before_ns, wall_ns, after_ns) = (now_ns(), Timestamp::now().as_nanosecond(), now_ns());
             (after_ns.saturating_sub(before_ns), wall_ns - i128::from(before_ns.midpoint(after_ns)))
         });
         Self { offset_ns: readings.min().map_or(0, |(_, offset_ns)| offset_ns) }
@@ -42,15 +41,10 @@ impl WallClock {
     }
 }
 
-/// CPU time that this process has used since its start, ns.
-pub(super) fn process_cpu_ns() -> u64 {
-    let used = clock_gettime(ClockId::ProcessCPUTime);
-    let duration = SignedDuration::new(used.tv_sec, i32::try_from(used.tv_nsec).unwrap_or(0));
-    u64::try_from(duration.as_nanos()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
 
     #[test]
@@ -63,7 +57,7 @@ mod tests {
     #[test]
     fn now_is_now() {
         let before = Timestamp::now();
-        let shown: Timestamp = WallClock::now().rfc3339(monotonic_ns()).parse().unwrap();
+        let shown: Timestamp = WallClock::now().rfc3339(now_ns()).parse().unwrap();
         let took = Timestamp::now().duration_since(before);
         // Between the two clocks of which it is made as much time may have passed, and instants are cut to whole us.
         let apart = shown.duration_since(before).abs();

@@ -9,7 +9,7 @@ use super::acting::Acting;
 use super::audit::Audit;
 use super::hands::Hands;
 use super::lane::{Lane, Which};
-use super::tempo::Tempo;
+use super::thread_priority::ThreadPriority;
 use crate::cgroup::Hierarchy;
 use crate::executor::{
     Executor, ExecutorOptions, Report, RestoreError, Restored, Units, UnitsOptions, adopt_units, restore, restore_units,
@@ -118,9 +118,9 @@ pub(super) fn hands(hierarchy: &Hierarchy, acting: &Acting) -> Result<Hands, Con
     let (protect, rest) = (open(Which::Protect)?, open(Which::Rest)?);
     let (reports, received) = Hands::channel();
     let priority = acting.config.node.priority;
-    let tempo = move || Tempo::urgent(priority);
-    let protect = Lane::start(Which::Protect, protect, reports.clone(), tempo).map_err(ControlError::Thread)?;
-    let rest = Lane::start(Which::Rest, rest, reports, tempo).map_err(ControlError::Thread)?;
+    let urgent = move || ThreadPriority::urgent(priority);
+    let protect = Lane::start(Which::Protect, protect, reports.clone(), urgent).map_err(ControlError::Thread)?;
+    let rest = Lane::start(Which::Rest, rest, reports, urgent).map_err(ControlError::Thread)?;
     let by_journal = move |lanes: &[Which]| {
         let root = Path::new("/");
         let (mut whole, unfinished) = put_back_by(root, lanes.iter().map(|lane| journal(&state_dir, *lane)), false)?;

@@ -10,7 +10,7 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
-use super::tempo::Tempo;
+use super::thread_priority::ThreadPriority;
 use super::writer::Writer;
 use crate::executor::{Change, Outcome, What, WriteResult};
 use crate::fault::{self, Panic};
@@ -133,7 +133,7 @@ impl Lane {
         which: Which,
         writer: impl Writer,
         reports: mpsc::Sender<Report>,
-        tempo: impl FnOnce() -> Tempo + Send + 'static,
+        priority: impl FnOnce() -> ThreadPriority + Send + 'static,
     ) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
         let mut worker = Worker {
@@ -147,7 +147,7 @@ impl Lane {
             told: BTreeMap::new(),
         };
         thread::Builder::new().name(format!("guard-{}", which.name())).spawn(move || {
-            let last = fault::caught(|| worker.run(&tempo())).unwrap_or_else(|panic| Report::of_panic(which, panic));
+            let last = fault::caught(|| worker.run(&priority())).unwrap_or_else(|panic| Report::of_panic(which, panic));
             drop(worker);
             // A controller that has gone needs no report.
             let _ = reports.blocking_send(last);
@@ -221,7 +221,7 @@ struct Worker<W> {
 
 impl<W: Writer> Worker<W> {
     /// Serves until it is asked to end. Returns its last report.
-    fn run(&mut self, tempo: &Tempo) -> Report {
+    fn run(&mut self, priority: &ThreadPriority) -> Report {
         loop {
             let Post { number, wanted, urgent, prepare, end } = self.wait();
             self.number = self.number.max(number);
@@ -236,7 +236,7 @@ impl<W: Writer> Worker<W> {
             self.wanted.extend(urgent);
             // A whole plan of what need not be protected is no answer to anything.
             if self.which == Which::Rest && !in_a_hurry {
-                tempo.calm();
+                priority.calm();
             }
             if asked {
                 let changes = self.changes();
@@ -244,7 +244,7 @@ impl<W: Writer> Worker<W> {
                 // Even if nothing was done: then the controller knows that it has been served.
                 self.send(outcomes, Why::Wanted);
             }
-            tempo.calm();
+            priority.calm();
             if !prepare.is_empty() {
                 let knobs: Vec<_> = prepare.into_iter().map(|((id, knob), path)| (path, id, knob)).collect();
                 self.writer.prepare(&knobs);
@@ -255,7 +255,7 @@ impl<W: Writer> Worker<W> {
                     self.send(outcomes, Why::Drifted);
                 }
             }
-            tempo.hurry();
+            priority.hurry();
         }
     }
 

@@ -20,7 +20,7 @@ use super::lane::{Key, Lane, Report, Which};
 use super::run_loop::{Ask, Loop, Request};
 use super::selection::Keep;
 use super::source::Source;
-use super::tempo::Tempo;
+use super::thread_priority::ThreadPriority;
 use super::writer::Writer;
 use crate::config::Config;
 use crate::executor::{self, Change, Outcome, Restored, Units, What, WriteResult};
@@ -140,8 +140,8 @@ fn scene_with(protect: Paper, rest: Paper, by_journal: ByJournal) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let audit = dir.path().join("audit.jsonl");
     let (reports, received) = Hands::channel();
-    let protect = Lane::start(Which::Protect, protect, reports.clone(), Tempo::steady).unwrap();
-    let rest = Lane::start(Which::Rest, rest, reports, Tempo::steady).unwrap();
+    let protect = Lane::start(Which::Protect, protect, reports.clone(), ThreadPriority::steady).unwrap();
+    let rest = Lane::start(Which::Rest, rest, reports, ThreadPriority::steady).unwrap();
     let log = Audit::open(&audit).unwrap();
     Scene { hands: Hands::new([protect, rest], received, log, Units::default(), by_journal), audit, _dir: dir }
 }
@@ -375,7 +375,7 @@ fn looped(
     let (ask, asked) = mpsc::unbounded_channel();
     let actor = Some(Actor::new(acting.config.policy.clone(), Some(hands)));
     let pace = Pace { interval: Duration::from_secs(1), duration };
-    (Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace, tempo: Tempo::steady() }, ask)
+    (Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace, priority: ThreadPriority::steady() }, ask)
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,7 +31,7 @@ mod serve;
 mod slot_holders;
 mod source;
 mod sys;
-mod tempo;
+mod thread_priority;
 mod watch;
 mod writer;
 

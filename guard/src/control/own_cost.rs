@@ -1,7 +1,8 @@
 //! What guard's own process costs, window by window.
 
-use crate::control::clock::process_cpu_ns;
-use crate::kernel::monotonic_ns;
+use rustix::time::ClockId;
+
+use crate::sched::{clock_ns, now_ns};
 
 /// What guard's own process cost in the window.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,7 +23,7 @@ pub(super) struct OwnCostMeter {
 impl OwnCostMeter {
     /// Begins a window now.
     pub(super) fn start() -> Self {
-        Self { wall_ns: monotonic_ns(), cpu_ns: process_cpu_ns() }
+        Self { wall_ns: now_ns(), cpu_ns: clock_ns(ClockId::ProcessCPUTime) }
     }
 
     /// Ends the window and begins the next one.

@@ -20,7 +20,7 @@ use super::lane::Report;
 use super::observe::Observer;
 use super::outlet::Outlet;
 use super::source::Source;
-use super::tempo::Tempo;
+use super::thread_priority::ThreadPriority;
 use super::watch::Watch;
 use crate::config::{Config, ConfigError};
 use crate::fault;
@@ -70,7 +70,7 @@ pub async fn run<E: From<ControlError>>(
         last = Some(snapshot);
         outcome
     };
-    Loop { source: observer, actor: None, asked, acting: None, pace, tempo: Tempo::steady() }.run(deliver).await?;
+    Loop { source: observer, actor: None, asked, acting: None, pace, priority: ThreadPriority::steady() }.run(deliver).await?;
     last.ok_or_else(|| ControlError::NoWindow.into())
 }
 
@@ -122,8 +122,8 @@ fn ready<A>(watch: &Watch, pace: Pace, acting: Acting, asked: A) -> Result<Loop<
     let hands = acting.enforce.is_some().then(|| super::enforce::hands(observer.hierarchy(), &acting)).transpose()?;
     let actor = Some(Actor::new(acting.config.policy.clone(), hands));
     // Last: threads that were started before do not take it over.
-    let tempo = acting.enforce.as_ref().map_or_else(Tempo::steady, |_| Tempo::urgent(acting.config.node.priority));
-    Ok(Loop { source: observer, actor, asked, acting: Some(acting), pace, tempo })
+    let priority = acting.enforce.as_ref().map_or_else(ThreadPriority::steady, |_| ThreadPriority::urgent(acting.config.node.priority));
+    Ok(Loop { source: observer, actor, asked, acting: Some(acting), pace, priority })
 }
 
 /// Everything that the loop turns.
@@ -134,7 +134,7 @@ pub(super) struct Loop<S, A> {
     pub(super) acting: Option<Acting>,
     pub(super) pace: Pace,
     /// This thread's.
-    pub(super) tempo: Tempo,
+    pub(super) priority: ThreadPriority,
 }
 
 /// Why the loop woke up.
@@ -216,9 +216,9 @@ impl<S: Source, A: Ask> Loop<S, A> {
                 Woken::End => return Ok(Ending::Open),
                 Woken::Sample => {
                     timing.sample = Instant::now() + self.source.sample_every();
-                    self.tempo.calm();
+                    self.priority.calm();
                     self.source.sample()?;
-                    self.tempo.hurry();
+                    self.priority.hurry();
                 }
                 Woken::Report(report) => {
                     if self.take(report) {
@@ -244,10 +244,10 @@ impl<S: Source, A: Ask> Loop<S, A> {
                         return Ok(Ending::Open);
                     }
                     timing.sample = Instant::now() + self.source.sample_every();
-                    self.tempo.calm();
+                    self.priority.calm();
                     let snapshot = self.window()?;
                     deliver(snapshot, self.notes())?;
-                    self.tempo.hurry();
+                    self.priority.hurry();
                     if self.source.all_named_ended() {
                         tracing::warn!("every thread named with --tid has ended");
                         return Ok(Ending::Told);

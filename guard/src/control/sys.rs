@@ -16,18 +16,6 @@ pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
 }
 
-/// Makes this thread SCHED_FIFO with this priority, or, with none, an ordinary thread; not so those that it starts.
-///
-/// # Errors
-/// The kernel refuses it: no privilege, or no real-time time for the thread's cgroup (CONFIG_RT_GROUP_SCHED).
-pub(super) fn set_real_time(priority: Option<u8>) -> io::Result<()> {
-    let policy = if priority.is_some() { libc::SCHED_FIFO } else { libc::SCHED_OTHER };
-    let parameters = libc::sched_param { sched_priority: priority.unwrap_or(0).into() };
-    // SAFETY: 0 is this thread, and the parameters are valid for the call.
-    let result = unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Gives memory that was freed back to the kernel: the kernel's type information, read at start, takes tens of MiB for a
 /// moment, and the allocator would keep them.
 pub(super) fn trim_heap() {

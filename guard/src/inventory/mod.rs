@@ -8,7 +8,6 @@ mod filter;
 mod identify;
 mod process;
 mod runtime;
-mod sys;
 mod threads;
 mod topology;
 

@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::sys;
 use crate::cgroup::Hierarchy;
+use crate::sched;
 use crate::snapshot::CpuList;
 
 /// Flag of kernel threads, include/linux/sched.h.
@@ -153,7 +153,7 @@ impl Threads {
             scan.processes += 1;
             for tid in tids {
                 scan.threads += 1;
-                if self.own && !sys::scheduling_policy(tid).is_some_and(|raw| Policy::from_raw(raw).is_realtime()) {
+                if self.own && !sched::policy_of(tid).is_some_and(|raw| Policy::from_raw(raw).is_realtime()) {
                     continue;
                 }
                 let dir = self.proc.join(format!("{tgid}/task/{tid}"));
@@ -177,7 +177,7 @@ impl Threads {
             affinity: status.affinity,
             namespace_tids: status.namespace_tids,
             locked_bytes: status.locked_bytes,
-            deadline_period_ns: self.own.then(|| sys::deadline_period_ns(tid)).flatten(),
+            deadline_period_ns: self.own.then(|| sched::deadline_period_ns(tid)).flatten(),
         })
     }
 
@@ -200,7 +200,7 @@ impl Threads {
 
     fn is_realtime(&self, tid: u32) -> bool {
         let policy = if self.own {
-            sys::scheduling_policy(tid).map(Policy::from_raw)
+            sched::policy_of(tid).map(Policy::from_raw)
         } else {
             let stat = fs::read(self.proc.join(format!("{tid}/stat"))).ok();
             stat.and_then(|stat| Stat::parse(&stat).map(|stat| stat.policy))

@@ -19,6 +19,7 @@ use super::{
     sample::{CgroupSample, Hists, KernelSample, ThreadSample},
     sys,
 };
+use crate::sched::now_ns;
 use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, SignalName, Stolen, sees};
 
 /// Breaches that are kept between two samples; more than a window shows.
@@ -54,7 +55,7 @@ struct ThreadBefore {
 impl Before {
     pub(super) fn new(cpus: usize, hists: usize) -> Self {
         Self {
-            at_ns: monotonic_ns(),
+            at_ns: now_ns(),
             hists: vec![HistBefore::default(); hists],
             cpus: vec![bytemuck::Zeroable::zeroed(); cpus],
             cgroups: Vec::new(),
@@ -74,14 +75,6 @@ impl Before {
     }
 }
 
-/// CLOCK_MONOTONIC, the programs' clock, ns.
-pub(crate) fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    #[allow(clippy::cast_sign_loss, reason = "CLOCK_MONOTONIC counts from boot")]
-    let ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-    ns
-}
-
 impl Kernel {
     /// What was counted since the last call, or since load.
     ///
@@ -96,7 +89,7 @@ impl Kernel {
             self.cpus.write_field(cpu, offset_of!(CpuState, epoch), self.epoch);
         }
 
-        let at_ns = monotonic_ns();
+        let at_ns = now_ns();
         let elapsed_ns = at_ns.saturating_sub(self.before.at_ns);
         self.before.at_ns = at_ns;
         let mut sample = KernelSample {

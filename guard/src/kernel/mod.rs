@@ -29,7 +29,6 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, Queue, RingBuf},
 };
-pub(crate) use collect::monotonic_ns;
 use guard_common::event::{Breach, Stacks};
 use guard_common::maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, thread_state};
 pub use load::{LoadOptions, Verified};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use guard_common::comm;
 use guard_common::maps::{TaskRec, ThreadState, thread_state};
 
-use super::{Kernel, KernelError, LoadOptions, collect::monotonic_ns, load::Raw, sys};
+use super::{Kernel, KernelError, LoadOptions, load::Raw};
+use crate::sched;
 
 /// Cycles slept to measure the rest of the user stage, and their length: that of a fast PLC, so that caches are as
 /// cold and idle states as deep as in the threads that are watched.
@@ -44,9 +45,9 @@ fn measure_rest(kernel: &Kernel, tid: u32) -> Option<u32> {
     let mut rests = Vec::with_capacity(CYCLES);
     let mut counted = kernel.user_stage_sum(slot);
     for _ in 0..CYCLES {
-        let wanted = monotonic_ns() + u64::try_from(CYCLE.as_nanos()).unwrap_or(u64::MAX);
+        let wanted = sched::now_ns() + u64::try_from(CYCLE.as_nanos()).unwrap_or(u64::MAX);
         // An interrupted sleep counts nothing and is passed over.
-        let own = sys::sleep_until(wanted).saturating_sub(wanted);
+        let own = sched::sleep_and_read(wanted).saturating_sub(wanted);
         let now_counted = kernel.user_stage_sum(slot);
         if let Some(seen) = now_counted.wrapping_sub(counted).checked_sub(1) {
             rests.push(own.saturating_sub(seen));
@@ -80,7 +81,7 @@ fn check(kernel: &Kernel, options: &LoadOptions, tid: u32) -> Result<(), KernelE
     if seen_comm != comm.trim_end_matches('\n') {
         return wrong("comm", &seen_comm, &comm.trim_end());
     }
-    let policy = own_policy();
+    let policy = sched::policy_of(0);
     if policy.is_some_and(|p| p != seen.policy) {
         return wrong("policy", &seen.policy, &policy.unwrap_or_default());
     }
@@ -88,14 +89,6 @@ fn check(kernel: &Kernel, options: &LoadOptions, tid: u32) -> Result<(), KernelE
         return wrong("cgroup id", &seen.cgroup_id, &id);
     }
     Ok(())
-}
-
-/// Policy of the calling thread by /proc (field 41 of stat); `None` when it cannot be read.
-fn own_policy() -> Option<u32> {
-    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
-    // comm may hold spaces and parentheses; the fields behind it begin after the last ')', with field 3.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(41 - 3)?.parse().ok()
 }
 
 /// Stops watching this thread.

@@ -86,22 +86,6 @@ impl<T> Drop for Shared<T> {
     }
 }
 
-/// Sleeps until `wanted_ns` on CLOCK_MONOTONIC and reads that clock at once, with as little around both calls as
-/// cyclictest has, also in a build that is not optimised. Returns the reading in ns; an interrupted sleep ends early.
-pub(super) fn sleep_until(wanted_ns: u64) -> u64 {
-    let request = libc::timespec {
-        tv_sec: (wanted_ns / 1_000_000_000).cast_signed(),
-        tv_nsec: (wanted_ns % 1_000_000_000).cast_signed(),
-    };
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both structs live across the calls; without a remainder wanted the last pointer may be null.
-    unsafe {
-        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const request, std::ptr::null_mut());
-        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
-    }
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
-}
-
 /// struct bpf_prog_info up to the field wanted here.
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/uapi/linux/bpf.h#L6553>
 #[repr(C)]

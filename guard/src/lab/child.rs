@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
 
+use super::error::LabError;
 use super::stage::Stage;
-use super::workload::{Outcome, Part, Ready};
-use super::{LabError, sys};
+use super::sys;
+use super::workload::{Part, PartOutcome, Ready};
 
 /// The hidden subcommand that plays a part.
 pub const SUBCOMMAND: &str = "lab-workload";
@@ -136,7 +137,7 @@ impl Player {
     }
 
     /// Waits for its end and returns what it saw.
-    pub(super) async fn outcome(mut self) -> Result<Outcome, LabError> {
+    pub(super) async fn outcome(mut self) -> Result<PartOutcome, LabError> {
         let limit = self.length + PATIENCE;
         self.next(limit).await
     }

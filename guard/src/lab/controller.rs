@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::snapshot::Snapshot;
 
-use super::LabError;
+use super::error::LabError;
 use super::child::{PATIENCE, Process};
 use super::report::Acted;
 use super::scenario::Scene;

@@ -4,32 +4,35 @@
 //! returns, by whatever way. It knows nothing of BPF and nothing of how guard decides: guard runs as a child.
 
 mod child;
+mod condition;
 mod controller;
+mod error;
 mod report;
 mod scenario;
 mod stage;
 mod sys;
 pub mod workload;
 
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
-use std::{fs, io};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use child::SUBCOMMAND;
-pub use report::{Acted, Played, Report, Row, Step};
+pub use condition::Condition;
+pub use error::LabError;
+pub use report::{Acted, LabReport, Played, Row};
 pub use scenario::Scenario;
 pub use stage::PREFIX;
 
-use crate::cgroup::{CgroupError, Hierarchy, Version};
+use crate::cgroup::{Hierarchy, Version};
 use crate::control;
 use child::Player;
 use controller::Controller;
 use scenario::Scene;
 use stage::Stage;
-use workload::{Outcome, Part, Role};
+use workload::{Part, PartOutcome, Role};
 
 /// How the lab runs.
 #[derive(Clone, Copy, Debug)]
@@ -42,103 +45,6 @@ pub struct Options {
     pub guard: bool,
 }
 
-/// Why a scenario could not be run to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    /// Making cgroups takes root.
-    #[error("guard lab makes cgroups and real-time threads of its own: it needs root")]
-    NotRoot,
-    /// This node cannot show it.
-    #[error("this node cannot show it: {reason}")]
-    Impossible {
-        /// Why.
-        reason: String,
-    },
-    /// The cpu hierarchy cannot be used.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    /// A file or directory of the lab's own.
-    #[error("cannot {op} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        op: &'static str,
-        /// Which.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A cgroup file of the lab's own was not written.
-    #[error("cannot write \"{value}\" to {}: {source}{}", path.display(), remedy(path, source))]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What should be written.
-        value: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A child cannot be started, talked to or waited for.
-    #[error("{name}: {source}")]
-    Start {
-        /// Which.
-        name: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A child ended before it said what it should; it has told why on stderr.
-    #[error("{name} ended with {status}")]
-    Ended {
-        /// Which.
-        name: &'static str,
-        /// How.
-        status: ExitStatus,
-    },
-    /// A child does not answer.
-    #[error("{name} said nothing within {limit:?}")]
-    Silent {
-        /// Which.
-        name: &'static str,
-        /// How long was waited.
-        limit: Duration,
-    },
-    /// A child does not keep to the form.
-    #[error("a process of the lab says what it should not: {0}")]
-    Json(#[source] serde_json::Error),
-    /// Signals cannot be received.
-    #[error("cannot wait for SIGINT and SIGTERM: {0}")]
-    Signals(#[source] io::Error),
-    /// By a signal. What the lab had made is gone.
-    #[error("interrupted; what the lab had made is removed")]
-    Interrupted,
-}
-
-impl LabError {
-    fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { op, path, source }
-    }
-
-    /// Whether the lab contradicts itself, which no node is to blame for.
-    #[must_use]
-    pub fn is_defect(&self) -> bool {
-        matches!(self, Self::Json(_))
-    }
-}
-
-/// What to do about files that kernels are known to refuse.
-fn remedy(path: &Path, source: &io::Error) -> &'static str {
-    let delegating = path.ends_with("cgroup.subtree_control");
-    match source.raw_os_error() {
-        // RT_GROUP_SCHED: the v2 cpu controller refuses while real-time processes are outside of the root.
-        Some(libc::EINVAL) if delegating => {
-            "; this kernel has CONFIG_RT_GROUP_SCHED: move real-time processes to the root cgroup, or boot it with \
-             rt_group_sched=0"
-        }
-        Some(libc::EBUSY) if delegating => "; processes live in the cgroup itself",
-        _ => "",
-    }
-}
-
 /// Runs `scenarios` one after another, hands over each as it is judged, and returns all of them.
 ///
 /// # Errors
@@ -147,13 +53,13 @@ pub fn run<E: From<LabError>>(
     scenarios: &[Scenario],
     options: Options,
     mut told: impl FnMut(&Played) -> Result<(), E>,
-) -> Result<Report, E> {
+) -> Result<LabReport, E> {
     if !rustix::process::geteuid().is_root() {
         return Err(LabError::NotRoot.into());
     }
     let hierarchy = Hierarchy::detect(Path::new("/")).map_err(LabError::from)?;
     let uname = rustix::system::uname();
-    let mut report = Report {
+    let mut report = LabReport {
         schema: report::SCHEMA,
         kernel: uname.release().to_string_lossy().into_owned(),
         realtime: uname.version().to_string_lossy().contains("PREEMPT_RT"),
@@ -200,9 +106,10 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
         held: true,
     };
     let mut rows = Vec::new();
-    for (step, name) in scene.steps.iter().filter(|(step, _)| options.guard || *step != Step::With) {
+    for (condition, name) in
+        scene.steps.iter().filter(|(condition, _)| options.guard || *condition != Condition::With) {
         tracing::info!("{}: {name}", scenario.name());
-        rows.push(perform(hierarchy, &scene, &part, *step, name).await?);
+        rows.push(perform(hierarchy, &scene, &part, *condition, name).await?);
     }
     let (kept, verdict) = report::judge(&scene, interval_us, &rows);
     Ok(Played {
@@ -217,18 +124,18 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
 }
 
 /// One step. What is made first goes last, also when this future is dropped.
-async fn perform(hierarchy: &Hierarchy, scene: &Scene, part: &Part, step: Step, name: &str) -> Result<Row, LabError> {
+async fn perform(hierarchy: &Hierarchy, scene: &Scene, part: &Part, condition: Condition, name: &str) -> Result<Row, LabError> {
     let stage = Stage::build(hierarchy)?;
     let plc = stage.fifo_cgroup("plc")?;
-    let hazard = step != Step::Reference;
+    let hazard = condition != Condition::Reference;
     let quota = scene.quota.filter(|_| hazard);
     if let Some(quota) = quota {
         stage.set_quota(&plc, quota)?;
     }
     let be = if scene.load && hazard { Some(stage.cgroup("be")?) } else { None };
     // guard is there before the workload, as on a node where it runs always: what is lost until it has reacted counts.
-    let controller = match step {
-        Step::With => Some(Controller::start(&stage, scene, &plc, be.as_deref()).await?),
+    let controller = match condition {
+        Condition::With => Some(Controller::start(&stage, scene, &plc, be.as_deref()).await?),
         _ => None,
     };
     // The load outlasts what it disturbs, and is ended when it is dropped.
@@ -244,7 +151,7 @@ async fn perform(hierarchy: &Hierarchy, scene: &Scene, part: &Part, step: Step, 
     let mut player = Player::enter(&stage, &plc, part).await?;
     let before = stage.cpu_stat(&plc)?;
     player.cue()?;
-    let Outcome { policy, cycles, lost, response, wakeup } = player.outcome().await?;
+    let PartOutcome { policy, cycles, lost, response, wakeup } = player.outcome().await?;
     let after = stage.cpu_stat(&plc)?;
     drop(load);
     let guard = match controller {
@@ -259,7 +166,7 @@ async fn perform(hierarchy: &Hierarchy, scene: &Scene, part: &Part, step: Step, 
         }
     };
     Ok(Row {
-        step,
+        step: condition,
         name: name.to_owned(),
         policy,
         cycles,

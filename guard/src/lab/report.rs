@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{Latency, Quota};
 
+use super::condition::Condition;
 use super::scenario::{Promise, Scene};
 
 /// Version of the JSON form.
@@ -16,7 +17,7 @@ const CHANCE: f64 = 0.02;
 
 /// What the lab has seen on this node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct LabReport {
     /// Version of this form.
     pub schema: u32,
     /// Kernel release.
@@ -48,23 +49,11 @@ pub struct Played {
     pub verdict: String,
 }
 
-/// What was changed between the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Step {
-    /// Without the hazard and without guard.
-    Reference,
-    /// With the hazard.
-    Before,
-    /// With the hazard and guard.
-    With,
-}
-
 /// What the workload saw in one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Which step.
-    pub step: Step,
+    pub step: Condition,
     /// Its name in this scenario.
     pub name: String,
     /// Policy of the cyclic thread.
@@ -121,7 +110,7 @@ impl Row {
 /// Whether guard kept the scene's promise, and why.
 pub(super) fn judge(scene: &Scene, interval_us: u64, rows: &[Row]) -> (bool, String) {
     let row = |step| rows.iter().find(|row| row.step == step);
-    let (before, with) = match (row(Step::Before), row(Step::With)) {
+    let (before, with) = match (row(Condition::Before), row(Condition::With)) {
         (Some(before), Some(with)) => (before, with),
         (Some(before), None) => return (true, format!("{} lost; guard was left out", before.loss())),
         (None, _) => return (false, "not judged: the hazard was left out".to_owned()),
@@ -132,7 +121,7 @@ pub(super) fn judge(scene: &Scene, interval_us: u64, rows: &[Row]) -> (bool, Str
     if with.cycles == 0 || before.cycles == 0 {
         return (false, "not judged: no cycle was due in the time given; want a longer --duration".to_owned());
     }
-    let reference = row(Step::Reference).unwrap_or(before);
+    let reference = row(Condition::Reference).unwrap_or(before);
     let harm = before.share() - reference.share();
     match scene.promise {
         Promise::Harmless => harmless(scene, reference, before, with),
@@ -205,9 +194,9 @@ fn told(before: &Row, with: &Row) -> (bool, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::Scenario;
+    use crate::lab::scenario::Scenario;
 
-    fn row(step: Step, cycles: u64, lost: u64) -> Row {
+    fn row(step: Condition, cycles: u64, lost: u64) -> Row {
         Row {
             step,
             name: String::new(),
@@ -218,12 +207,12 @@ mod tests {
             wakeup: Latency::default(),
             nr_throttled: 0,
             throttled_ns: 0,
-            guard: (step == Step::With).then(|| Acted { restored: true, ..Acted::default() }),
+            guard: (step == Condition::With).then(|| Acted { restored: true, ..Acted::default() }),
         }
     }
 
     fn verdict(scenario: Scenario, lost: [u64; 3]) -> (bool, String) {
-        let steps = [Step::Reference, Step::Before, Step::With];
+        let steps = [Condition::Reference, Condition::Before, Condition::With];
         let rows: Vec<Row> = steps.into_iter().zip(lost).map(|(step, lost)| row(step, 5000, lost)).collect();
         judge(&scenario.scene(), 1000, &rows)
     }
@@ -261,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_is_not_put_back_is_no_success() {
-        let mut rows = vec![row(Step::Reference, 5000, 0), row(Step::Before, 5000, 2500), row(Step::With, 5000, 0)];
+        let mut rows = vec![row(Condition::Reference, 5000, 0), row(Condition::Before, 5000, 2500), row(Condition::With, 5000, 0)];
         rows[2].guard = Some(Acted::default());
         let (kept, verdict) = judge(&Scenario::QuotaLock.scene(), 1000, &rows);
         assert!(!kept && verdict.contains("without putting back"), "{verdict}");
@@ -270,7 +259,7 @@ mod tests {
     #[test]
     fn rt_throttling_must_be_seen_by_guard_when_the_thread_saw_it() {
         let scene = Scenario::RtThrottle.scene();
-        let mut rows = vec![row(Step::Before, 5000, 250), row(Step::With, 5000, 250)];
+        let mut rows = vec![row(Condition::Before, 5000, 250), row(Condition::With, 5000, 250)];
         rows[1].response.record(50_000_000);
         assert!(!judge(&scene, 1000, &rows).0);
         rows[1].guard = Some(Acted { restored: true, taken: 1, taken_ns: 50_000_000, ..Acted::default() });
@@ -284,12 +273,12 @@ mod tests {
             summary: "s".into(),
             interval_us: 1000,
             response: "r".into(),
-            rows: vec![row(Step::With, 10, 1)],
+            rows: vec![row(Condition::With, 10, 1)],
             kept: true,
             verdict: "v".into(),
         };
-        let report = Report { schema: SCHEMA, scenarios: vec![played], ..Report::default() };
+        let report = LabReport { schema: SCHEMA, scenarios: vec![played], ..LabReport::default() };
         let text = serde_json::to_string(&report).unwrap();
-        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        assert_eq!(serde_json::from_str::<LabReport>(&text).unwrap(), report);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::snapshot::{Class, Quota};
 
-use super::report::Step;
+use super::condition::Condition;
 use super::workload::Role;
 
 /// A hazard.
@@ -58,17 +58,17 @@ pub(super) struct Scene {
     /// What "response" means here.
     pub(super) response: &'static str,
     /// Names of the steps.
-    pub(super) steps: &'static [(Step, &'static str)],
+    pub(super) steps: &'static [(Condition, &'static str)],
 }
 
 /// A fifth of a CPU, as `podman run --cpus 0.2` sets it.
 pub(super) const QUOTA: Quota = Quota { quota_us: 20_000, period_us: 100_000 };
 
-const WITH_REFERENCE: &[(Step, &str)] =
-    &[(Step::Reference, "no quota"), (Step::Before, "quota"), (Step::With, "quota, guard")];
-const BESIDE_LOAD: &[(Step, &str)] =
-    &[(Step::Reference, "alone"), (Step::Before, "beside BE"), (Step::With, "beside BE, guard")];
-const PLAIN: &[(Step, &str)] = &[(Step::Before, "without guard"), (Step::With, "guard")];
+const WITH_REFERENCE: &[(Condition, &str)] =
+    &[(Condition::Reference, "no quota"), (Condition::Before, "quota"), (Condition::With, "quota, guard")];
+const BESIDE_LOAD: &[(Condition, &str)] =
+    &[(Condition::Reference, "alone"), (Condition::Before, "beside BE"), (Condition::With, "beside BE, guard")];
+const PLAIN: &[(Condition, &str)] = &[(Condition::Before, "without guard"), (Condition::With, "guard")];
 
 const LOCKED: &str = "from when a cycle was due to when it had its lock";
 const WORKED: &str = "from when a cycle was due to when its work was done";
@@ -174,8 +174,8 @@ mod tests {
     fn every_scene_ends_with_guard_and_what_is_judged_against_a_reference_has_one() {
         for scenario in Scenario::ALL {
             let scene = scenario.scene();
-            assert_eq!(scene.steps.last().map(|(step, _)| *step), Some(Step::With), "{scenario:?}");
-            let has_reference = scene.steps.iter().any(|(step, _)| *step == Step::Reference);
+            assert_eq!(scene.steps.last().map(|(step, _)| *step), Some(Condition::With), "{scenario:?}");
+            let has_reference = scene.steps.iter().any(|(step, _)| *step == Condition::Reference);
             assert!(has_reference || !matches!(scene.promise, Promise::Healed | Promise::Halved), "{scenario:?}");
         }
     }

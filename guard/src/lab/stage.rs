@@ -9,7 +9,7 @@ use std::{fs, io};
 use crate::cgroup::{CpuStatTotals, Hierarchy, Version};
 use crate::snapshot::Quota;
 
-use super::LabError;
+use super::error::LabError;
 
 /// What the names of the lab's cgroups begin with; the pid of the lab follows.
 pub const PREFIX: &str = "guard-lab-";

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::mm::MlockAllFlags;
-use rustix::thread::CpuSet;
 
 pub use getopt::{OptionError, Wanted, parse};
 pub use options::{Aligned, LatencyTarget, Options, PolicyName, ThreadPlan, Wait, cpus};
@@ -27,8 +26,8 @@ use crate::cgroup::CgroupError;
 use crate::control::{ControlError, Observer, Selection, Watch};
 use crate::fault::{self, Panic};
 use crate::inventory::Topology;
-use crate::lab::workload::thread::{CallError, clock_ns, pin, tid};
-use crate::snapshot::{CpuList, Thread};
+use crate::sched::{self, CallError, Scheduling, allowed, clock_ns, pin, tid};
+use crate::snapshot::Thread;
 use place::Place;
 use thread::{Counts, End};
 
@@ -129,15 +128,15 @@ pub fn run<E: From<ProbeError>>(
     mut told: impl FnMut(Told) -> Result<(), E>,
     mut show: impl FnMut(&State<'_>) -> Result<(), E>,
 ) -> Result<Measured, E> {
-    let plans = options.plan(&allowed()?).map_err(ProbeError::from)?;
+    let plans = options.plan(&allowed().map_err(ProbeError::from)?).map_err(ProbeError::from)?;
     let place = options.cgroup.as_deref().map(Place::find).transpose()?;
     let began = Timestamp::now();
     let signals = sys::Signals::block(&[libc::SIGINT, libc::SIGTERM, libc::SIGUSR1])
         .map_err(|source| ProbeError::Start { what: "wait for signals", source })?;
     if let Some(text) = &options.main_affinity {
-        let set = cpu_set(&cpus("--mainaffinity", text, &allowed()?).map_err(ProbeError::from)?);
-        rustix::thread::sched_setaffinity(None, &set)
-            .map_err(|error| ProbeError::from(CallError::at(format!("sched_setaffinity({text})"))(error)))?;
+        let allowed = allowed().map_err(ProbeError::from)?;
+        let cpus = cpus("--mainaffinity", text, &allowed).map_err(ProbeError::from)?;
+        sched::run_on(&cpus).map_err(ProbeError::from)?;
     }
     if options.mlockall {
         rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
@@ -220,18 +219,6 @@ fn ask_for_latency(target: LatencyTarget) -> (Option<File>, Told) {
         Ok(file) => (Some(file), Told::LatencySet(us)),
         Err(error) => (None, Told::LatencyLeft(format!("{DMA_LATENCY}: {error}"))),
     }
-}
-
-/// CPUs that this process may run on.
-fn allowed() -> Result<CpuList, ProbeError> {
-    let set = rustix::thread::sched_getaffinity(None).map_err(CallError::at("sched_getaffinity"))?;
-    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).filter_map(|cpu| u32::try_from(cpu).ok()).collect())
-}
-
-fn cpu_set(cpus: &CpuList) -> CpuSet {
-    let mut set = CpuSet::new();
-    cpus.iter().filter_map(|cpu| usize::try_from(cpu).ok()).for_each(|cpu| set.set(cpu));
-    set
 }
 
 /// The measuring threads, which wait to be told to go.
@@ -330,13 +317,13 @@ fn attempt(work: impl FnOnce() -> Result<(), ProbeError>) -> Result<(), ProbeErr
 
 /// Gives the calling thread its policy. What has no priority is SCHED_OTHER, whatever its name: so does cyclictest.
 fn dress(plan: &ThreadPlan) -> Result<(), CallError> {
-    let (policy, name) = match plan.policy {
-        PolicyName::Fifo => (libc::SCHED_FIFO, "SCHED_FIFO"),
-        PolicyName::Rr => (libc::SCHED_RR, "SCHED_RR"),
-        PolicyName::Other | PolicyName::Batch | PolicyName::Idle => return Ok(()),
-    };
     let priority = i32::try_from(plan.priority).unwrap_or(i32::MAX);
-    sys::set_policy(policy, priority).map_err(CallError::at(format!("sched_setscheduler({name}, {priority})")))
+    let scheduling = match plan.policy {
+        PolicyName::Fifo => Scheduling::Fifo(priority),
+        PolicyName::Rr => Scheduling::RoundRobin(priority),
+        PolicyName::Other | PolicyName::Batch | PolicyName::Idle => Scheduling::Other,
+    };
+    scheduling.apply(0)
 }
 
 /// Loads guard's programs and has them watch these threads from now on.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::ProbeError;
 use crate::cgroup::{Hierarchy, Version};
-use crate::lab::workload::thread::tid;
+use crate::sched::tid;
 
 /// Where the threads go.
 #[derive(Clone, Debug)]

@@ -1,17 +1,7 @@
-//! The system calls of the probe that rustix does not wrap: scheduling policies, and waiting for signals.
+//! The system calls of the probe that rustix does not wrap: waiting for signals.
 
 use std::time::Duration;
 use std::{io, mem, ptr};
-
-/// Gives the calling thread `policy` (SCHED_*) at `priority`.
-pub(super) fn set_policy(policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
-    let param = libc::sched_param { sched_priority: priority };
-    // SAFETY: pid 0 names the calling thread and `param` outlives the call, which only reads it.
-    match unsafe { libc::sched_setscheduler(0, policy, &raw const param) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
 
 /// Signals that the calling thread, and threads it starts later, have blocked in order to be told of them by
 /// [`Self::wait`].

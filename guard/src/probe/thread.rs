@@ -3,11 +3,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use rustix::io::Errno;
 use rustix::thread::{ClockId, NanosleepRelativeResult};
 
 use super::options::{Aligned, Options, ThreadPlan, Wait};
-use crate::lab::workload::thread::{CallError, clock_ns, timespec};
+use crate::sched::{CallError, clock_ns, sleep_until_by, timespec};
 
 /// What stands for the smallest latency until there is one; so cyclictest prints it.
 const NO_MINIMUM: u64 = 1_000_000;
@@ -168,15 +167,15 @@ pub(super) fn measure(
     let mut next_ns = begin_ns + interval_ns;
     while !end.come.load(Relaxed) {
         match options.wait {
-            Wait::Absolute => until(clock, next_ns)?,
+            Wait::Absolute => sleep_until_by(clock, next_ns)?,
             // Counted from where the thread is when it goes to sleep.
             Wait::Relative => {
                 next_ns = clock_ns(clock) + interval_ns;
-                told(&rustix::thread::clock_nanosleep_relative(clock, &timespec(interval_ns)), "clock_nanosleep")?;
+                over(&rustix::thread::clock_nanosleep_relative(clock, &timespec(interval_ns)), "clock_nanosleep")?;
             }
             Wait::Nanosleep => {
                 next_ns = clock_ns(clock) + interval_ns;
-                told(&rustix::thread::nanosleep(&timespec(interval_ns)), "nanosleep")?;
+                over(&rustix::thread::nanosleep(&timespec(interval_ns)), "nanosleep")?;
             }
         }
         let now_ns = clock_ns(clock);
@@ -208,18 +207,8 @@ pub(super) fn clock(options: &Options) -> ClockId {
     if options.realtime_clock { ClockId::Realtime } else { ClockId::Monotonic }
 }
 
-fn until(clock: ClockId, ns: u64) -> Result<(), CallError> {
-    loop {
-        match rustix::thread::clock_nanosleep_absolute(clock, &timespec(ns)) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(CallError::at("clock_nanosleep")(error)),
-        }
-    }
-}
-
 /// A sleep that a stopped process cut short is over.
-fn told(slept: &NanosleepRelativeResult, call: &str) -> Result<(), CallError> {
+fn over(slept: &NanosleepRelativeResult, call: &str) -> Result<(), CallError> {
     match slept {
         NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) => Ok(()),
         NanosleepRelativeResult::Err(error) => Err(CallError::at(call)(*error)),
@@ -252,7 +241,7 @@ mod tests {
     #[test]
     fn a_thread_ends_after_its_loops_and_leaves_late_cycles_out() {
         let options = Options { loops: 20, nsecs: true, ..Options::default() };
-        let plan = ThreadPlan { cpu: None, priority: 0, policy: super::super::PolicyName::Other, interval_us: 500 };
+        let plan = ThreadPlan { cpu: None, priority: 0, policy: super::super::options::PolicyName::Other, interval_us: 500 };
         for wait in [Wait::Absolute, Wait::Relative, Wait::Nanosleep] {
             let options = Options { wait, ..options.clone() };
             let counts = Counts::new(&options);
@@ -269,7 +258,7 @@ mod tests {
     #[test]
     fn a_latency_above_the_limit_ends_it_for_all() {
         let options = Options { break_at: 1, nsecs: true, ..Options::default() };
-        let plan = ThreadPlan { cpu: None, priority: 0, policy: super::super::PolicyName::Other, interval_us: 100 };
+        let plan = ThreadPlan { cpu: None, priority: 0, policy: super::super::options::PolicyName::Other, interval_us: 100 };
         let (counts, end) = (Counts::new(&options), End::default());
         counts.tid.store(77, Relaxed);
         measure(&options, &plan, 0, None, &counts, &end).unwrap();

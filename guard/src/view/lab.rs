@@ -72,12 +72,12 @@ fn notes(row: &Row) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::{Acted, Step};
+    use crate::lab::{Acted, Condition};
     use crate::snapshot::Latency;
 
     fn played() -> Played {
         let mut row = Row {
-            step: Step::Before,
+            step: Condition::Before,
             name: "quota".into(),
             policy: "SCHED_FIFO 80".into(),
             cycles: 5000,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use guard::lab::{PREFIX, Played, Report, Row, SUBCOMMAND, Scenario, Step, workload};
+use guard::lab::{Condition, LabReport, PREFIX, Played, Row, SUBCOMMAND, Scenario, workload};
 use guard::snapshot::Snapshot;
 use rustix::process::Signal;
 
@@ -92,12 +92,12 @@ fn play(scenario: Scenario) -> Result<Played> {
     let finished = lab(&[scenario.name(), "--duration", step(scenario)]).finish(limit())?;
     before.expect_unchanged()?;
     // The verdict stands in the report; without one, the message says why.
-    let report: Report = serde_json::from_str(&finished.stdout)
+    let report: LabReport = serde_json::from_str(&finished.stdout)
         .with_context(|| format!("guard lab {}: {}", scenario.name(), finished.stderr.trim_end()))?;
     let played = report.scenarios.into_iter().next().context("a report without a scenario")?;
     let figures = figures(&played);
     finished.expect_code(if played.kept { 0 } else { 1 })?;
-    for row in played.rows.iter().filter(|row| row.step == Step::With) {
+    for row in played.rows.iter().filter(|row| row.step == Condition::With) {
         ensure!(row.guard.as_ref().is_some_and(|acted| acted.restored), "guard put not everything back: {figures}");
     }
     Ok(played)
@@ -117,7 +117,7 @@ fn figures(played: &Played) -> String {
     played.rows.iter().map(row).collect::<Vec<_>>().join("; ")
 }
 
-fn row(played: &Played, step: Step) -> Result<&Row> {
+fn row(played: &Played, step: Condition) -> Result<&Row> {
     played.rows.iter().find(|row| row.step == step).with_context(|| format!("no row {step:?}"))
 }
 
@@ -136,7 +136,7 @@ fn margin(cycles: u64, interval_us: u64) -> u64 {
 /// The seed's hazard.
 pub(super) fn quota_lock() -> Result<Verdict> {
     let played = played(Scenario::QuotaLock, |played| {
-        let (before, with) = (row(played, Step::Before)?, row(played, Step::With)?);
+        let (before, with) = (row(played, Condition::Before)?, row(played, Condition::With)?);
         let figures = figures(played);
         ensure!(before.policy.starts_with("SCHED_FIFO"), "the loop ran under {}", before.policy);
         ensure!(4 * before.lost > before.cycles, "less than a quarter lost to the quota: {figures}");
@@ -161,7 +161,7 @@ fn lifted_at_once(before: &Row, with: &Row) -> Result<()> {
 /// Without a quota guard has nothing to do.
 pub(super) fn quota_none() -> Result<Verdict> {
     let played = played(Scenario::QuotaNone, |played| {
-        let acted = row(played, Step::With)?.guard.as_ref().context("no guard")?;
+        let acted = row(played, Condition::With)?.guard.as_ref().context("no guard")?;
         ensure!(acted.changes.is_empty(), "guard changed something: {:?}", acted.changes);
         Ok(())
     })?;
@@ -175,7 +175,7 @@ pub(super) fn quota_pi() -> Result<Verdict> {
 pub(super) fn quota_fallback() -> Result<Verdict> {
     let played = played(Scenario::QuotaFallback, |played| {
         ensure!(played.rows.iter().all(|row| row.policy == "SCHED_OTHER"), "the loop was not refused SCHED_FIFO");
-        lifted_at_once(row(played, Step::Before)?, row(played, Step::With)?)
+        lifted_at_once(row(played, Condition::Before)?, row(played, Condition::With)?)
     })?;
     Ok(Verdict::Passed(figures(&played)))
 }
@@ -183,14 +183,14 @@ pub(super) fn quota_fallback() -> Result<Verdict> {
 /// The thread itself wakes in time all along: what is late is its data.
 pub(super) fn quota_co_thread() -> Result<Verdict> {
     let played = played(Scenario::QuotaCoThread, |played| {
-        let (reference, before) = (row(played, Step::Reference)?, row(played, Step::Before)?);
+        let (reference, before) = (row(played, Condition::Reference)?, row(played, Condition::Before)?);
         let late = |row: &Row| row.wakeup.quantile_ns(0.5);
         ensure!(
             late(before) < late(reference) + played.interval_us * 1000,
             "the loop itself woke late: {} ns at the median",
             late(before)
         );
-        lifted_at_once(before, row(played, Step::With)?)
+        lifted_at_once(before, row(played, Condition::With)?)
     })?;
     Ok(Verdict::Passed(figures(&played)))
 }
@@ -284,7 +284,7 @@ pub(super) fn container() -> Result<Verdict> {
         held: false,
     };
     let part = serde_json::to_string(&part)?;
-    let contained = |name: &str, options: &[&str]| -> Result<workload::Outcome> {
+    let contained = |name: &str, options: &[&str]| -> Result<workload::PartOutcome> {
         let mut command = podman.run(name, options, &[SUBCOMMAND, &part]);
         let stdout = Tool::start(&mut command)?.success(limit())?;
         let line = stdout.lines().last().context("the workload said nothing")?;

@@ -3,7 +3,7 @@
 use std::{os::unix::fs::MetadataExt as _, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use guard::lab::workload::thread::now_ns;
+use guard::sched::now_ns;
 
 use crate::{
     harness::{Cgroup, Find as _, GuardRun, Workload, patience},

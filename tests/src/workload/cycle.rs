@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use super::{
-    Outcome, Policy, Start, burn_until, now_ns, pin, tid, timespec,
+    Outcome, Scheduling, Start, burn_until, now_ns, pin, tid, timespec,
     witness::{self, Seen, Witness},
 };
 use crate::sys::{self, PosixTimer};
@@ -55,7 +55,7 @@ pub struct Args {
     cycles: usize,
     /// other, fifo:PRIORITY or deadline:RUNTIME_US
     #[arg(long, default_value = "other")]
-    policy: Policy,
+    policy: Scheduling,
     /// Run on this CPU only
     #[arg(long)]
     cpu: Option<usize>,
@@ -81,7 +81,7 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<Outcome> {
     ensure!(args.interval_us > 0, "--interval-us is 0");
     ensure!(
-        args.wait != Wait::SchedYield || matches!(args.policy, Policy::Deadline(_)),
+        args.wait != Wait::SchedYield || matches!(args.policy, Scheduling::Deadline(_)),
         "sched-yield waits only with --policy deadline:RUNTIME_US"
     );
     ensure!(

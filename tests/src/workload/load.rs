@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use rustix::process::Signal;
 
-use super::{Outcome, Policy, Start, burn_until, now_ns, pin, sleep_until, tid};
+use super::{Outcome, Scheduling, Start, burn_until, now_ns, pin, sleep_until, tid};
 use crate::sys::{Signals, switches};
 
 /// Enough for a thread that calls a handful of functions; ten thousand of them fit anywhere.
@@ -30,7 +30,7 @@ pub struct Spin {
     threads: usize,
     /// other or fifo:PRIORITY
     #[arg(long, default_value = "other")]
-    policy: Policy,
+    policy: Scheduling,
     /// Run on this CPU only
     #[arg(long)]
     cpu: Option<usize>,
@@ -77,7 +77,7 @@ pub struct Churn {
     seconds: f64,
     /// Policy of the short-lived threads
     #[arg(long, default_value = "other")]
-    policy: Policy,
+    policy: Scheduling,
     /// Sleep of each in its short life
     #[arg(long, default_value_t = 100)]
     sleep_us: u64,
@@ -150,7 +150,7 @@ pub(super) fn fifo_hog(args: &FifoHog) -> Result<Outcome> {
             tids.send((0, tid())).context("the main thread is gone")?;
             go.wait();
             pin(Some(cpu))?;
-            Policy::Fifo(priority).apply(0)?;
+            Scheduling::Fifo(priority).apply(0)?;
             let mut gaps_ns = Vec::with_capacity(1 << 16);
             let mut last_ns = now_ns();
             let end_ns = last_ns + length_ns;

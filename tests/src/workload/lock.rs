@@ -20,7 +20,7 @@ use rustix::{
 
 use crate::sys;
 
-use super::{Outcome, PiLock, Policy, Start, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
+use super::{Outcome, PiLock, Scheduling, Start, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
 
 #[derive(Debug, clap::Args)]
 pub struct PiMutex {
@@ -135,7 +135,7 @@ impl Cast {
     ) -> JoinHandle<Result<Vec<u64>>> {
         self.enter(0, move |_| {
             pin(cpu)?;
-            Policy::Fifo(priority).apply(0)?;
+            Scheduling::Fifo(priority).apply(0)?;
             let mut took_ns = Vec::with_capacity(cycles);
             let mut next_ns = now_ns() + interval_ns;
             for _ in 0..cycles {
@@ -189,7 +189,7 @@ pub(super) fn pi_mutex(args: &PiMutex) -> Result<Outcome> {
     });
     let disturber = cast.enter(2, move |done| {
         pin(cpu)?;
-        Policy::Fifo((priority / 2).max(1)).apply(0)?;
+        Scheduling::Fifo((priority / 2).max(1)).apply(0)?;
         while !done.load(Ordering::Relaxed) {
             burn_until(now_ns() + interval_ns / 4);
             sleep_until(now_ns() + interval_ns)?;

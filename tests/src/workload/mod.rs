@@ -21,11 +21,8 @@ use serde::{Deserialize, Serialize};
 pub use cycle::Wait;
 pub use guard::lab::workload::Ready;
 
-use guard::lab::workload::{
-    lock::PiLock,
-    print_line,
-    thread::{Policy, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid, timespec},
-};
+use guard::lab::workload::{lock::PiLock, print_line};
+use guard::sched::{Scheduling, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid, timespec};
 
 /// The workloads.
 #[derive(Debug, clap::Subcommand)]

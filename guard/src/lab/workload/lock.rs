@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::thread::futex;
 
-use super::thread::{CallError, tid};
+use crate::sched::{CallError, tid};
 
 /// A lock with priority inheritance, as PTHREAD_PRIO_INHERIT mutexes are made: the word holds the owner's tid, and
 /// only a contended lock enters the kernel.

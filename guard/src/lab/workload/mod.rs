@@ -1,10 +1,10 @@
 //! The processes that the lab puts on its stage. Each is guard itself under the hidden subcommand `lab-workload`, so that a
 //! node needs nothing else. Their threads time themselves; nothing here knows what guard measures. The parts they are
-//! made of (policies, clocks, locks) are shared with the tests' own workloads.
+//! made of are shared with the tests' own workloads: locks here, policies and clocks in [`crate::sched`].
 
 pub mod lock;
-pub mod thread;
 
+mod part;
 mod roles;
 
 use std::io::{self, Write as _};
@@ -12,90 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread::spawn;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::snapshot::Latency;
+pub use part::{Part, PartOutcome, Ready, Role};
+
+use crate::sched::{CallError, forgo_realtime, now_ns, pin, tid};
 use roles::{Character, Run};
-use thread::{CallError, now_ns, pin, tid};
-
-/// What one process does: the argument of `guard lab-workload`, as JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Part {
-    /// Which threads it has.
-    pub role: Role,
-    /// Length of a cycle, us.
-    pub interval_us: u64,
-    /// For how long, ms.
-    pub duration_ms: u64,
-    /// The CPU that its threads share; absent where they may run anywhere or choose themselves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<usize>,
-    /// Wait for a line on stdin before starting threads and for another one before beginning, and end with the process
-    /// that started this one.
-    #[serde(default)]
-    pub held: bool,
-}
-
-/// The threads of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// A cyclic SCHED_FIFO thread takes a lock in every cycle that a fair thread holds most of the time, for a tenth of a
-    /// cycle each time.
-    Lock {
-        /// Whether the lock has priority inheritance.
-        inherit: bool,
-    },
-    /// A cyclic thread that asks for SCHED_FIFO, is refused, and goes on; it works for four tenths of its cycle.
-    Fallback,
-    /// A cyclic SCHED_FIFO thread that needs a new value in every cycle from a fair thread, which works for four tenths of
-    /// a cycle on each.
-    CoThread,
-    /// One fair cyclic thread on each CPU that works for six tenths of its cycle.
-    Fair,
-    /// Busy threads that walk through memory, two for each CPU.
-    Load,
-    /// A SCHED_FIFO thread that never sleeps, and a fair one that wants the same CPU.
-    Hog,
-}
-
-/// First line of a workload's output: its threads exist and have their policies.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ready {
-    /// Process id.
-    pub pid: u32,
-    /// Thread ids, the measured one first.
-    pub tids: Vec<u32>,
-}
-
-/// Last line of a workload's output.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Policy that the cyclic thread had.
-    pub policy: String,
-    /// Cycles that were due.
-    pub cycles: u64,
-    /// Those of them that were not done before the next one was due, were skipped for that reason, or had nothing new to
-    /// work with.
-    pub lost: u64,
-    /// From when a cycle was due to when its work was done. Skipped cycles have none.
-    pub response: Latency,
-    /// From when a cycle was due to when the thread was awake: what cyclictest measures.
-    pub wakeup: Latency,
-}
-
-impl Outcome {
-    fn add(&mut self, other: &Self) {
-        if self.policy.is_empty() {
-            self.policy.clone_from(&other.policy);
-        }
-        self.cycles += other.cycles;
-        self.lost += other.lost;
-        self.response.merge(&other.response);
-        self.wakeup.merge(&other.wakeup);
-    }
-}
 
 /// Why a workload could not play its part.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +46,7 @@ pub enum WorkloadError {
     Panicked,
 }
 
-/// Plays the part that `text` describes and prints [`Ready`] and [`Outcome`], one line each. Meant as the whole of a
+/// Plays the part that `text` describes and prints [`Ready`] and [`PartOutcome`], one line each. Meant as the whole of a
 /// process: after an error its threads may still run.
 ///
 /// # Errors
@@ -139,9 +61,9 @@ pub fn run(text: &str) -> Result<(), WorkloadError> {
     print_line(&play(&part)?)
 }
 
-fn play(part: &Part) -> Result<Outcome, WorkloadError> {
+fn play(part: &Part) -> Result<PartOutcome, WorkloadError> {
     if part.role == Role::Fallback {
-        thread::forgo_realtime()?;
+        forgo_realtime()?;
     }
     let characters = roles::characters(part);
     let go = Arc::new(Barrier::new(characters.len() + 1));
@@ -152,9 +74,9 @@ fn play(part: &Part) -> Result<Outcome, WorkloadError> {
         let (go, begin_ns, done, entries) =
             (Arc::clone(&go), Arc::clone(&begin_ns), Arc::clone(&done), entries.clone());
         let (interval_ns, length_ns) = (part.interval_us * 1000, part.duration_ms * 1_000_000);
-        threads.push(spawn(move || -> Result<Option<Outcome>, CallError> {
-            let Character { policy, may_be_refused, cpu, play } = character;
-            let dressed = pin(cpu).and_then(|()| match policy.apply(0) {
+        threads.push(spawn(move || -> Result<Option<PartOutcome>, CallError> {
+            let Character { scheduling, may_be_refused, cpu, play } = character;
+            let dressed = pin(cpu).and_then(|()| match scheduling.apply(0) {
                 Err(error) if may_be_refused && error.is_refusal() => Ok(()),
                 result => result,
             });
@@ -180,7 +102,7 @@ fn play(part: &Part) -> Result<Outcome, WorkloadError> {
     // A little ahead, so that no thread begins late.
     begin_ns.store(now_ns() + 2 * part.interval_us * 1000, Ordering::Release);
     go.wait();
-    let mut outcome = Outcome::default();
+    let mut outcome = PartOutcome::default();
     for thread in threads {
         if let Some(own) = thread.join().map_err(|_| WorkloadError::Panicked)?? {
             outcome.add(&own);
@@ -244,6 +166,6 @@ mod tests {
 
     #[test]
     fn a_load_ends_by_itself() {
-        assert_eq!(play(&part(Role::Load)).unwrap(), Outcome::default());
+        assert_eq!(play(&part(Role::Load)).unwrap(), PartOutcome::default());
     }
 }

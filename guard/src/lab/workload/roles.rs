@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::lock::Lock;
-use super::thread::{CallError, Policy, burn_cpu_ns, now_ns, sleep_until};
-use super::{Outcome, Part, Role};
+use super::part::{Part, PartOutcome, Role};
+use crate::sched::{CallError, Scheduling, burn_cpu_ns, now_ns, sleep_until};
 
 /// Priority of the SCHED_FIFO threads: above interrupt threads' 50, as PLC runtimes have it.
 const PRIORITY: i32 = 80;
@@ -32,11 +32,11 @@ impl Run<'_> {
     }
 }
 
-type Play = Box<dyn FnOnce(&Run<'_>) -> Result<Option<Outcome>, CallError> + Send>;
+type Play = Box<dyn FnOnce(&Run<'_>) -> Result<Option<PartOutcome>, CallError> + Send>;
 
 /// A thread: what it needs before the play begins, and its play.
 pub(super) struct Character {
-    pub(super) policy: Policy,
+    pub(super) scheduling: Scheduling,
     /// Whether it goes on under SCHED_OTHER when the policy is refused.
     pub(super) may_be_refused: bool,
     pub(super) cpu: Option<usize>,
@@ -45,8 +45,8 @@ pub(super) struct Character {
 
 /// The threads of a part, the measured one first.
 pub(super) fn characters(part: &Part) -> Vec<Character> {
-    let fifo = |play: Play| Character { policy: Policy::Fifo(PRIORITY), may_be_refused: false, cpu: part.cpu, play };
-    let fair = |play: Play| Character { policy: Policy::Other, may_be_refused: false, cpu: part.cpu, play };
+    let fifo = |play: Play| Character { scheduling: Scheduling::Fifo(PRIORITY), may_be_refused: false, cpu: part.cpu, play };
+    let fair = |play: Play| Character { scheduling: Scheduling::Other, may_be_refused: false, cpu: part.cpu, play };
     match part.role {
         Role::Lock { inherit } => {
             let lock = Arc::new(Lock::new(inherit));
@@ -83,9 +83,9 @@ struct Worked {
 }
 
 /// Does `work` in every cycle. `work` gets the instant at which the cycle was due.
-fn cycle(run: &Run<'_>, mut work: impl FnMut(u64) -> Result<Worked, CallError>) -> Result<Option<Outcome>, CallError> {
-    let policy = if Policy::is_fifo_now()? { Policy::Fifo(PRIORITY) } else { Policy::Other };
-    let mut outcome = Outcome { policy: policy.to_string(), ..Outcome::default() };
+fn cycle(run: &Run<'_>, mut work: impl FnMut(u64) -> Result<Worked, CallError>) -> Result<Option<PartOutcome>, CallError> {
+    let scheduling = if Scheduling::is_fifo_now() { Scheduling::Fifo(PRIORITY) } else { Scheduling::Other };
+    let mut outcome = PartOutcome { policy: scheduling.to_string(), ..PartOutcome::default() };
     let mut due_ns = run.begin_ns + run.interval_ns;
     while due_ns < run.end_ns && !run.is_done() {
         sleep_until(due_ns)?;
@@ -102,7 +102,7 @@ fn cycle(run: &Run<'_>, mut work: impl FnMut(u64) -> Result<Worked, CallError>) 
 }
 
 /// Takes the lock in every cycle, for no longer than it takes to give it back.
-fn taker(run: &Run<'_>, lock: &Lock) -> Result<Option<Outcome>, CallError> {
+fn taker(run: &Run<'_>, lock: &Lock) -> Result<Option<PartOutcome>, CallError> {
     cycle(run, |due_ns| {
         let locked_ns = lock.with(now_ns)?;
         Ok(Worked { response_ns: locked_ns - due_ns, in_vain: false })
@@ -111,7 +111,7 @@ fn taker(run: &Run<'_>, lock: &Lock) -> Result<Option<Outcome>, CallError> {
 
 /// Is always busy and holds the lock for five eighths of its time: a tenth of a cycle each time, with pauses of 0.2 to 1
 /// times that between. The pauses vary so that neither cycles nor quota periods fall into step with them.
-fn holder(run: &Run<'_>, lock: &Lock) -> Result<Option<Outcome>, CallError> {
+fn holder(run: &Run<'_>, lock: &Lock) -> Result<Option<PartOutcome>, CallError> {
     let hold_ns = run.interval_ns / 10;
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     sleep_until(run.begin_ns)?;
@@ -127,7 +127,7 @@ fn holder(run: &Run<'_>, lock: &Lock) -> Result<Option<Outcome>, CallError> {
 }
 
 /// Works for so many tenths of every cycle.
-fn worker(run: &Run<'_>, tenths: u64) -> Result<Option<Outcome>, CallError> {
+fn worker(run: &Run<'_>, tenths: u64) -> Result<Option<PartOutcome>, CallError> {
     cycle(run, |due_ns| {
         burn_cpu_ns(run.interval_ns * tenths / 10);
         Ok(Worked { response_ns: now_ns() - due_ns, in_vain: false })
@@ -135,7 +135,7 @@ fn worker(run: &Run<'_>, tenths: u64) -> Result<Option<Outcome>, CallError> {
 }
 
 /// Needs a value in every cycle that was begun in the one before. Its response is the age of what it finds.
-fn consumer(run: &Run<'_>, newest_ns: &AtomicU64) -> Result<Option<Outcome>, CallError> {
+fn consumer(run: &Run<'_>, newest_ns: &AtomicU64) -> Result<Option<PartOutcome>, CallError> {
     let mut last_ns = 0;
     cycle(run, |_| {
         let begun_ns = newest_ns.load(Ordering::Acquire);
@@ -147,7 +147,7 @@ fn consumer(run: &Run<'_>, newest_ns: &AtomicU64) -> Result<Option<Outcome>, Cal
 }
 
 /// Begins a value at the beginning of every cycle and publishes when it was begun.
-fn producer(run: &Run<'_>, made_ns: &AtomicU64) -> Result<Option<Outcome>, CallError> {
+fn producer(run: &Run<'_>, made_ns: &AtomicU64) -> Result<Option<PartOutcome>, CallError> {
     let mut begun_ns = run.begin_ns;
     while !run.is_done() {
         sleep_until(begun_ns)?;
@@ -159,7 +159,7 @@ fn producer(run: &Run<'_>, made_ns: &AtomicU64) -> Result<Option<Outcome>, CallE
 }
 
 /// Walks through memory until the end.
-fn walker(run: &Run<'_>) -> Result<Option<Outcome>, CallError> {
+fn walker(run: &Run<'_>) -> Result<Option<PartOutcome>, CallError> {
     let mut memory = vec![0_u8; WALK_BYTES];
     while now_ns() < run.end_ns {
         // One byte of every cache line.
@@ -173,9 +173,9 @@ fn walker(run: &Run<'_>) -> Result<Option<Outcome>, CallError> {
 
 /// Reads the clock without pause. Where the clock jumps, somebody else had the CPU: each jump is a response, and the
 /// cycles within it are lost.
-fn hog(run: &Run<'_>) -> Result<Option<Outcome>, CallError> {
+fn hog(run: &Run<'_>) -> Result<Option<PartOutcome>, CallError> {
     sleep_until(run.begin_ns)?;
-    let mut outcome = Outcome { policy: Policy::Fifo(PRIORITY).to_string(), ..Outcome::default() };
+    let mut outcome = PartOutcome { scheduling: Scheduling::Fifo(PRIORITY).to_string(), ..PartOutcome::default() };
     let mut last_ns = now_ns();
     while last_ns < run.end_ns {
         let at_ns = now_ns();
@@ -192,7 +192,7 @@ fn hog(run: &Run<'_>) -> Result<Option<Outcome>, CallError> {
 }
 
 /// Wants the hog's CPU all the time.
-fn rival(run: &Run<'_>) -> Result<Option<Outcome>, CallError> {
+fn rival(run: &Run<'_>) -> Result<Option<PartOutcome>, CallError> {
     while !run.is_done() {
         std::hint::spin_loop();
     }

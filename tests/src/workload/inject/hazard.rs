@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{QUOTA_US, Scene, herd, net, occupy, occupy::Occupier, victim::Needs};
-use crate::workload::{Policy, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
+use crate::workload::{Scheduling, burn_cpu_ns, burn_until, now_ns, pin, sleep_until, tid};
 
 /// One way to make the victim late. Most are named after their cause in `guard explain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl Hazard {
         pin(cpu)?;
         match self {
             Self::HigherPriority => {
-                Policy::Fifo(90).apply(0)?;
+                Scheduling::Fifo(90).apply(0)?;
                 Ok(Box::new(move |_| {
                     burn_until(now_ns() + harm_ns);
                     Ok(())
@@ -138,7 +138,7 @@ impl Hazard {
             }
             // Above whatever else is on the CPU, so that nobody but the victim stops the holder.
             Self::NonPiLock => {
-                Policy::Fifo(1).apply(0)?;
+                Scheduling::Fifo(1).apply(0)?;
                 Ok(Box::new(move |scene| {
                     let _held = scene.victim.plain.lock().unwrap_or_else(PoisonError::into_inner);
                     burn_cpu_ns(harm_ns);
@@ -146,7 +146,7 @@ impl Hazard {
                 }))
             }
             Self::LockContention => {
-                Policy::Fifo(1).apply(0)?;
+                Scheduling::Fifo(1).apply(0)?;
                 Ok(Box::new(move |scene| {
                     scene.victim.pi.lock()?;
                     burn_cpu_ns(harm_ns);
@@ -154,7 +154,7 @@ impl Hazard {
                 }))
             }
             Self::LockHolderPreempted => {
-                let (begin, _) = third(scene.cpu, Policy::Fifo(50), harm_ns)?;
+                let (begin, _) = third(scene.cpu, Scheduling::Fifo(50), harm_ns)?;
                 Ok(Box::new(move |scene| {
                     let _held = scene.victim.plain.lock().unwrap_or_else(PoisonError::into_inner);
                     begin.send(()).context("the third thread is gone")?;
@@ -180,7 +180,7 @@ impl Hazard {
                 page.bring_when_asked(harm_ns)
             })),
             Self::SoftTimer => {
-                Policy::Fifo(50).apply(0)?;
+                Scheduling::Fifo(50).apply(0)?;
                 Ok(Box::new(move |_| {
                     burn_until(now_ns() + harm_ns);
                     Ok(())
@@ -188,7 +188,7 @@ impl Hazard {
             }
             Self::RemoteTimer => {
                 pin(Some(scene.other_cpu))?;
-                Policy::Fifo(50).apply(0)?;
+                Scheduling::Fifo(50).apply(0)?;
                 Ok(Box::new(move |_| {
                     burn_until(now_ns() + harm_ns);
                     Ok(())
@@ -201,7 +201,7 @@ impl Hazard {
             Self::Irq => {
                 let occupier = Occupier::called(scene.cpu)?;
                 // An idle CPU may call the function without an interrupt.
-                let (begin, begun) = third(scene.cpu, Policy::Fifo(1), 2 * harm_ns)?;
+                let (begin, begun) = third(scene.cpu, Scheduling::Fifo(1), 2 * harm_ns)?;
                 pin(Some(scene.other_cpu))?;
                 Ok(Box::new(move |_| {
                     begin.send(()).context("the third thread is gone")?;
@@ -213,7 +213,7 @@ impl Hazard {
             Self::Nmi => {
                 let occupier = Occupier::in_backtrace(scene.cpu)?;
                 // An idle CPU prints nothing.
-                let (begin, begun) = third(scene.cpu, Policy::Fifo(1), 2 * harm_ns)?;
+                let (begin, begun) = third(scene.cpu, Scheduling::Fifo(1), 2 * harm_ns)?;
                 pin(Some(scene.other_cpu))?;
                 Ok(Box::new(move |_| {
                     begin.send(()).context("the third thread is gone")?;
@@ -249,7 +249,7 @@ fn realtime() -> bool {
 }
 
 /// A thread of this policy that is busy for so long when it is told to, and tells when it begins.
-fn third(cpu: usize, policy: Policy, busy_ns: u64) -> Result<(mpsc::Sender<()>, mpsc::Receiver<()>)> {
+fn third(cpu: usize, policy: Scheduling, busy_ns: u64) -> Result<(mpsc::Sender<()>, mpsc::Receiver<()>)> {
     let (begin, begins) = mpsc::channel();
     let (tell, told) = mpsc::channel();
     let (say, said) = mpsc::channel();
@@ -338,7 +338,7 @@ fn taken(cpu: usize) -> Result<Shoot> {
         }
         Ok(())
     });
-    Policy::Fifo(50).apply(0)?;
+    Scheduling::Fifo(50).apply(0)?;
     Ok(Box::new(move |scene| {
         let begin_ns = now_ns();
         begin.send(begin_ns).context("the rival is gone")?;

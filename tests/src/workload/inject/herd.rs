@@ -14,9 +14,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
+use guard::sched::set_scheduler;
+
 use super::{Scene, hazard::Shoot};
 use crate::sys;
-use crate::workload::{Policy, now_ns, pin, sleep_until, timespec};
+use crate::workload::{Scheduling, now_ns, pin, sleep_until, timespec};
 
 /// How long before the victim's own instant the herd's is, ns.
 const BEFORE_NS: u64 = 50_000;
@@ -32,7 +34,7 @@ pub(super) fn sleepers(scene: &Arc<Scene>) -> Result<Shoot> {
         let (cpu, instant_ns, say) = (scene.cpu, Arc::clone(&instant_ns), say.clone());
         let (begin, end) = (Arc::clone(&begin), Arc::clone(&end));
         let sleeper = move || -> Result<()> {
-            let ready = pin(Some(cpu)).and_then(|()| Policy::Fifo(1).apply(0));
+            let ready = pin(Some(cpu)).and_then(|()| Scheduling::Fifo(1).apply(0));
             let failed = ready.is_err();
             let _ = say.send(ready);
             if failed {
@@ -94,7 +96,7 @@ impl Raised {
             let Some(tid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
             if fs::read_to_string(format!("/proc/{tid}/comm")).is_ok_and(|own| own.trim_end() == comm) {
                 let priority = sys::priority(tid).with_context(|| format!("sched_getparam({comm})"))?;
-                sys::set_policy(tid, libc::SCHED_FIFO, super::victim::PRIORITY + 10)
+                set_scheduler(tid, libc::SCHED_FIFO, super::victim::PRIORITY + 10)
                     .with_context(|| format!("sched_setscheduler({comm})"))?;
                 return Ok(Self { tid, priority });
             }
@@ -105,7 +107,7 @@ impl Raised {
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        if let Err(error) = sys::set_policy(self.tid, libc::SCHED_FIFO, self.priority) {
+        if let Err(error) = set_scheduler(self.tid, libc::SCHED_FIFO, self.priority) {
             eprintln!("guard-workload: thread {} keeps its priority: {error}", self.tid);
         }
     }

@@ -129,7 +129,7 @@ pub(super) fn run(args: &Args) -> Result<Log> {
         net::enter_own_network()?;
     }
     if needs.fair {
-        guard::lab::workload::thread::forgo_realtime()?;
+        guard::sched::forgo_realtime()?;
     }
     let scene = Arc::new(Scene {
         cpu: args.cpu,

@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{Scene, fault::Page};
-use crate::workload::{PiLock, Policy, now_ns, pin, sleep_until, timespec};
+use crate::workload::{PiLock, Scheduling, now_ns, pin, sleep_until, timespec};
 
 /// The victim's priority.
 pub(super) const PRIORITY: i32 = 80;
@@ -84,7 +84,7 @@ pub(super) fn run(scene: &Scene) -> Result<Vec<(u64, u64, u64)>> {
     let (victim, needs) = (&scene.victim, scene.victim.needs);
     pin(Some(scene.cpu))?;
     if !needs.fair {
-        Policy::Fifo(PRIORITY).apply(0)?;
+        Scheduling::Fifo(PRIORITY).apply(0)?;
     }
     let timer = needs.timerfd.then(timerfd).transpose()?;
     let mut cycles = Vec::with_capacity(1 << 16);
@@ -123,7 +123,7 @@ pub(super) fn run(scene: &Scene) -> Result<Vec<(u64, u64, u64)>> {
 pub(super) fn sentinel(scene: &Scene, may_go: &Receiver<()>) -> Result<Vec<(u64, u64)>> {
     may_go.recv().context("the main thread is gone")?;
     pin(Some(scene.cpu))?;
-    Policy::Fifo(99).apply(0)?;
+    Scheduling::Fifo(99).apply(0)?;
     let interval_ns = scene.interval_ns / 8;
     let mut noise = Vec::with_capacity(1 << 12);
     let mut due_ns = now_ns() + interval_ns;
