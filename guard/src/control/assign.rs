@@ -149,7 +149,8 @@ fn resolve<'a, 'c>(
     by_id
 }
 
-fn parent(path: &str) -> Option<&str> {
+/// The path of the cgroup above.
+pub(super) fn parent(path: &str) -> Option<&str> {
     match path.rsplit_once('/')? {
         ("", "") => None,
         ("", _) => Some("/"),

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::assign::{self, Assignments};
-use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, parse_pressure};
+use super::requests::{Formulas, Pod, exact_milli, request_milli};
+use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, Version, WeightFormula, parse_pressure};
 use crate::inventory::{self, CgroupInfo, Inventory, Topology};
 use crate::knob::Knob;
 use crate::snapshot::{Bandwidth, Cgroup, Class, Cpu, CpuList, Knobs, Node, Pressure, Snapshot};
@@ -22,6 +23,8 @@ const TICK_NS: u64 = 10_000_000;
 
 /// The files of cgroups that facts come from.
 pub(super) trait FactFiles {
+    /// Of the hierarchy.
+    fn version(&self) -> Version;
     /// All cpu knobs.
     fn knobs(&self, path: &str) -> Result<Knobs, CgroupError>;
     /// CPU time used since the cgroup was made, ns.
@@ -29,6 +32,10 @@ pub(super) trait FactFiles {
 }
 
 impl FactFiles for Hierarchy {
+    fn version(&self) -> Version {
+        Hierarchy::version(self)
+    }
+
     fn knobs(&self, path: &str) -> Result<Knobs, CgroupError> {
         Hierarchy::knobs(self, path)
     }
@@ -44,8 +51,10 @@ pub(super) struct Facts {
     reserved_cpus: CpuList,
     knobs: HashMap<u64, (Instant, Knobs)>,
     usage: HashMap<u64, u64>,
-    /// Request and limit that Kubernetes wrote, in thousandths of a CPU, as they were before guard changed them.
+    /// Shares, and limit in thousandths of a CPU, that Kubernetes wrote, as they were before guard changed them.
     kubernetes: HashMap<u64, (Option<u64>, Option<u64>)>,
+    /// How Kubernetes made weights of shares; `None` until a pod was seen.
+    formulas: Option<Formulas>,
     held: HashSet<(u64, Knob)>,
     touched: HashSet<u64>,
     pressure: Option<PressureTotals>,
@@ -94,6 +103,9 @@ impl Facts {
         for cgroup in snapshot.cgroups.iter_mut().filter(|cgroup| by_id.contains_key(&cgroup.id)) {
             cgroup.rt_threads = Some(real_time.get(cgroup.path.as_str()).copied().unwrap_or(0));
             self.cgroup(inventory.hierarchy(), cgroup, now);
+        }
+        self.requests(inventory.hierarchy().version(), &mut snapshot.cgroups);
+        for cgroup in snapshot.cgroups.iter_mut().filter(|cgroup| by_id.contains_key(&cgroup.id)) {
             if let Some(workload) = assignments.workload(cgroup.id) {
                 assign::say(workload, assignments.is_own(cgroup.id), cgroup);
             }
@@ -183,16 +195,59 @@ impl Facts {
             cgroup.cpu_ns = self.usage.insert(cgroup.id, usage).and_then(|before| usage.checked_sub(before));
         }
         cgroup.knobs = self.knobs_of(files, cgroup.id, &cgroup.path, now);
-        let pod = cgroup.container.as_ref().is_some_and(|container| container.pod.is_some());
-        if let (true, Some(knobs)) = (pod, &cgroup.knobs) {
-            let (request, limit) = self.kubernetes.entry(cgroup.id).or_default();
+        if let (true, Some(knobs)) = (is_of_pod(cgroup), &cgroup.knobs) {
+            let (shares, limit) = self.kubernetes.entry(cgroup.id).or_default();
             if !self.held.contains(&(cgroup.id, Knob::Shares)) {
-                *request = knobs.shares.and_then(requested_milli);
+                *shares = knobs.shares;
             }
             if !self.held.contains(&(cgroup.id, Knob::Quota)) {
                 *limit = knobs.quota.and_then(Bandwidth::milli);
             }
-            (cgroup.request_milli, cgroup.limit_milli) = (*request, *limit);
+        }
+    }
+
+    /// What Kubernetes asked for, for all of its cgroups.
+    fn requests(&mut self, version: Version, cgroups: &mut [Cgroup]) {
+        let of_pods: HashSet<String> = cgroups.iter().filter(|c| is_of_pod(c)).map(|c| c.path.clone()).collect();
+        let within = |path: &str| assign::parent(path).is_some_and(|parent| of_pods.contains(parent));
+        if version == Version::V2 && !of_pods.is_empty() {
+            self.learn_formulas(cgroups, within);
+        }
+        let formulas = self.formulas.unwrap_or_default();
+        for cgroup in cgroups.iter_mut().filter(|cgroup| is_of_pod(cgroup)) {
+            let Some((shares, limit)) = self.kubernetes.get(&cgroup.id) else { continue };
+            let formula = if within(&cgroup.path) { formulas.containers } else { formulas.pods };
+            cgroup.limit_milli = *limit;
+            cgroup.request_milli = shares.and_then(|shares| match version {
+                Version::V1 => exact_milli(shares),
+                Version::V2 => request_milli(formula, weight(shares)),
+            });
+        }
+    }
+
+    fn learn_formulas(&mut self, cgroups: &[Cgroup], within: impl Fn(&str) -> bool) {
+        let written = |cgroup: &Cgroup| {
+            let (shares, limit) = self.kubernetes.get(&cgroup.id)?;
+            Some((weight((*shares)?), *limit))
+        };
+        let mut pods: HashMap<&str, Pod> = HashMap::new();
+        for cgroup in cgroups.iter().filter(|cgroup| is_of_pod(cgroup) && !within(&cgroup.path)) {
+            let Some((weight, limit)) = written(cgroup) else { continue };
+            let qos = cgroup.container.as_ref().and_then(|container| container.qos.as_deref());
+            let guaranteed_milli = limit.filter(|_| qos == Some("guaranteed"));
+            pods.insert(&cgroup.path, Pod { weight, guaranteed_milli, containers: Vec::new() });
+        }
+        for cgroup in cgroups {
+            let pod = assign::parent(&cgroup.path).and_then(|parent| pods.get_mut(parent));
+            if let (Some(pod), Some((weight, _))) = (pod, written(cgroup)) {
+                pod.containers.push(weight);
+            }
+        }
+        let pods: Vec<Pod> = pods.into_values().collect();
+        let formulas = self.formulas.unwrap_or_default().learn(&pods);
+        if self.formulas.replace(formulas) != Some(formulas) {
+            let Formulas { pods, containers } = formulas;
+            tracing::info!("requests are read from cpu.weight by these formulas: pods {pods:?}, containers {containers:?}");
         }
     }
 
@@ -218,9 +273,13 @@ impl Facts {
     }
 }
 
-/// Kubernetes writes 1024 shares per CPU that was requested, and 2 for none.
-fn requested_milli(shares: u64) -> Option<u64> {
-    (shares > 2).then(|| shares * 1_000 / 1_024)
+fn is_of_pod(cgroup: &Cgroup) -> bool {
+    cgroup.container.as_ref().is_some_and(|container| container.pod.is_some())
+}
+
+/// The weight that shares were read from: [`Knobs::shares`] is its inverse by this formula.
+fn weight(shares: u64) -> u64 {
+    WeightFormula::Quadratic.weight(shares)
 }
 
 /// The cgroups that get facts: all, or on a crowded node PLC cgroups and their ancestors, then the others in order.
@@ -304,14 +363,24 @@ mod tests {
     use super::*;
     use crate::snapshot::Container;
 
-    #[derive(Default)]
     struct Files {
+        version: Version,
         knobs: Knobs,
         usage: u64,
         reads: RefCell<u32>,
     }
 
+    impl Default for Files {
+        fn default() -> Self {
+            Self { version: Version::V1, knobs: Knobs::default(), usage: 0, reads: RefCell::default() }
+        }
+    }
+
     impl FactFiles for Files {
+        fn version(&self) -> Version {
+            self.version
+        }
+
         fn knobs(&self, _: &str) -> Result<Knobs, CgroupError> {
             *self.reads.borrow_mut() += 1;
             Ok(self.knobs.clone())
@@ -361,20 +430,54 @@ mod tests {
         assert_eq!(cgroup.cpu_ns, Some(300));
     }
 
+    /// Request and limit of a cgroup.
+    fn asked(facts: &mut Facts, files: &Files, mut cgroup: Cgroup) -> (Option<u64>, Option<u64>) {
+        facts.cgroup(files, &mut cgroup, Instant::now());
+        let mut cgroups = [cgroup];
+        facts.requests(files.version(), &mut cgroups);
+        (cgroups[0].request_milli, cgroups[0].limit_milli)
+    }
+
     #[test]
     fn request_and_limit_are_what_kubernetes_wrote_whatever_guard_makes_of_them() {
-        let (mut files, mut facts, mut cgroup) = (Files::default(), Facts::default(), pod());
+        let (mut files, mut facts) = (Files::default(), Facts::default());
         files.knobs = Knobs { quota: quota(50_000), shares: Some(256), ..Knobs::default() };
-        facts.cgroup(&files, &mut cgroup, Instant::now());
-        assert_eq!((cgroup.request_milli, cgroup.limit_milli), (Some(250), Some(500)));
+        assert_eq!(asked(&mut facts, &files, pod()), (Some(250), Some(500)));
         facts.held(HashSet::from([(7, Knob::Quota), (7, Knob::Shares)]), []);
         files.knobs = Knobs { quota: Some(Bandwidth::UNLIMITED), shares: Some(65_536), ..Knobs::default() };
+        assert_eq!(asked(&mut facts, &files, pod()), (Some(250), Some(500)));
+        let mut cgroup = pod();
         facts.cgroup(&files, &mut cgroup, Instant::now());
-        assert_eq!((cgroup.request_milli, cgroup.limit_milli), (Some(250), Some(500)));
         assert_eq!(cgroup.knobs.as_ref().and_then(|k| k.shares), Some(65_536));
-        let mut plain = Cgroup { id: 8, path: "/a".into(), ..Cgroup::default() };
-        facts.cgroup(&files, &mut plain, Instant::now());
-        assert_eq!((plain.request_milli, plain.limit_milli), (None, None));
+        let plain = Cgroup { id: 8, path: "/a".into(), ..Cgroup::default() };
+        assert_eq!(asked(&mut facts, &files, plain), (None, None));
+    }
+
+    #[test]
+    fn weights_become_requests_by_the_formula_of_whoever_wrote_them() {
+        let shares = |weight| Some(WeightFormula::Quadratic.shares(weight));
+        let within = |id: u64, path: &str, weight, us| {
+            let container = Container { pod: Some("p".into()), qos: Some("guaranteed".into()), ..Container::default() };
+            let knobs = Knobs { quota: quota(us), shares: shares(weight), ..Knobs::default() };
+            (Cgroup { id, path: path.into(), container: Some(container), ..Cgroup::default() }, knobs)
+        };
+        // A kubelet's pod, and its container by an old runc and by a new one.
+        for container_weight in [39, 100] {
+            let mut facts = Facts::default();
+            let mut cgroups = Vec::new();
+            for (mut cgroup, knobs) in [
+                within(1, "/kubepods/pod1", 39, 100_000),
+                within(2, "/kubepods/pod1/main", container_weight, 100_000),
+                within(3, "/kubepods/pod1/pause", 1, 100_000),
+            ] {
+                let files = Files { version: Version::V2, knobs, ..Files::default() };
+                facts.cgroup(&files, &mut cgroup, Instant::now());
+                cgroups.push(cgroup);
+            }
+            facts.requests(Version::V2, &mut cgroups);
+            let requests: Vec<_> = cgroups.iter().map(|cgroup| cgroup.request_milli).collect();
+            assert_eq!(requests, [Some(1000), Some(1000), None], "{container_weight}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod observe;
 mod outlet;
 mod own_cost;
 mod planning;
+mod requests;
 mod run_loop;
 mod selection;
 mod serve;
