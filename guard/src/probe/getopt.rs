@@ -1,55 +1,9 @@
 //! cyclictest's command line: which options there are and how they are written. They are read as getopt_long reads them:
-//! short ones may be joined, values attached or apart, long ones abbreviated.
+//! short ones may be joined, values attached or apart, long ones abbreviated. By hand, because no crate does all of that
+//! and also says of each option of cyclictest why guard has not got it.
 
-use super::options::{Aligned, LatencyTarget, Options, PolicyName, Wait};
-
-/// A command line that cannot be followed.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OptionError {
-    /// Neither cyclictest nor guard has it.
-    #[error("guard probe has no option {0}; guard probe --help lists those it has")]
-    Unknown(String),
-    /// cyclictest has it and guard has not.
-    #[error("guard probe cannot do {option} of cyclictest: {why}")]
-    Unsupported {
-        /// As it was written.
-        option: String,
-        /// What it would need.
-        why: &'static str,
-    },
-    /// The first letters of several.
-    #[error("{option} may mean {}", meanings.join(" or "))]
-    Ambiguous {
-        /// As it was written.
-        option: String,
-        /// Options that begin so.
-        meanings: Vec<String>,
-    },
-    /// A value is missing.
-    #[error("{option} needs a value: {wanted}")]
-    Missing {
-        /// The option.
-        option: String,
-        /// What the value is.
-        wanted: &'static str,
-    },
-    /// A value is wrong.
-    #[error("{option} {value}: want {wanted}")]
-    Value {
-        /// The option.
-        option: String,
-        /// As it was written.
-        value: String,
-        /// What the value is.
-        wanted: &'static str,
-    },
-    /// A word that is neither an option nor its value.
-    #[error("guard probe takes options only, and \"{0}\" is none")]
-    Word(String),
-    /// Options that exclude each other.
-    #[error("{0}")]
-    Together(&'static str),
-}
+use super::error::OptionError;
+use super::options::{Aligned, CPUS, LatencyTarget, Options, PolicyName, Wait};
 
 /// Whether an option has a value.
 #[derive(Clone, Copy)]
@@ -68,7 +22,6 @@ type Known = (Option<char>, &'static str, Takes);
 
 const NUMBER: &str = "a whole number";
 const TIME: &str = "a number of seconds, or of minutes, hours or days with m, h or d";
-pub(super) const CPUS: &str = "a list of CPUs such as 0-3,5, or ! and a list";
 const ROWS: &str = "the number of rows of the histogram, from 1 on";
 
 fn is_cpus(word: &str) -> bool {

@@ -2,6 +2,7 @@
 //! meanings, so that its scripts work unchanged. This room measures and counts; it knows no output. Beside it, when asked
 //! for, stands what guard's programs in the kernel see of the same threads.
 
+mod error;
 mod getopt;
 mod options;
 mod place;
@@ -18,13 +19,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rustix::mm::MlockAllFlags;
 
-pub use getopt::{OptionError, Wanted, parse};
+pub use error::{OptionError, ProbeError};
+pub use getopt::{Wanted, parse};
 pub use options::{Aligned, LatencyTarget, Options, PolicyName, ThreadPlan, Wait, cpus};
 pub use thread::{Broken, Figures};
 
-use crate::cgroup::CgroupError;
-use crate::control::{ControlError, Observer, Selection, Watch};
-use crate::fault::{self, Panic};
+use crate::control::{Observer, Selection, Watch};
+use crate::fault;
 use crate::inventory::Topology;
 use crate::sched::{self, CallError, Scheduling, allowed, clock_ns, pin, tid};
 use crate::snapshot::Thread;
@@ -41,48 +42,6 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const NEVER_LATE: Duration = Duration::from_secs(10);
 /// Where power management is told how long CPUs may take to wake up, as long as the file is open.
 const DMA_LATENCY: &str = "/dev/cpu_dma_latency";
-
-/// Why nothing was measured.
-#[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// The command line.
-    #[error(transparent)]
-    Options(#[from] OptionError),
-    /// The kernel refused a call of a measuring thread.
-    #[error("{0}{hint}", hint = if .0.is_refusal() { "; real-time policies need root, CAP_SYS_NICE or RLIMIT_RTPRIO" } else { "" })]
-    Call(#[from] CallError),
-    /// The cgroup hierarchy cannot be read, or the path is none.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    /// There is no such cgroup.
-    #[error("--cgroup {path}: there is no such cgroup")]
-    NoCgroup {
-        /// What was asked for.
-        path: String,
-    },
-    /// Threads cannot be moved there.
-    #[error("--cgroup {path}: cannot move a measuring thread there: {source}")]
-    Move {
-        /// The cgroup.
-        path: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The kernel side cannot be had.
-    #[error("--passive: {0}")]
-    Passive(#[from] ControlError),
-    /// Signals or threads cannot be had.
-    #[error("cannot {what}: {source}")]
-    Start {
-        /// What.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A measuring thread panicked.
-    #[error("{0}")]
-    Panicked(Panic),
-}
 
 /// What the threads have counted so far, to be shown.
 #[derive(Debug)]
@@ -145,7 +104,7 @@ pub fn run<E: From<ProbeError>>(
     let (file, said) = ask_for_latency(options.latency);
     told(said)?;
 
-    let mut threads = Threads::start(options, &plans, place.as_ref())?;
+    let mut threads = MeasuringThreads::start(options, &plans, place.as_ref())?;
     let tids: Vec<u32> = threads.counts.iter().map(|counts| counts.tid.load(Relaxed)).collect();
     let mut observer = options.passive.then(|| observe(&tids)).transpose()?;
     threads.go(options);
@@ -222,7 +181,7 @@ fn ask_for_latency(target: LatencyTarget) -> (Option<File>, Told) {
 }
 
 /// The measuring threads, which wait to be told to go.
-struct Threads {
+struct MeasuringThreads {
     counts: Vec<Arc<Counts>>,
     end: Arc<End>,
     gate: Arc<Barrier>,
@@ -232,7 +191,7 @@ struct Threads {
     failed: mpsc::Receiver<ProbeError>,
 }
 
-impl Threads {
+impl MeasuringThreads {
     fn start(options: &Options, plans: &[ThreadPlan], place: Option<&Place>) -> Result<Self, ProbeError> {
         let (ready, entered) = mpsc::channel();
         let (failing, failed) = mpsc::channel();

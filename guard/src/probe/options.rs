@@ -1,8 +1,10 @@
 //! What cyclictest's options say, and what they mean together: which threads there are.
 
-use super::getopt::OptionError;
+use super::error::OptionError;
 use crate::snapshot::CpuList;
 
+/// What the value of an option with CPUs is.
+pub(super) const CPUS: &str = "a list of CPUs such as 0-3,5, or ! and a list";
 /// Largest histogram, in rows; cyclictest cuts a larger wish down to it.
 const HISTOGRAM_MAX: u64 = 1_000_000;
 /// Length of a cycle when nobody says otherwise, us.
@@ -262,7 +264,7 @@ pub struct ThreadPlan {
 pub fn cpus(option: &str, text: &str, allowed: &CpuList) -> Result<CpuList, OptionError> {
     let wrong = |wanted| OptionError::Value { option: option.to_owned(), value: text.to_owned(), wanted };
     let (rest, without) = text.strip_prefix('!').map_or((text, false), |rest| (rest, true));
-    let named: CpuList = rest.parse().map_err(|_| wrong(super::getopt::CPUS))?;
+    let named: CpuList = rest.parse().map_err(|_| wrong(CPUS))?;
     if !named.iter().all(|cpu| allowed.contains(cpu)) {
         return Err(wrong("CPUs that this process may run on"));
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::ProbeError;
+use super::error::ProbeError;
 use crate::cgroup::{Hierarchy, Version};
 use crate::sched::tid;
 
