@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::ControlError;
+use super::error::ControlError;
 use crate::cgroup::Hierarchy;
 use crate::config::{Candidate, Config, Workload, Workloads};
 use crate::inventory::{CgroupInfo, Inventory};

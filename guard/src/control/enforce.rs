@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ControlError;
+use super::error::ControlError;
 use super::acting::Acting;
 use super::audit::Audit;
 use super::hands::Hands;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use guard_common::event::{NewRealTime, Throttled};
 use tokio::sync::mpsc;
 
-use super::ControlError;
+use super::error::ControlError;
 use super::act::Actor;
 use super::acting::{Acting, Enforce, Pace};
 use super::audit::Audit;

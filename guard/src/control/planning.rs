@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ControlError;
+use super::error::ControlError;
 use super::act::Actor;
 use super::acting::{Acting, Pace};
 use super::assign::{self, workloads};

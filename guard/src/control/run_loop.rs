@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use super::ControlError;
+use super::error::ControlError;
 use super::act::Actor;
 use super::acting::{Acting, Pace};
 use super::lane::Report;

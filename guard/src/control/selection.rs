@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::ControlError;
+use super::error::ControlError;
 use crate::inventory::{CgroupFilter, CgroupInfo, Inventory};
 use crate::snapshot::{Breach, Cgroup, Snapshot, Thread};
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::ControlError;
+use super::error::ControlError;
 use super::lane::Key;
 use super::selection::Keep;
 use crate::config::Config;

@@ -8,7 +8,8 @@ use guard_common::event::REPORT_EVERY_NS;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
-use crate::control::{ControlError, sys};
+use crate::control::error::ControlError;
+use crate::control::sys;
 use crate::kernel::{Event, Kernel};
 
 /// How long after an event to look for more: as long as the kernel side may hold back a wake-up.

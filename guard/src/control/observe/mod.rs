@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use self::events::Events;
 use self::roster::Roster;
 use self::threads::WatchedThreads;
-use super::ControlError;
+use super::error::ControlError;
 use super::accounts::{self, Accountant, Accounted};
 use super::accumulate::{Accumulator, Sum};
 use super::affinity;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use guard_common::maps::CgroupKind;
 
 use crate::cgroup::Hierarchy;
-use crate::control::ControlError;
+use crate::control::error::ControlError;
 use crate::control::slot_holders::SlotHolders;
 use crate::inventory::{self, CgroupInfo, Inventory};
 use crate::kernel::sample::CgroupSample;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 use std::time::{Duration, Instant};
 
-use crate::control::ControlError;
+use crate::control::error::ControlError;
 use crate::control::known::KnownThread;
 use crate::control::selection::Selection;
 use crate::inventory::{Inventory, ThreadDetail};
