@@ -11,7 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use guard::gate::{self, Entry, Fact, Facts, Figures, Metric, Outcome, Random, Run, Series, Settings, Status, Verdict};
+use guard::gate::{self, Entry, Fact, Facts, Figures, Metric, Outcome, Run, Series, Settings, Status, Verdict};
+use guard::random::Random;
 use guard_tests::harness::{binary, finish};
 use serde::Serialize;
 
@@ -195,7 +196,7 @@ fn synthetic(args: &Args) -> Vec<Line> {
 fn deal(runs: &[Run], random: &mut Random, change: impl Fn(usize, Run) -> Run) -> Sides {
     let mut runs = runs.to_vec();
     for i in 0..2 * SIDE {
-        let j = i + random.below(runs.len() - i);
+        let j = i + random.index(runs.len() - i);
         runs.swap(i, j);
     }
     let candidate = runs.drain(SIDE..2 * SIDE).enumerate().map(|(n, run)| change(n, run)).collect();
@@ -236,7 +237,7 @@ fn different_nodes(args: &Args, runs: &[Run]) -> Line {
     let mut random = Random::new(args.seed);
     let facts: Vec<Fact> = Fact::ALL.into_iter().filter(|fact| *fact != Fact::Latencies).collect();
     let sides = || {
-        let fact = facts[random.below(facts.len())];
+        let fact = facts[random.index(facts.len())];
         let (mut baseline, mut candidate) = deal(runs, &mut random, |_, run| slower(run, None, 2.0));
         baseline.iter_mut().for_each(|run| run.facts.set(fact, "one"));
         candidate.iter_mut().for_each(|run| run.facts.set(fact, "another"));

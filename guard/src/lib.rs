@@ -18,6 +18,7 @@ pub mod knob;
 pub mod lab;
 pub mod policy;
 pub mod probe;
+pub mod random;
 pub mod record;
 pub mod sched;
 pub mod snapshot;

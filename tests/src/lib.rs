@@ -6,7 +6,6 @@ pub mod checks;
 pub mod compare;
 pub mod harness;
 pub mod inject;
-pub mod random;
 pub mod scenario;
 mod sys;
 pub mod trace_events;

@@ -24,11 +24,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use guard::random::Random;
 use serde::Serialize;
 
 use crate::{
     harness::{Cgroup, Hierarchy, Tool, Version, Workload, binary, patience, scratch_dir},
-    random::Random,
 };
 
 /// What is killed.
@@ -111,7 +111,7 @@ fn one(victim: Victim, seed: u64, figures: &mut Figures) -> Result<()> {
     // Dropping either kills with SIGKILL and waits for the end.
     let guard = match victim {
         Victim::Executor | Victim::Policies => {
-            let seed = random.number().to_string();
+            let seed = random.bits().to_string();
             let mut words = vec!["enforce", "--state-dir", &state_dir, "--seed", &seed];
             for cgroup in [&parent, &plc, &be] {
                 words.extend(["--cgroup", cgroup.path()]);
@@ -123,7 +123,7 @@ fn one(victim: Victim, seed: u64, figures: &mut Figures) -> Result<()> {
         }
         Victim::Guard => Killed::Guard(whole_guard(state.path(), &parent, &be)?),
     };
-    let other = Other::start(scene.clone(), random.number());
+    let other = Other::start(scene.clone(), random.bits());
     let comings = (victim != Victim::Executor).then(|| Comings::start(be.dir()));
     // The instant of the kill is what is random here; nothing waits for anything to have happened by then.
     let longest_us = if victim == Victim::Guard { 2_000_000 } else { 60_000 };

@@ -1,6 +1,6 @@
 //! Instants of the kernel side (CLOCK_MONOTONIC) as wall time.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::sched::now_ns;
 

@@ -1,7 +1,7 @@
 //! Joins what the kernel counted with who is on the node and what the cgroup files say. Pure: everything it needs is
 //! handed in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use guard_common::maps::{CgroupKind, ThreadKind, TimerKind};
 
@@ -247,10 +247,14 @@ fn timer_kind_name(kind: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use bytemuck::Zeroable as _;
     use guard_common::event::{self, BreachKind, breach_flags};
 
     use super::*;
+    use crate::control::known::KnownThread;
+    use crate::inventory::ThreadInfo;
     use crate::kernel::sample::KernelSample;
     use crate::snapshot::{Class, Histogram, Quota};
 

@@ -31,9 +31,7 @@ pub use read::{MAX_BYTES, parse, read};
 pub use run::{Entry, Run, Series};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-pub use stats::{
-    Random, Shift, holm, median, probability, relative_spread, shift, smallest_probability, without_largest,
-};
+pub use stats::{Shift, holm, median, probability, relative_spread, shift, smallest_probability, without_largest};
 pub use verdict::{Budgeted, Comparison, Judged, Outcome, Status, Verdict, json_schema};
 
 /// A file that cannot be used.

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::stats::{self, Random};
+use super::stats;
 use super::{MIN_RUNS, Metric, Run, Series, Settings, judge, relative_spread, without_largest};
+use crate::random::Random;
 
 /// Runs a side that are tried.
 const SIZES: [usize; 12] = [5, 6, 8, 10, 12, 15, 20, 30, 40, 60, 100, 200];
@@ -104,7 +105,7 @@ fn power(values: &[f64], shift: f64, (runs, critical): (usize, f64), metric: Met
     let smallest = settings.smallest(metric);
     let middle = stats::median(&mut values.to_vec());
     let mut side = |factor: f64| -> Vec<f64> {
-        let one = |_| (values[random.below(values.len())] * (width * random.normal()).exp() * factor).max(1.0);
+        let one = |_| (values[random.index(values.len())] * (width * random.normal()).exp() * factor).max(1.0);
         (0..runs).map(one).collect()
     };
     let mut found = 0;

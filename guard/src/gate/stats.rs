@@ -6,50 +6,13 @@
 //! run counts as one run and not as its size. The shift is the median of all pairwise ratios (Hodges and Lehmann, 1963),
 //! which up to 29 % of wild values cannot move at will.
 
+use crate::random::Random;
+
 /// Runs of both sides together up to which all ways to deal them are counted, not sampled.
 const EXACT_UP_TO: usize = 50;
 
 /// Hits after which a sampled probability is precise enough to stop (Besag and Clifford, 1991).
 const HITS_ENOUGH: u64 = 50;
-
-/// A small generator with a fixed start, so that one input has one verdict (SplitMix64: Steele, Lea and Flood, 2014).
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// A generator that always yields the same numbers for the same seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`, which is not 0; the bias is below `n` / 2^64.
-    #[allow(clippy::cast_possible_truncation, reason = "a product shifted right by 64 is less than n")]
-    pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.bits()) * n as u128) >> 64) as usize
-    }
-
-    /// A number in 0..1.
-    #[allow(clippy::cast_precision_loss, reason = "53 bits fit")]
-    pub fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// A number of the standard normal distribution (Box and Muller, 1958).
-    pub fn normal(&mut self) -> f64 {
-        let (u, v) = (1.0 - self.unit(), self.unit());
-        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-    }
-}
 
 /// Twice the midrank of each value of both sides, `a` first: whole numbers, also for ties.
 fn ranks(a: &[f64], b: &[f64]) -> Vec<usize> {
@@ -117,7 +80,7 @@ fn sampled(ranks: &mut [usize], size: usize, observed: usize, draws: u64, rng: &
     let mut hits = 0;
     for drawn in 1..=draws {
         for i in 0..size {
-            let j = i + rng.below(ranks.len() - i);
+            let j = i + rng.index(ranks.len() - i);
             ranks.swap(i, j);
         }
         if ranks[..size].iter().sum::<usize>() >= observed {

@@ -197,18 +197,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::random::Random;
 
     /// JSON that zstd cannot shrink.
     fn noise(seed: u32, bytes: usize) -> Vec<u8> {
-        let mut x = seed.wrapping_mul(2_654_435_761).max(1);
-        std::iter::repeat_with(|| {
-            x ^= x << 13;
-            x ^= x >> 17;
-            x ^= x << 5;
-            x.to_le_bytes()[1]
-        })
-        .take(bytes)
-        .collect()
+        let mut random = Random::new(seed.into());
+        std::iter::repeat_with(|| random.bits().to_le_bytes()[1]).take(bytes).collect()
     }
 
     fn on_disk(dir: &Path) -> u64 {

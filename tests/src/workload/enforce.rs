@@ -14,7 +14,7 @@ use guard::{
 };
 
 use super::{Start, tid};
-use crate::random::Random;
+use guard::random::Random;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

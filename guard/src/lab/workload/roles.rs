@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::lock::Lock;
 use super::part::{Part, PartOutcome, Role};
+use crate::random::Random;
 use crate::sched::{CallError, Scheduling, burn_cpu_ns, now_ns, sleep_until};
 
 /// Priority of the SCHED_FIFO threads: above interrupt threads' 50, as PLC runtimes have it.
@@ -113,15 +114,11 @@ fn taker(run: &Run<'_>, lock: &Lock) -> Result<Option<PartOutcome>, CallError> {
 /// times that between. The pauses vary so that neither cycles nor quota periods fall into step with them.
 fn holder(run: &Run<'_>, lock: &Lock) -> Result<Option<PartOutcome>, CallError> {
     let hold_ns = run.interval_ns / 10;
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = Random::new(0);
     sleep_until(run.begin_ns)?;
     while !run.is_done() {
         lock.with(|| burn_cpu_ns(hold_ns))?;
-        // xorshift64, Marsaglia 2003.
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        burn_cpu_ns(hold_ns / 5 + random % (hold_ns * 4 / 5).max(1));
+        burn_cpu_ns(hold_ns / 5 + random.below((hold_ns * 4 / 5).max(1)));
     }
     Ok(None)
 }
@@ -175,7 +172,7 @@ fn walker(run: &Run<'_>) -> Result<Option<PartOutcome>, CallError> {
 /// cycles within it are lost.
 fn hog(run: &Run<'_>) -> Result<Option<PartOutcome>, CallError> {
     sleep_until(run.begin_ns)?;
-    let mut outcome = PartOutcome { scheduling: Scheduling::Fifo(PRIORITY).to_string(), ..PartOutcome::default() };
+    let mut outcome = PartOutcome { policy: Scheduling::Fifo(PRIORITY).to_string(), ..PartOutcome::default() };
     let mut last_ns = now_ns();
     while last_ns < run.end_ns {
         let at_ns = now_ns();

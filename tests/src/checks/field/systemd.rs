@@ -10,13 +10,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use guard::random::Random;
 use rustix::process::{Pid, Signal};
 
 use super::super::{LONG, by_name, loads};
 use super::shell::{limit, run};
 use crate::{
     harness::{Enforcing, Tool, Workload, binary, finish, patience, scratch_dir, until},
-    random::Random,
     scenario::{Scenario, Verdict},
     workload::Outcome,
 };

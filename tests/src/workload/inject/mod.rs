@@ -28,7 +28,7 @@ pub use occupy::may_raise_nmi;
 use victim::{Needs, Victim};
 
 use super::{Start, now_ns, sleep_until, tid};
-use crate::random::Random;
+use guard::random::Random;
 
 /// CPU quota that the hazards which want one need in the process's cgroup: us of CPU in so many us.
 pub const QUOTA_US: (u64, u64) = (10_000, 100_000);
