@@ -27,9 +27,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use guard::random::Random;
 use serde::Serialize;
 
-use crate::{
-    harness::{Cgroup, Hierarchy, Tool, Version, Workload, binary, patience, scratch_dir},
-};
+use crate::harness::{Cgroup, Hierarchy, Tool, Version, Workload, binary, patience, scratch_dir};
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

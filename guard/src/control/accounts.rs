@@ -8,6 +8,7 @@ use guard_common::comm;
 use guard_common::event::{Breach, breach_flags};
 use guard_common::flight::kind;
 
+use super::cpu_times;
 use crate::explain::{Account, Course, Traced, account};
 use crate::kernel::sample::KernelSample;
 use crate::kernel::symbols::Functions;
@@ -156,19 +157,7 @@ pub(super) fn doubt_futex_owners(breaches: &mut [Breach]) {
 
 /// Time that the host took from each CPU since boot, ns; empty where the kernel does not tell.
 fn stolen() -> HashMap<u32, u64> {
-    std::fs::read_to_string("/proc/stat").map(|text| parse_stolen(&text)).unwrap_or_default()
-}
-
-/// The eighth figure of each CPU's line, in ticks of 10 ms (USER_HZ): proc(5).
-fn parse_stolen(text: &str) -> HashMap<u32, u64> {
-    const TICK_NS: u64 = 10_000_000;
-    text.lines()
-        .filter_map(|line| {
-            let (name, figures) = line.strip_prefix("cpu")?.split_once(' ')?;
-            let ticks: u64 = figures.split_ascii_whitespace().nth(7)?.parse().ok()?;
-            Some((name.parse().ok()?, ticks.saturating_mul(TICK_NS)))
-        })
-        .collect()
+    cpu_times::read().into_iter().map(|(cpu, times)| (cpu, times.stolen_ns)).collect()
 }
 
 #[cfg(test)]
@@ -194,11 +183,5 @@ mod tests {
             breaches.map(|b| b.flags),
             [breach_flags::FUTEX_OWNER, 0, 0, breach_flags::LOCK, breach_flags::FUTEX_OWNER]
         );
-    }
-
-    #[test]
-    fn stolen_time_is_read_per_cpu() {
-        let text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu12 1 2 3 4 5 6 7 0 0 0\nintr 5\ncpu3 bad\n";
-        assert_eq!(parse_stolen(text), HashMap::from([(0, 80_000_000), (12, 0)]));
     }
 }

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::ControlError;
 use super::acting::Acting;
 use super::audit::Audit;
+use super::error::ControlError;
 use super::hands::Hands;
 use super::lane::{Lane, Which};
 use super::thread_priority::ThreadPriority;

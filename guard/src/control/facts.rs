@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::assign::{self, Assignments};
+use super::cpu_times;
 use super::requests::{Formulas, Pod, exact_milli, request_milli};
 use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, Version, WeightFormula, parse_pressure};
 use crate::inventory::{self, CgroupInfo, Inventory, Topology};
@@ -18,8 +19,6 @@ const CGROUPS_MAX: usize = 4_096;
 /// Time after which knobs, the topology and other agents are looked at again. Knobs that guard holds or has just
 /// written are read each time.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
-/// One tick of /proc/stat (USER_HZ), ns.
-const TICK_NS: u64 = 10_000_000;
 
 /// The files of cgroups that facts come from.
 pub(super) trait FactFiles {
@@ -169,7 +168,8 @@ impl Facts {
     }
 
     fn cpus(&mut self, cpus: &mut Vec<Cpu>) {
-        let busy = fs::read_to_string("/proc/stat").map(|text| parse_stat(&text)).unwrap_or_default();
+        let busy: HashMap<u32, u64> =
+            cpu_times::read().into_iter().map(|(cpu, times)| (cpu, times.busy_ns)).collect();
         if let Some((_, Slow { topology, .. })) = &self.slow {
             for cpu in
                 topology.online.iter().filter(|cpu| cpus.iter().all(|known| known.cpu != *cpu)).collect::<Vec<_>>()
@@ -247,7 +247,9 @@ impl Facts {
         let formulas = self.formulas.unwrap_or_default().learn(&pods);
         if self.formulas.replace(formulas) != Some(formulas) {
             let Formulas { pods, containers } = formulas;
-            tracing::info!("requests are read from cpu.weight by these formulas: pods {pods:?}, containers {containers:?}");
+            tracing::info!(
+                "requests are read from cpu.weight by these formulas: pods {pods:?}, containers {containers:?}"
+            );
         }
     }
 
@@ -330,20 +332,6 @@ fn real_time_threads<'a>(snapshot: &'a Snapshot, inventory: &'a Inventory) -> Ha
         *counts.entry(home.to_owned()).or_default() += 1;
     }
     counts
-}
-
-/// Time in which each CPU was not idle since boot, ns. A guest's time stands in user time already.
-fn parse_stat(text: &str) -> HashMap<u32, u64> {
-    let cpus = text.lines().filter_map(|line| {
-        // cpu0 user nice system idle iowait irq softirq steal guest guest_nice
-        // The first line, without a number, is their sum.
-        let mut words = line.strip_prefix("cpu").filter(|rest| !rest.starts_with(' '))?.split_ascii_whitespace();
-        let cpu: u32 = words.next()?.parse().ok()?;
-        let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
-        let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
-        Some((cpu, (user + nice + system + irq + softirq + steal) * TICK_NS))
-    });
-    cpus.collect()
 }
 
 /// What was read; nothing when the cgroup has gone meanwhile or its file is unreadable, which is said.
@@ -496,12 +484,5 @@ mod tests {
         assert_eq!(chosen(3), [1, 3, 4]);
         assert_eq!(chosen(4), [1, 3, 4, 2]);
         assert_eq!(chosen(5), [1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn busy_time_is_all_but_idle_and_waiting_for_io() {
-        let text = "cpu  3 0 3 99 1 0 0 0 0 0\ncpu0 10 1 20 900 50 2 3 4 5 0\ncpu11 1 0 0 9 0 0 0 0 0 0\nintr 5\n";
-        assert_eq!(parse_stat(text), HashMap::from([(0, 40 * TICK_NS), (11, TICK_NS)]));
-        assert!(parse_stat("cpu0 1 2\ncpux\n").is_empty());
     }
 }

@@ -14,8 +14,9 @@ use super::meter::Reading;
 use super::own_cost::OwnCost;
 use super::selection::Keep;
 use crate::explain;
-use crate::inventory::{CgroupInfo, Policy};
+use crate::inventory::CgroupInfo;
 use crate::kernel::sample::{CgroupSample, ThreadSample};
+use crate::sched::Policy;
 use crate::snapshot::order;
 use crate::snapshot::{
     Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, Signal, SignalName, SignalState, Snapshot, Thread, Throttle,

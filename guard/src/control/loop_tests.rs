@@ -11,10 +11,10 @@ use std::time::Duration;
 use guard_common::event::{NewRealTime, Throttled};
 use tokio::sync::mpsc;
 
-use super::error::ControlError;
 use super::act::Actor;
 use super::acting::{Acting, Enforce, Pace};
 use super::audit::Audit;
+use super::error::ControlError;
 use super::hands::{ByJournal, Hands, Left};
 use super::lane::{Key, Lane, Report, Which};
 use super::run_loop::{Ask, Loop, Request};
@@ -375,7 +375,10 @@ fn looped(
     let (ask, asked) = mpsc::unbounded_channel();
     let actor = Some(Actor::new(acting.config.policy.clone(), Some(hands)));
     let pace = Pace { interval: Duration::from_secs(1), duration };
-    (Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace, priority: ThreadPriority::steady() }, ask)
+    (
+        Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace, priority: ThreadPriority::steady() },
+        ask,
+    )
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::ControlError;
 use super::act::Actor;
 use super::acting::{Acting, Pace};
 use super::assign::{self, workloads};
+use super::error::ControlError;
 use super::run_loop::act_by;
 use super::watch::Watch;
 use crate::config::{Config, Workloads};
@@ -22,12 +22,12 @@ pub struct Planned {
     /// Windows that were decided on.
     pub windows: usize,
     /// Those in which something would change, or in which a policy said something new.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlannedStep>,
 }
 
 /// What would change after one window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct PlannedStep {
     /// The window.
     pub window: Window,
     /// What would be written or put back, and why.
@@ -41,7 +41,7 @@ impl Planned {
         self.windows += 1;
         self.node.get_or_insert_with(|| snapshot.node.clone());
         if !(snapshot.actions.is_empty() && notes.is_empty()) {
-            self.steps.push(Step { window: snapshot.window.clone(), actions: snapshot.actions.clone(), notes });
+            self.steps.push(PlannedStep { window: snapshot.window.clone(), actions: snapshot.actions.clone(), notes });
         }
     }
 }

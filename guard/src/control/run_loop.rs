@@ -13,9 +13,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use super::error::ControlError;
 use super::act::Actor;
 use super::acting::{Acting, Pace};
+use super::error::ControlError;
 use super::lane::Report;
 use super::observe::Observer;
 use super::outlet::Outlet;
@@ -70,7 +70,9 @@ pub async fn run<E: From<ControlError>>(
         last = Some(snapshot);
         outcome
     };
-    Loop { source: observer, actor: None, asked, acting: None, pace, priority: ThreadPriority::steady() }.run(deliver).await?;
+    Loop { source: observer, actor: None, asked, acting: None, pace, priority: ThreadPriority::steady() }
+        .run(deliver)
+        .await?;
     last.ok_or_else(|| ControlError::NoWindow.into())
 }
 
@@ -122,7 +124,10 @@ fn ready<A>(watch: &Watch, pace: Pace, acting: Acting, asked: A) -> Result<Loop<
     let hands = acting.enforce.is_some().then(|| super::enforce::hands(observer.hierarchy(), &acting)).transpose()?;
     let actor = Some(Actor::new(acting.config.policy.clone(), hands));
     // Last: threads that were started before do not take it over.
-    let priority = acting.enforce.as_ref().map_or_else(ThreadPriority::steady, |_| ThreadPriority::urgent(acting.config.node.priority));
+    let priority = acting
+        .enforce
+        .as_ref()
+        .map_or_else(ThreadPriority::steady, |_| ThreadPriority::urgent(acting.config.node.priority));
     Ok(Loop { source: observer, actor, asked, acting: Some(acting), pace, priority })
 }
 

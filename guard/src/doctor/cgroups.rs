@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Check, Facts,
-    facts::{CgroupFacts, Process},
-    finding::{Found, echo},
-    kernel::version,
-    runtimes,
-};
+use super::facts::{CgroupFacts, Facts, Process};
+use super::finding::{Check, Found, echo};
+use super::kernel::version;
+use super::runtimes;
 use crate::snapshot::{CgroupLayout, Quota};
 
 pub(super) const CHECKS: &[Check] = &[

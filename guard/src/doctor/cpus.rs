@@ -1,6 +1,7 @@
 //! Checks of the CPUs: which are set apart, and whether they are always awake, at one speed and undisturbed.
 
-use super::{Check, Facts, facts::Smi, finding::Found};
+use super::facts::{Facts, Smi};
+use super::finding::{Check, Found};
 use crate::snapshot::CpuList;
 
 pub(super) const CHECKS: &[Check] = &[

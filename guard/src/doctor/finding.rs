@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Facts};
+use super::facts::Facts;
 
 /// How much a finding matters; worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -63,20 +63,35 @@ pub struct Evidence {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Remedy {
     /// Shell commands for root, to be run in this order. They can be run again, and last until the next boot.
-    pub commands: Vec<Step>,
+    pub commands: Vec<RemedyStep>,
     /// What a person has to do: options of a runtime, a change of a program, of a unit, of the boot loader.
-    pub by_hand: Vec<Step>,
+    pub by_hand: Vec<RemedyStep>,
     /// Whether it takes a reboot.
     pub reboot: bool,
 }
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Step {
+#[schemars(rename = "Step")]
+pub struct RemedyStep {
     /// The change.
     pub change: String,
     /// How to undo it.
     pub undo: String,
+}
+
+/// One check: a rule about a node.
+pub struct Check {
+    /// Its stable name.
+    pub id: &'static str,
+    /// What it looks at.
+    pub looks_at: &'static str,
+    /// Why that matters for real-time work.
+    pub why: &'static str,
+    /// Where the kernel's or the runtime's documentation says so.
+    pub link: &'static str,
+    /// The rule.
+    pub(crate) rule: fn(&Facts) -> Vec<Found>,
 }
 
 /// A finding before it gets the name of its check.
@@ -134,7 +149,7 @@ impl Found {
 
     /// A command and the one that undoes it.
     pub(super) fn command(mut self, change: impl Into<String>, undo: impl Into<String>) -> Self {
-        self.remedy.commands.push(Step { change: change.into(), undo: undo.into() });
+        self.remedy.commands.push(RemedyStep { change: change.into(), undo: undo.into() });
         self
     }
 
@@ -144,7 +159,7 @@ impl Found {
     }
 
     pub(super) fn by_hand(mut self, change: impl Into<String>, undo: impl Into<String>) -> Self {
-        self.remedy.by_hand.push(Step { change: change.into(), undo: undo.into() });
+        self.remedy.by_hand.push(RemedyStep { change: change.into(), undo: undo.into() });
         self
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, Facts, finding::Found};
+use super::facts::Facts;
+use super::finding::{Check, Found};
 use crate::snapshot::CpuList;
 
 pub(super) const CHECKS: &[Check] = &[

@@ -1,7 +1,8 @@
 //! Checks of the kernel itself: how it was built, how it rations real-time time, what it was booted with, and which
 //! faults its version is known for.
 
-use super::{Check, Facts, finding::Found};
+use super::facts::Facts;
+use super::finding::{Check, Found};
 use crate::snapshot::{CgroupLayout, CpuList};
 
 pub(super) const CHECKS: &[Check] = &[

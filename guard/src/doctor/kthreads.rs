@@ -1,11 +1,8 @@
 //! Checks of kernel threads that share a CPU with real-time work.
 
-use super::{
-    Check, Facts,
-    facts::KernelThread,
-    finding::Found,
-    tasks::{cpu_of, highest_on},
-};
+use super::facts::{Facts, KernelThread};
+use super::finding::{Check, Found};
+use super::tasks::{cpu_of, highest_on};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {

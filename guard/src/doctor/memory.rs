@@ -1,7 +1,8 @@
 //! Checks of memory management and of the kernel's watchdogs: what moves, merges or faults pages behind a program's
 //! back, and what looks at every CPU from time to time.
 
-use super::{Check, Facts, finding::Found};
+use super::facts::Facts;
+use super::finding::{Check, Found};
 use crate::snapshot::CpuList;
 
 pub(super) const CHECKS: &[Check] = &[

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use collect::collect;
 pub use facts::{FACTS_SCHEMA, Facts, Text};
-pub use finding::{Evidence, Finding, Remedy, Severity, Step};
+pub use finding::{Check, Evidence, Finding, Remedy, RemedyStep, Severity};
 
 use finding::Found;
 
@@ -30,20 +30,6 @@ use crate::snapshot::{CgroupLayout, CpuList};
 
 /// Version of the JSON form. Fields are added without changing it; a rename or a changed meaning raises it.
 pub const SCHEMA: u32 = 1;
-
-/// One check: a rule about a node.
-pub struct Check {
-    /// Its stable name.
-    pub id: &'static str,
-    /// What it looks at.
-    pub looks_at: &'static str,
-    /// Why that matters for real-time work.
-    pub why: &'static str,
-    /// Where the kernel's or the runtime's documentation says so.
-    pub link: &'static str,
-    /// The rule.
-    pub(crate) rule: fn(&Facts) -> Vec<Found>,
-}
 
 /// All checks, in the order of the documentation.
 #[must_use]
@@ -56,13 +42,15 @@ pub fn checks() -> Vec<&'static Check> {
         cpus::CHECKS,
         interrupts::CHECKS,
         memory::CHECKS,
+        runtimes::CHECKS,
     ];
-    rooms.into_iter().chain([runtimes::CHECKS]).flatten().collect()
+    rooms.into_iter().flatten().collect()
 }
 
 /// What doctor says of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Report {
+#[schemars(rename = "Report")]
+pub struct DoctorReport {
     /// Version of this form.
     pub schema: u32,
     /// The machine.
@@ -71,7 +59,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// The machine a [`Report`] is about.
+/// The machine a [`DoctorReport`] is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReportNode {
     /// Host name.
@@ -90,7 +78,7 @@ pub struct ReportNode {
     pub realtime_processes: usize,
 }
 
-impl Report {
+impl DoctorReport {
     /// Whether something must be acted on.
     #[must_use]
     pub fn must_act(&self) -> bool {
@@ -100,7 +88,7 @@ impl Report {
 
 /// Runs every check.
 #[must_use]
-pub fn examine(facts: &Facts) -> Report {
+pub fn examine(facts: &Facts) -> DoctorReport {
     let text = |path: &str| facts.text(path).unwrap_or("?").to_owned();
     let mut findings: Vec<Finding> = checks()
         .into_iter()
@@ -114,7 +102,7 @@ pub fn examine(facts: &Facts) -> Report {
         .collect();
     // Stable: within a severity in the order of the checks.
     findings.sort_by_key(|finding| finding.severity);
-    Report {
+    DoctorReport {
         schema: SCHEMA,
         node: ReportNode {
             hostname: text("/proc/sys/kernel/hostname"),
@@ -129,10 +117,10 @@ pub fn examine(facts: &Facts) -> Report {
     }
 }
 
-/// The JSON schema of a [`Report`].
+/// The JSON schema of a [`DoctorReport`].
 #[must_use]
 pub fn json_schema() -> schemars::Schema {
-    schemars::schema_for!(Report)
+    schemars::schema_for!(DoctorReport)
 }
 
 #[cfg(test)]

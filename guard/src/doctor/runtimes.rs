@@ -7,12 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use toml::Table;
 
-use super::{
-    Check, Facts,
-    facts::Process,
-    finding::{Found, quoted},
-    runtime_options::{DOCKER, DOCKER_FEATURES, RUNC, RUNTIME_V1},
-};
+use super::facts::{Facts, Process};
+use super::finding::{Check, Found, quoted};
+use super::runtime_options::{DOCKER, DOCKER_FEATURES, RUNC, RUNTIME_V1};
 use crate::snapshot::{CgroupLayout, Container, CpuList, Quota};
 
 pub(super) const CHECKS: &[Check] = &[

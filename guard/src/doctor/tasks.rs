@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Check, Facts,
-    facts::{KernelThread, Process, Thread},
-    finding::Found,
-    runtimes,
-};
+use super::facts::{Facts, KernelThread, Process, Thread};
+use super::finding::{Check, Found};
+use super::runtimes;
 use crate::snapshot::CpuList;
 
 pub(super) const CHECKS: &[Check] = &[

@@ -8,6 +8,7 @@ mod filter;
 mod identify;
 mod process;
 mod runtime;
+mod thread_files;
 mod threads;
 mod topology;
 
@@ -23,7 +24,7 @@ pub use agents::other_agents;
 pub use class::{Facts, classify, is_of_the_system};
 pub use filter::{CgroupFilter, GlobError};
 pub use process::{ProcessDetail, Timers};
-pub use threads::{Policy, ThreadDetail, ThreadInfo, ThreadScan, is_runtime_name};
+pub use threads::{ThreadDetail, ThreadInfo, ThreadScan, is_runtime_name};
 pub use topology::{Topology, node};
 
 use crate::{

@@ -3,7 +3,9 @@
 
 use std::fs;
 
-use super::{Inventory, ThreadDetail, threads::ids_in};
+use super::thread_files::field;
+use super::threads::ids_in;
+use super::{Inventory, ThreadDetail};
 
 /// What a process may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +47,18 @@ impl Inventory {
     /// A process of user space; None when there is none of that id.
     fn process(&self, pid: u32) -> Option<ProcessDetail> {
         let dir = self.proc.join(pid.to_string());
+        // The name may be any bytes.
         let status = String::from_utf8_lossy(&fs::read(dir.join("status")).ok()?).into_owned();
+        let field = |key| field(status.as_bytes(), key);
         // Threads of the kernel have no address space.
-        let locked = field(&status, "VmLck")?;
+        let locked = field("VmLck")?;
         let limits = fs::read_to_string(dir.join("limits")).unwrap_or_default();
         let cgroup = fs::read(dir.join("cgroup")).ok();
         Some(ProcessDetail {
             pid,
-            comm: field(&status, "Name")?.to_owned(),
+            comm: field("Name")?.to_owned(),
             cgroup: cgroup.and_then(|bytes| self.hierarchy.path_in(&String::from_utf8_lossy(&bytes))),
-            capabilities: field(&status, "CapEff").and_then(|hex| u64::from_str_radix(hex, 16).ok()),
+            capabilities: field("CapEff").and_then(|hex| u64::from_str_radix(hex, 16).ok()),
             rtprio_limit: soft_limit(&limits, "Max realtime priority"),
             memlock_limit: soft_limit(&limits, "Max locked memory"),
             locked_bytes: locked.strip_suffix("kB").and_then(|kib| kib.trim().parse::<u64>().ok()?.checked_mul(1024)),
@@ -110,11 +114,6 @@ impl Inventory {
             })
             .collect()
     }
-}
-
-/// A field of /proc/PID/status.
-fn field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':').map(str::trim))
 }
 
 /// Soft limit in the text of /proc/PID/limits, see proc_pid_limits(5).

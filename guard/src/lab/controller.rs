@@ -9,8 +9,8 @@ use rustix::process::Signal;
 
 use crate::snapshot::Snapshot;
 
-use super::error::LabError;
 use super::child::{PATIENCE, Process};
+use super::error::LabError;
 use super::report::Acted;
 use super::scenario::Scene;
 use super::stage::Stage;

@@ -106,8 +106,8 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
         held: true,
     };
     let mut rows = Vec::new();
-    for (condition, name) in
-        scene.steps.iter().filter(|(condition, _)| options.guard || *condition != Condition::With) {
+    for (condition, name) in scene.steps.iter().filter(|(condition, _)| options.guard || *condition != Condition::With)
+    {
         tracing::info!("{}: {name}", scenario.name());
         rows.push(perform(hierarchy, &scene, &part, *condition, name).await?);
     }
@@ -124,7 +124,13 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
 }
 
 /// One step. What is made first goes last, also when this future is dropped.
-async fn perform(hierarchy: &Hierarchy, scene: &Scene, part: &Part, condition: Condition, name: &str) -> Result<Row, LabError> {
+async fn perform(
+    hierarchy: &Hierarchy,
+    scene: &Scene,
+    part: &Part,
+    condition: Condition,
+    name: &str,
+) -> Result<Row, LabError> {
     let stage = Stage::build(hierarchy)?;
     let plc = stage.fifo_cgroup("plc")?;
     let hazard = condition != Condition::Reference;

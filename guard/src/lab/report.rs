@@ -250,7 +250,8 @@ mod tests {
 
     #[test]
     fn what_is_not_put_back_is_no_success() {
-        let mut rows = vec![row(Condition::Reference, 5000, 0), row(Condition::Before, 5000, 2500), row(Condition::With, 5000, 0)];
+        let mut rows =
+            vec![row(Condition::Reference, 5000, 0), row(Condition::Before, 5000, 2500), row(Condition::With, 5000, 0)];
         rows[2].guard = Some(Acted::default());
         let (kept, verdict) = judge(&Scenario::QuotaLock.scene(), 1000, &rows);
         assert!(!kept && verdict.contains("without putting back"), "{verdict}");

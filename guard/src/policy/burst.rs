@@ -311,7 +311,8 @@ impl State {
         let next = |step| stepped(state.quota_us, base_us, step, settings.quota_percent, model.second());
         let mut step = gate(asked, room);
         let fits = used_us.is_some_and(|used| used.saturating_mul(10) <= next(QuotaStep::Down).saturating_mul(9));
-        let decays = step == QuotaStep::Remain && throttled == Some(false) && state.calm_s >= settings.decay_after_s && fits;
+        let decays =
+            step == QuotaStep::Remain && throttled == Some(false) && state.calm_s >= settings.decay_after_s && fits;
         if decays {
             step = QuotaStep::Down;
         }
@@ -368,8 +369,8 @@ mod tests {
 
     #[test]
     fn the_room_gates_a_step_as_koordinators_node_state_does() {
-        use Room::{Cooling, Idle, Overload, Unknown};
         use QuotaStep::{Down, Remain, Up};
+        use Room::{Cooling, Idle, Overload, Unknown};
         for (room, up, remain) in
             [(Idle, Up, Remain), (Cooling, Remain, Remain), (Unknown, Remain, Remain), (Overload, Down, Down)]
         {

@@ -52,7 +52,8 @@ impl Model {
             let below = children.get(&node.path).copied().unwrap_or(0);
             node.own_milli = node.used_milli.map(|used| used.saturating_sub(below));
         }
-    }}
+    }
+}
 
 /// Whether a kernel of this release is older than 6.2; one whose release says nothing is taken for a new one.
 fn forgets_affinity(release: &str) -> bool {

@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn a_thread_ends_after_its_loops_and_leaves_late_cycles_out() {
         let options = Options { loops: 20, nsecs: true, ..Options::default() };
-        let plan = ThreadPlan { cpu: None, priority: 0, policy: super::super::options::PolicyName::Other, interval_us: 500 };
+        let plan =
+            ThreadPlan { cpu: None, priority: 0, policy: super::super::options::PolicyName::Other, interval_us: 500 };
         for wait in [Wait::Absolute, Wait::Relative, Wait::Nanosleep] {
             let options = Options { wait, ..options.clone() };
             let counts = Counts::new(&options);
@@ -258,7 +259,8 @@ mod tests {
     #[test]
     fn a_latency_above_the_limit_ends_it_for_all() {
         let options = Options { break_at: 1, nsecs: true, ..Options::default() };
-        let plan = ThreadPlan { cpu: None, priority: 0, policy: super::super::options::PolicyName::Other, interval_us: 100 };
+        let plan =
+            ThreadPlan { cpu: None, priority: 0, policy: super::super::options::PolicyName::Other, interval_us: 100 };
         let (counts, end) = (Counts::new(&options), End::default());
         counts.tid.store(77, Relaxed);
         measure(&options, &plan, 0, None, &counts, &end).unwrap();

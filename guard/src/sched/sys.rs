@@ -2,6 +2,8 @@
 
 use std::{io, mem};
 
+use super::policy::Policy;
+
 /// Gives a thread a policy (SCHED_*, with flags) and a priority.
 ///
 /// # Errors
@@ -33,13 +35,13 @@ pub(super) fn set_deadline(runtime_ns: u64, period_ns: u64) -> io::Result<()> {
     if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Scheduling policy of a thread, as SCHED_* without flags; `None` when it has ended.
+/// Scheduling policy of a thread; `None` when it has ended.
 #[must_use]
-pub fn policy_of(tid: u32) -> Option<u32> {
+pub fn policy_of(tid: u32) -> Option<Policy> {
     let tid = libc::pid_t::try_from(tid).ok()?;
     // SAFETY: sched_getscheduler takes a number and touches no memory of ours; an unknown tid gives -1.
     let policy = unsafe { libc::sched_getscheduler(tid) };
-    u32::try_from(policy & !libc::SCHED_RESET_ON_FORK).ok()
+    u32::try_from(policy & !libc::SCHED_RESET_ON_FORK).ok().map(Policy::from_raw)
 }
 
 /// Period of a thread with policy SCHED_DEADLINE, ns; `None` for any other, and when it has ended.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::figures::printable;
 use crate::{
-    doctor::{Check, Evidence, Finding, Report, Severity, Step},
+    doctor::{Check, DoctorReport, Evidence, Finding, RemedyStep, Severity},
     snapshot::CgroupLayout,
 };
 
@@ -16,7 +16,7 @@ const LINES: usize = 4;
 
 /// The report as text.
 #[must_use]
-pub fn text(report: &Report) -> String {
+pub fn text(report: &DoctorReport) -> String {
     let mut out = header(report);
     let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
     out += &format!(
@@ -43,7 +43,7 @@ pub fn text(report: &Report) -> String {
     out
 }
 
-fn header(report: &Report) -> String {
+fn header(report: &DoctorReport) -> String {
     let node = &report.node;
     let layout = match node.cgroup {
         CgroupLayout::V1 => "cgroup v1",
@@ -85,7 +85,7 @@ fn finding(finding: &Finding, out: &mut String) {
         wrap(out, "          ", &finding.link);
     }
     let Some(remedy) = &finding.remedy else { return };
-    let steps: Vec<&Step> = remedy.commands.iter().chain(&remedy.by_hand).collect();
+    let steps: Vec<&RemedyStep> = remedy.commands.iter().chain(&remedy.by_hand).collect();
     for step in steps.iter().take(LINES) {
         wrap(out, "  change  ", &step.change);
         wrap(out, "    undo  ", &step.undo);
@@ -135,7 +135,7 @@ fn wrap(out: &mut String, label: &str, words: &str) {
 
 /// The changes as a shell script to be reviewed. What a person has to do stands in comments.
 #[must_use]
-pub fn fix_plan(report: &Report) -> String {
+pub fn fix_plan(report: &DoctorReport) -> String {
     let mut out = String::from("#!/bin/sh\n# Made by guard doctor --fix-plan. Review it, then run it as root.\n");
     for line in header(report).lines() {
         comment(&mut out, line);
@@ -190,7 +190,7 @@ fn comment(out: &mut String, text: &str) {
 ///
 /// # Errors
 /// When serde_json refuses a value; no report holds one it refuses.
-pub fn json(report: &Report) -> serde_json::Result<String> {
+pub fn json(report: &DoctorReport) -> serde_json::Result<String> {
     serde_json::to_string_pretty(report).map(|text| text + "\n")
 }
 
@@ -217,8 +217,8 @@ mod tests {
     use super::*;
     use crate::doctor::{Remedy, ReportNode, SCHEMA, checks};
 
-    fn report(finding: Finding) -> Report {
-        Report {
+    fn report(finding: Finding) -> DoctorReport {
+        DoctorReport {
             schema: SCHEMA,
             node: ReportNode {
                 hostname: "edge-7".to_owned(),
@@ -242,8 +242,8 @@ mod tests {
             why: "It hurts.".to_owned(),
             link: "https://docs.kernel.org/".to_owned(),
             remedy: Some(Remedy {
-                commands: vec![Step { change: "true".to_owned(), undo: "echo '\nreboot\n'".to_owned() }],
-                by_hand: vec![Step { change: "think\nreboot".to_owned(), undo: "forget".to_owned() }],
+                commands: vec![RemedyStep { change: "true".to_owned(), undo: "echo '\nreboot\n'".to_owned() }],
+                by_hand: vec![RemedyStep { change: "think\nreboot".to_owned(), undo: "forget".to_owned() }],
                 reboot: true,
             }),
         }

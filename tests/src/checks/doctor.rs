@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use guard::doctor::{Finding, Report, Severity};
+use guard::doctor::{DoctorReport, Finding, Severity};
 
 use crate::{
     harness::{Cgroup, Finished, GuardRun, Tool, Workload, finish, load_cpu, patience, scratch_dir, until},
@@ -26,12 +26,12 @@ fn doctor(arguments: &[&str]) -> GuardRun {
 }
 
 /// What doctor says now. Its exit code has to agree.
-fn report() -> Result<Report> {
+fn report() -> Result<DoctorReport> {
     report_of(&doctor(&["--format", "json"]).finish(limit())?)
 }
 
-fn report_of(finished: &Finished) -> Result<Report> {
-    let report: Report = serde_json::from_str(&finished.stdout)
+fn report_of(finished: &Finished) -> Result<DoctorReport> {
+    let report: DoctorReport = serde_json::from_str(&finished.stdout)
         .with_context(|| format!("doctor's JSON; it ended with {}: {}", finished.status, finished.stderr))?;
     finished.expect_code(i32::from(report.must_act()))?;
     Ok(report)
@@ -70,7 +70,7 @@ pub(super) fn well_formed() -> Result<Verdict> {
         Tool::start(Command::new("sh").arg("-n").arg(&script))?.success(limit())?;
 
         let file = scratch.path().join("facts.json");
-        let names = |report: &Report| -> BTreeSet<String> {
+        let names = |report: &DoctorReport| -> BTreeSet<String> {
             // Other processes of this machine come and go.
             let stays =
                 |finding: &&Finding| !finding.id.starts_with("task.") && !finding.id.starts_with("runtime.rights");
@@ -215,7 +215,7 @@ fn spoil(cpu: u32) -> Result<(Vec<Setting>, Vec<KernelThread>)> {
 }
 
 /// Findings with commands, by what they are about.
-fn mendable(report: &Report) -> Vec<&Finding> {
+fn mendable(report: &DoctorReport) -> Vec<&Finding> {
     let commands = |finding: &&Finding| finding.remedy.as_ref().is_some_and(|remedy| !remedy.commands.is_empty());
     report.findings.iter().filter(commands).collect()
 }
@@ -300,7 +300,7 @@ pub(super) fn quota() -> Result<Verdict> {
     plc.add(workload.pid())?;
     workload.go()?;
     becomes_fifo(&workload)?;
-    let of_ours = |report: &Report| {
+    let of_ours = |report: &DoctorReport| {
         let ours = |finding: &&Finding| finding.id == "cgroup.quota" && finding.title.contains(plant.path());
         report.findings.iter().find(ours).cloned()
     };

@@ -46,7 +46,8 @@ pub(super) struct Character {
 
 /// The threads of a part, the measured one first.
 pub(super) fn characters(part: &Part) -> Vec<Character> {
-    let fifo = |play: Play| Character { scheduling: Scheduling::Fifo(PRIORITY), may_be_refused: false, cpu: part.cpu, play };
+    let fifo =
+        |play: Play| Character { scheduling: Scheduling::Fifo(PRIORITY), may_be_refused: false, cpu: part.cpu, play };
     let fair = |play: Play| Character { scheduling: Scheduling::Other, may_be_refused: false, cpu: part.cpu, play };
     match part.role {
         Role::Lock { inherit } => {
@@ -84,7 +85,10 @@ struct Worked {
 }
 
 /// Does `work` in every cycle. `work` gets the instant at which the cycle was due.
-fn cycle(run: &Run<'_>, mut work: impl FnMut(u64) -> Result<Worked, CallError>) -> Result<Option<PartOutcome>, CallError> {
+fn cycle(
+    run: &Run<'_>,
+    mut work: impl FnMut(u64) -> Result<Worked, CallError>,
+) -> Result<Option<PartOutcome>, CallError> {
     let scheduling = if Scheduling::is_fifo_now() { Scheduling::Fifo(PRIORITY) } else { Scheduling::Other };
     let mut outcome = PartOutcome { policy: scheduling.to_string(), ..PartOutcome::default() };
     let mut due_ns = run.begin_ns + run.interval_ns;

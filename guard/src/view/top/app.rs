@@ -8,7 +8,7 @@ use super::history::History;
 use super::overview::{self, Sort};
 use super::page;
 use super::theme::Theme;
-use crate::doctor::Report;
+use crate::doctor::DoctorReport;
 use crate::snapshot::Snapshot;
 
 /// Where Snapshots come from.
@@ -64,7 +64,7 @@ pub enum Event {
     /// Something to tell the user once.
     Message(String),
     /// What doctor found on this node.
-    Examined(Box<Report>),
+    Examined(Box<DoctorReport>),
 }
 
 /// What the dashboard wants done.
@@ -155,7 +155,7 @@ pub struct App {
     /// Id of the workload under the cursor.
     pub(super) selected: Option<u64>,
     /// What doctor found; none before it has looked.
-    pub(super) examined: Option<Report>,
+    pub(super) examined: Option<DoctorReport>,
     /// Whether doctor is looking.
     pub(super) examining: bool,
     /// First line shown of each view but the overview.

@@ -103,8 +103,8 @@ fn every_other_view() {
 }
 
 /// A report of doctor with a finding of each kind.
-fn examined() -> crate::doctor::Report {
-    use crate::doctor::{Evidence, Finding, Remedy, Report, ReportNode, SCHEMA, Severity, Step};
+fn examined() -> crate::doctor::DoctorReport {
+    use crate::doctor::{DoctorReport, Evidence, Finding, Remedy, RemedyStep, ReportNode, SCHEMA, Severity};
     let finding = |id: &str, severity, title: &str| Finding {
         id: id.into(),
         severity,
@@ -113,12 +113,12 @@ fn examined() -> crate::doctor::Report {
         why: "A quota stops the threads that a loop waits for.".into(),
         link: "https://docs.kernel.org".into(),
         remedy: Some(Remedy {
-            commands: vec![Step { change: "echo max > /sys/fs/cgroup/plc/cpu.max".into(), undo: "echo 1".into() }],
+            commands: vec![RemedyStep { change: "echo max > /sys/fs/cgroup/plc/cpu.max".into(), undo: "echo 1".into() }],
             by_hand: Vec::new(),
             reboot: false,
         }),
     };
-    Report {
+    DoctorReport {
         schema: SCHEMA,
         node: ReportNode {
             hostname: "cell-7".into(),
