@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use globset::Glob;
 
-use super::{Config, Metrics, Node, Percentiles, Workload};
+use super::metrics::Metrics;
+use super::settings::{Config, Node};
+use super::workload::{Percentiles, Workload};
 use crate::snapshot::Class;
 
 /// What is wrong with the value of a key.

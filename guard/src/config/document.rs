@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::Mistake;
+use super::error::Mistake;
 
 /// Longest value that a message repeats, characters.
 const VALUE_MAX: usize = 60;

@@ -4,110 +4,24 @@
 
 mod check;
 mod document;
+mod error;
 mod metrics;
+mod settings;
 mod units;
 mod workload;
 
-use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
+use std::fs;
+use std::path::Path;
 
+pub use error::{ConfigError, Mistake};
 pub use metrics::{Endpoint, EndpointError, Metrics};
 use serde::{Deserialize, Serialize};
+pub use settings::{Config, Node};
 pub use units::{Cpus, Time, TimeError};
 pub use workload::{Candidate, Match, Percentiles, Workload, Workloads};
 
 use self::document::Document;
 use crate::policy;
-use crate::snapshot::CpuList;
-
-/// Why a configuration is not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("{}: cannot read it: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Something in it is wrong.
-    #[error(transparent)]
-    Mistake(#[from] Mistake),
-}
-
-/// What is wrong in a configuration, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Mistake {
-    /// The file.
-    pub path: PathBuf,
-    /// Line, from 1; absent when the mistake is in no line of its own.
-    pub line: Option<usize>,
-    /// Key with its sections, as in `node.interval` or `workload[2].wakeup.p999`; empty where the text is no TOML.
-    pub key: String,
-    /// The value as it stands in the file; empty where it does not matter.
-    pub value: String,
-    /// What is wrong, and what is allowed.
-    pub problem: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        f.write_str(": ")?;
-        match (self.key.is_empty(), self.value.is_empty()) {
-            (true, _) => {}
-            (false, true) => write!(f, "{}: ", self.key)?,
-            (false, false) => write!(f, "{} = {}: ", self.key, self.value)?,
-        }
-        f.write_str(&self.problem)
-    }
-}
-
-/// What the user chose.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {
-    /// The node, and guard on it.
-    pub node: Node,
-    /// Workloads by name, in the order of the file.
-    pub workloads: Vec<Workload>,
-    /// The policies.
-    pub policy: policy::Settings,
-    /// Metrics.
-    pub metrics: Metrics,
-}
-
-/// The section `[node]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Node {
-    /// CPUs kept for the system: never given to a workload alone, and not part of the capacity that policies share out.
-    pub reserved_cpus: CpuList,
-    /// Time between two decisions.
-    pub interval: Time,
-    /// Directory of the journal, which holds the values that guard found. It must outlive a crash of guard.
-    pub state_dir: PathBuf,
-    /// File to which each change is appended as a line of JSON.
-    pub audit: PathBuf,
-    /// SCHED_FIFO priority of the threads that decide and write while guard enforces, 1 to 99; 0 for none. Read at the
-    /// start.
-    pub priority: u8,
-}
-
-impl Default for Node {
-    fn default() -> Self {
-        Self {
-            reserved_cpus: CpuList::default(),
-            interval: Time::from_millis(1_000),
-            state_dir: "/var/lib/guard".into(),
-            audit: "/var/log/guard/audit.jsonl".into(),
-            priority: 1,
-        }
-    }
-}
 
 /// The file as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 
 mod agents;
 mod class;
+mod error;
 mod filter;
 mod identify;
 mod process;
@@ -15,20 +16,20 @@ mod topology;
 use std::{
     cell::OnceCell,
     collections::{HashMap, HashSet},
-    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 pub use agents::other_agents;
 pub use class::{Facts, classify, is_of_the_system};
+pub use error::InventoryError;
 pub use filter::{CgroupFilter, GlobError};
 pub use process::{ProcessDetail, Timers};
 pub use threads::{ThreadDetail, ThreadInfo, ThreadScan, is_runtime_name};
 pub use topology::{Topology, node};
 
 use crate::{
-    cgroup::{CgroupError, Hierarchy, ParseError, Tree},
+    cgroup::{Hierarchy, Tree},
     snapshot::{Class, Container},
 };
 
@@ -37,32 +38,6 @@ pub const VANISHED_FOR: Duration = Duration::from_secs(60);
 
 /// How many refreshes look for the name of a new container: a runtime makes the cgroup before it writes the rest.
 const NAME_TRIES: u8 = 5;
-
-/// Why the node could not be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum InventoryError {
-    /// The kernel refused an operation.
-    #[error("cannot {op} {}: {source}", path.display())]
-    Io {
-        /// What was tried: "read" or "list".
-        op: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A file is not in its format.
-    #[error("cannot understand {}: {source}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What was found and what was expected.
-        source: ParseError,
-    },
-    /// The cgroups cannot be read.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-}
 
 /// A cgroup of the hierarchy with the cpu controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -367,6 +342,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::cgroup::CgroupError;
     use crate::{cgroup::Version, snapshot::CgroupLayout};
 
     const ID: &str = "575db3970d26d3f17196e44becb0767529f425def48fe11641702c2457bd2ae6";

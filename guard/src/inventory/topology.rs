@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::InventoryError;
+use super::error::InventoryError;
 use crate::snapshot::{CgroupLayout, CpuList, CpuPlace, Node};
 
 /// CPUs of the machine and how they belong together.
