@@ -131,7 +131,7 @@ impl Workload {
     }
 
     /// From which latency on a single wake-up of its threads is late, ns: the limit at the outermost point of each
-    /// latency, the smaller of the two. None when it has no limits.
+    /// latency, the smaller of the two. `None` when it has no limits.
     #[must_use]
     pub fn late_ns(&self) -> Option<u64> {
         [&self.wakeup, &self.timer].into_iter().filter_map(|of| Some(of.limits().next_back()?.1.ns())).min()

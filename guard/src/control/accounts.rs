@@ -32,9 +32,9 @@ pub(super) fn key(record: &Breach) -> Key {
 /// What is known of a late wake-up beside its record.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Accounted {
-    /// Its account; none when the recorder did not reach back.
+    /// Its account; `None` when the recorder did not reach back.
     pub(super) account: Option<Account>,
-    /// Time that the host took from its CPU in the sample that it is in, ns; none where the kernel does not tell.
+    /// Time that the host took from its CPU in the sample that it is in, ns; `None` where the kernel does not report it.
     pub(super) steal_ns: Option<u64>,
     /// Its kernel stacks, where they were asked for.
     pub(super) stacks: Option<Stacks>,
@@ -155,7 +155,7 @@ pub(super) fn doubt_futex_owners(breaches: &mut [Breach]) {
     }
 }
 
-/// Time that the host took from each CPU since boot, ns; empty where the kernel does not tell.
+/// Time that the host took from each CPU since boot, ns; empty where the kernel does not report it.
 fn stolen() -> HashMap<u32, u64> {
     cpu_times::read().into_iter().map(|(cpu, times)| (cpu, times.stolen_ns)).collect()
 }

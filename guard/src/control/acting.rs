@@ -11,7 +11,7 @@ use crate::config::Config;
 pub struct Pace {
     /// Length of a window.
     pub interval: Duration,
-    /// End after this time; none is until a signal.
+    /// How long to run; `None` runs until a signal.
     pub duration: Option<Duration>,
 }
 
@@ -24,7 +24,7 @@ pub struct Acting {
     pub file: Option<PathBuf>,
     /// Whether the user gave the length of a window, so that the configuration's does not count.
     pub fixed_interval: bool,
-    /// How to write; None only tells what would be done.
+    /// How to write; `None` only reports what would be done.
     pub enforce: Option<Enforce>,
 }
 

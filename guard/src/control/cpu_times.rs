@@ -14,7 +14,7 @@ pub(super) struct CpuTimes {
     pub(super) stolen_ns: u64,
 }
 
-/// Totals by CPU; empty where the kernel does not tell.
+/// Totals by CPU; empty where the kernel does not report them.
 pub(super) fn read() -> HashMap<u32, CpuTimes> {
     std::fs::read_to_string("/proc/stat").map(|text| parse(&text)).unwrap_or_default()
 }

@@ -109,7 +109,7 @@ pub(super) fn hands(hierarchy: &Hierarchy, acting: &Acting) -> Result<Hands, Con
     let (state_dir, path) = (acting.state_dir(), acting.audit());
     let audit = Audit::open(&path).map_err(|source| ControlError::Audit { path, source })?;
     let (left, _) = put_back_files(&UnitsOptions::default(), &state_dir, false)?;
-    tell(&left);
+    report_left(&left);
     // It also puts back what an earlier guard has left in systemd: nothing waits for that here.
     let units = Units::start(hierarchy.clone(), &units_journal(&state_dir), UnitsOptions::default());
     let units = units.map_err(RestoreError::from)?;
@@ -130,12 +130,12 @@ pub(super) fn hands(hierarchy: &Hierarchy, acting: &Acting) -> Result<Hands, Con
     Ok(Hands::new([protect, rest], received, audit, units, Box::new(by_journal)))
 }
 
-/// Says what an earlier guard had left.
-fn tell(left: &Report) {
+/// Logs what an earlier guard had left.
+fn report_left(left: &Report) {
     let failed = left.failures().count();
     let done = left.files.len() - failed;
     if done > 0 {
-        tracing::warn!("an earlier guard did not end cleanly: {done} files that it had changed were looked after");
+        tracing::warn!("an earlier guard did not end cleanly: restored {done} files");
     }
     for file in left.failures() {
         tracing::error!("{} of {}: {}; guard tries again when it ends", file.file, file.path, file.result);

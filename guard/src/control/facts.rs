@@ -22,8 +22,6 @@ const REREAD_EVERY: Duration = Duration::from_secs(10);
 
 /// The files of cgroups that facts come from.
 pub(super) trait FactFiles {
-    /// Of the hierarchy.
-    fn version(&self) -> Version;
     /// All cpu knobs.
     fn knobs(&self, path: &str) -> Result<Knobs, CgroupError>;
     /// CPU time used since the cgroup was made, ns.
@@ -31,10 +29,6 @@ pub(super) trait FactFiles {
 }
 
 impl FactFiles for Hierarchy {
-    fn version(&self) -> Version {
-        Hierarchy::version(self)
-    }
-
     fn knobs(&self, path: &str) -> Result<Knobs, CgroupError> {
         Hierarchy::knobs(self, path)
     }
@@ -168,8 +162,7 @@ impl Facts {
     }
 
     fn cpus(&mut self, cpus: &mut Vec<Cpu>) {
-        let busy: HashMap<u32, u64> =
-            cpu_times::read().into_iter().map(|(cpu, times)| (cpu, times.busy_ns)).collect();
+        let busy: HashMap<u32, u64> = cpu_times::read().into_iter().map(|(cpu, times)| (cpu, times.busy_ns)).collect();
         if let Some((_, Slow { topology, .. })) = &self.slow {
             for cpu in
                 topology.online.iter().filter(|cpu| cpus.iter().all(|known| known.cpu != *cpu)).collect::<Vec<_>>()
@@ -365,10 +358,6 @@ mod tests {
     }
 
     impl FactFiles for Files {
-        fn version(&self) -> Version {
-            self.version
-        }
-
         fn knobs(&self, _: &str) -> Result<Knobs, CgroupError> {
             *self.reads.borrow_mut() += 1;
             Ok(self.knobs.clone())
@@ -422,7 +411,7 @@ mod tests {
     fn asked(facts: &mut Facts, files: &Files, mut cgroup: Cgroup) -> (Option<u64>, Option<u64>) {
         facts.cgroup(files, &mut cgroup, Instant::now());
         let mut cgroups = [cgroup];
-        facts.requests(files.version(), &mut cgroups);
+        facts.requests(files.version, &mut cgroups);
         (cgroups[0].request_milli, cgroups[0].limit_milli)
     }
 

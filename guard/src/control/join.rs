@@ -19,8 +19,8 @@ use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::sched::Policy;
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, Signal, SignalName, SignalState, Snapshot, Thread, Throttle,
-    Timer, WakeupPair, Window,
+    Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, Signal, SignalName, SignalState, Snapshot, Thread,
+    Throttle, Timer, WakeupPair, Window,
 };
 
 /// The Snapshot of a window.

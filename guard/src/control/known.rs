@@ -25,9 +25,9 @@ pub(super) struct Known {
 pub(super) struct KnownThread {
     /// The thread.
     pub(super) info: ThreadInfo,
-    /// CPUs it may run on, in list form; absent when it ended before they were read.
+    /// CPUs it may run on, in list form; `None` when it ended before they were read.
     pub(super) affinity: Option<String>,
-    /// Period that it asked for, ns; absent unless it runs under SCHED_DEADLINE.
+    /// Period that it asked for, ns; `None` unless it runs under SCHED_DEADLINE.
     pub(super) deadline_period_ns: Option<u64>,
     /// Whether it has ended since.
     pub(super) ended: bool,

@@ -77,8 +77,8 @@ pub async fn run<E: From<ControlError>>(
 }
 
 /// As [`run`], and decides after each window by the policies of a configuration. With [`Acting::enforce`] what they want
-/// is written, until the end puts everything back; without it is told in the Snapshots' actions, and nothing on
-/// the node is changed. Reads the configuration again on SIGHUP. `sink` is called in a thread of its own.
+/// is written, until the end puts everything back; without it the Snapshots' actions say what would be written, and
+/// nothing on the node is changed. Reads the configuration again on SIGHUP. `sink` is called in a thread of its own.
 ///
 /// # Errors
 /// See [`ControlError`], and what `sink` returns.

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 /// Agents that write the same cpu files all the time, by the name of their process.
 const AGENTS: [&str; 1] = ["koordlet"];
 
-/// Why guard must keep its hands off this node: another agent that manages the same files is running. None when there
+/// Why guard must keep its hands off this node: another agent that manages the same files is running. `None` when there
 /// is none. Every process of `root`/proc is looked at by its name and by the name of its program; one that ends
 /// meanwhile, or that cannot be looked at, is none.
 #[must_use]

@@ -9,7 +9,7 @@
 
 use crate::snapshot::Container;
 
-/// Runtime of a container of which the path tells the id only.
+/// Runtime of a container whose path has the id only.
 pub(super) const UNKNOWN: &str = "unknown";
 
 const UNIT_SUFFIXES: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
@@ -20,7 +20,7 @@ const BESIDE_PAYLOAD: &str = "runtime";
 /// Whose a cgroup is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Owner {
-    /// What it belongs to; None for the root and for cgroups that no known manager made.
+    /// What it belongs to; `None` for the root and for cgroups that no known manager made.
     pub container: Option<Container>,
     /// Whether a runtime keeps those of its own processes there that watch over a container or a guest.
     pub monitor: bool,

@@ -252,7 +252,7 @@ impl Inventory {
         self.by_id.values().filter(|entry| entry.realtime).map(|entry| entry.info.id).collect()
     }
 
-    /// Gives the cgroup the class that the configuration names, whatever is found; None for the one that is found.
+    /// Gives the cgroup the class that the configuration names, whatever is found; `None` for the one that is found.
     pub fn name_class(&mut self, id: u64, class: Option<Class>) {
         if let Some(entry) = self.by_id.get_mut(&id) {
             entry.named = class;
@@ -295,7 +295,7 @@ impl Inventory {
         &self.scan.realtime
     }
 
-    /// A thread as it is now; None when it has ended.
+    /// A thread as it is now; `None` when it has ended.
     #[must_use]
     pub fn thread(&self, tid: u32) -> Option<ThreadDetail> {
         self.threads.detail(tid, &self.hierarchy)
@@ -342,8 +342,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::cgroup::CgroupError;
-    use crate::{cgroup::Version, snapshot::CgroupLayout};
+    use crate::cgroup::{CgroupError, Version};
+    use crate::snapshot::CgroupLayout;
 
     const ID: &str = "575db3970d26d3f17196e44becb0767529f425def48fe11641702c2457bd2ae6";
     const FIFO: &str = "(plc) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 -51 0 1 0 9 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 50 1 0\n";

@@ -44,7 +44,7 @@ impl Inventory {
         pids.into_iter().filter_map(|pid| self.process(pid)).collect()
     }
 
-    /// A process of user space; None when there is none of that id.
+    /// A process of user space; `None` when there is none of that id.
     fn process(&self, pid: u32) -> Option<ProcessDetail> {
         let dir = self.proc.join(pid.to_string());
         // The name may be any bytes.
@@ -73,7 +73,7 @@ impl Inventory {
         tids.into_iter().filter_map(|tid| self.thread(tid)).collect()
     }
 
-    /// Timer slack of a thread, ns; None without CAP_SYS_NICE for threads of other users.
+    /// Timer slack of a thread, ns; `None` without CAP_SYS_NICE for threads of other users.
     #[must_use]
     pub fn timer_slack_ns(&self, tid: u32) -> Option<u64> {
         fs::read_to_string(self.proc.join(format!("{tid}/timerslack_ns"))).ok()?.trim().parse().ok()

@@ -86,10 +86,12 @@ pub(super) mod tests {
         18446744073709551615 94193595662336 94193595680265 140729093305744 0 0 0 0 6 0 1 0 0 17 0 50 1 0 0 0 \
         94193595694352 94193595695616 94193911545856 140729093311208 140729093311216 140729093311216 140729093312489 0\n";
     // /proc/2/stat, 6.18.
-    pub(in crate::inventory) const KTHREADD: &[u8] = b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 6 0 0 18446744073709551615 \
+    pub(in crate::inventory) const KTHREADD: &[u8] =
+        b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 6 0 0 18446744073709551615 \
         0 0 0 0 0 0 0 2147483647 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
     // Lines of /proc/PID/status of a sleep, 6.18, with another name, thread, namespace and locked memory.
-    pub(in crate::inventory) const STATUS: &[u8] = b"Name:\tsle\xffep\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t208\nNgid:\t0\nPid:\t209\n\
+    pub(in crate::inventory) const STATUS: &[u8] =
+        b"Name:\tsle\xffep\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t208\nNgid:\t0\nPid:\t209\n\
         NSpid:\t209\t7\nVmLck:\t      12 kB\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1\n";
 
     #[test]

@@ -32,7 +32,7 @@ pub struct ThreadInfo {
     pub kernel: bool,
     /// When it was started, in clock ticks since boot: with the tid it tells a thread from a later one.
     pub start_ticks: u64,
-    /// Path of its cgroup; None when it ended before that was read, or lies outside of what can be seen.
+    /// Path of its cgroup; `None` when it ended before that was read, or lies outside of what can be seen.
     pub cgroup: Option<String>,
 }
 
@@ -45,9 +45,9 @@ pub struct ThreadDetail {
     pub affinity: CpuList,
     /// Its tid in each pid namespace, from guard's inwards.
     pub namespace_tids: Vec<u32>,
-    /// Locked memory of its process, bytes; None for kernel threads.
+    /// Locked memory of its process, bytes; `None` for kernel threads.
     pub locked_bytes: Option<u64>,
-    /// Period that it asked for, ns; None unless its policy is SCHED_DEADLINE.
+    /// Period that it asked for, ns; `None` unless its policy is SCHED_DEADLINE.
     pub deadline_period_ns: Option<u64>,
 }
 
@@ -104,7 +104,7 @@ impl Threads {
         Ok(scan)
     }
 
-    /// One thread; None when there is none of that id.
+    /// One thread; `None` when there is none of that id.
     pub(super) fn detail(&self, tid: u32, hierarchy: &Hierarchy) -> Option<ThreadDetail> {
         // /proc/TID is there for every thread, although a listing shows only processes.
         let status = fs::read(self.proc.join(format!("{tid}/status"))).ok()?;

@@ -19,7 +19,7 @@ pub struct Topology {
     pub possible: CpuList,
     /// CPUs without load balancing (isolcpus= and isolated cpuset partitions).
     pub isolated: CpuList,
-    /// CPUs without a tick while they run one task; None where the kernel lacks CONFIG_NO_HZ_FULL.
+    /// CPUs without a tick while they run one task; `None` where the kernel lacks CONFIG_NO_HZ_FULL.
     pub nohz_full: Option<CpuList>,
     /// NUMA nodes and their CPUs; empty where the kernel lacks CONFIG_NUMA.
     pub numa_nodes: Vec<(u32, CpuList)>,
@@ -75,7 +75,7 @@ impl Topology {
         })
     }
 
-    /// Where a CPU sits; None where sysfs says neither its package nor its NUMA node.
+    /// Where a CPU sits; `None` where sysfs says neither its package nor its NUMA node.
     #[must_use]
     pub fn place(&self, cpu: u32) -> Option<CpuPlace> {
         let node = self.numa_nodes.iter().find(|(_, cpus)| cpus.contains(cpu)).map(|(node, _)| *node);
@@ -138,7 +138,7 @@ fn cpu_model(path: &Path) -> Option<String> {
     field("model name").or_else(arm)
 }
 
-/// Governors of all frequency domains, each once; None without frequency scaling.
+/// Governors of all frequency domains, each once; `None` without frequency scaling.
 fn governor(cpufreq: &Path) -> Option<String> {
     let domains = fs::read_dir(cpufreq).ok()?.filter_map(Result::ok);
     let files = domains.map(|domain| domain.path().join("scaling_governor"));
@@ -158,7 +158,7 @@ fn line(path: &PathBuf) -> Result<String, InventoryError> {
     }
 }
 
-/// A CPU list in sysfs; None when there is no such file.
+/// A CPU list in sysfs; `None` when there is no such file.
 fn cpu_list(path: &Path) -> Result<Option<CpuList>, InventoryError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,

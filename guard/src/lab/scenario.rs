@@ -33,7 +33,7 @@ pub(super) enum Promise {
     Healed,
     /// The hazard is there, and with guard at least half of it is gone: what disturbs keeps its least share.
     Halved,
-    /// guard only tells of it.
+    /// guard only reports it.
     Told,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Scene {
     /// Whether it is a service, whose cycles are longer: a quota works by periods of 100 ms, so what is shorter cannot be
     /// kept free of a neighbour's bursts by one.
     pub(super) service: bool,
-    /// Class that guard is told; none where it has to find the PLC by itself.
+    /// Class in guard's configuration; `None` where it has to find the PLC by itself.
     pub(super) class: Option<Class>,
     /// What is promised.
     pub(super) promise: Promise,

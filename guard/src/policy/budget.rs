@@ -9,7 +9,7 @@ use crate::snapshot::{Cgroup, Class, Latency};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric {
     of: Of,
-    /// None for the maximum.
+    /// `None` for the maximum.
     quantile: Option<f64>,
 }
 
@@ -49,7 +49,7 @@ impl FromStr for Metric {
 }
 
 impl Metric {
-    /// Its value for a cgroup, ns; None when nothing was counted. "wakeup" is that of RT tasks in a PLC cgroup and that
+    /// Its value for a cgroup, ns; `None` when nothing was counted. "wakeup" is that of RT tasks in a PLC cgroup and that
     /// of fair tasks in any other.
     #[must_use]
     pub fn value_ns(self, cgroup: &Cgroup) -> Option<u64> {

@@ -329,7 +329,7 @@ impl State {
     }
 }
 
-/// Whether the cgroup's own quota ran out in the interval; None where that was not seen.
+/// Whether the cgroup's own quota ran out in the interval; `None` where that was not seen.
 fn throttled(cgroup: &Cgroup) -> Option<bool> {
     let counted = cgroup.throttle.source.as_ref().map(|_| cgroup.throttle.count > 0);
     cgroup.throttle.cpu_stat.map(|stat| stat.nr_throttled > 0).or(counted)

@@ -67,7 +67,7 @@ struct Core {
 }
 
 /// CPUs for `ask` out of `free`, close together: from one NUMA node where one has enough, the one that is filled best;
-/// whole cores before single hardware threads; isolated CPUs first or last as asked. None when there are too few.
+/// whole cores before single hardware threads; isolated CPUs first or last as asked. `None` when there are too few.
 pub(super) fn gather(
     ask: Ask,
     free: &CpuList,

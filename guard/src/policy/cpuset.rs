@@ -276,7 +276,7 @@ fn move_off(model: &Model, owned: &Owned, notes: &mut Vec<String>) -> Vec<Want> 
     wants
 }
 
-/// What `own` keeps without others' CPUs, else what `all` keeps; None when that is nothing either.
+/// What `own` keeps without others' CPUs, else what `all` keeps; `None` when that is nothing either.
 fn without(own: &CpuList, all: &CpuList, class: Class, owned: &Owned) -> Option<CpuList> {
     let theirs = |cpu: u32| owned.exclusive.contains(cpu) || class == Class::Ls && owned.shared.contains(cpu);
     [own, all]

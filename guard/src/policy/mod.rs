@@ -112,7 +112,7 @@ pub fn discover(cgroups: &[Cgroup], settings: &Settings, state: &mut State) -> V
     wants
 }
 
-/// What is late at once, by cgroup, ns: that which suppress answers between two Snapshots.
+/// Per cgroup, the wait in ns that suppress answers at once.
 #[must_use]
 pub fn late_from(state: &State) -> HashMap<u64, u64> {
     suppress::late_from(&state.suppress)

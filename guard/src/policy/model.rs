@@ -114,7 +114,7 @@ impl Model {
     }
 }
 
-/// CPU time in an interval as thousandths of a CPU; None for an empty interval.
+/// CPU time in an interval as thousandths of a CPU; `None` for an empty interval.
 pub(super) fn milli(ns: u64, seconds: f64) -> Option<u64> {
     (seconds > 0.0).then(|| rounded(ns as f64 / (seconds * 1e6)))
 }

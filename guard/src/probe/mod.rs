@@ -63,7 +63,7 @@ pub struct Measured {
     pub plans: Vec<ThreadPlan>,
     /// Their figures.
     pub figures: Vec<Figures>,
-    /// NUMA node of each thread's CPU; none where it is not told.
+    /// NUMA node of each thread's CPU; `None` where the kernel does not say.
     pub nodes: Vec<Option<u32>>,
     /// What was above `-b`.
     pub broken: Option<Broken>,
@@ -71,7 +71,7 @@ pub struct Measured {
     pub began: Timestamp,
     /// End.
     pub ended: Timestamp,
-    /// With `--passive`: each thread as the kernel side saw it; none when it saw nothing of it.
+    /// With `--passive`: each thread as the kernel side saw it; `None` when it did not.
     pub passive: Option<Vec<Option<Thread>>>,
 }
 
@@ -180,7 +180,7 @@ fn ask_for_latency(target: LatencyTarget) -> (Option<File>, Told) {
     }
 }
 
-/// The measuring threads, which wait to be told to go.
+/// The measuring threads, which wait at a gate.
 struct MeasuringThreads {
     counts: Vec<Arc<Counts>>,
     end: Arc<End>,

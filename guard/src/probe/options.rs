@@ -19,7 +19,7 @@ pub struct Options {
     pub affinity: Option<String>,
     /// CPUs of the main thread (`--mainaffinity`).
     pub main_affinity: Option<String>,
-    /// Threads; none is one for each CPU.
+    /// Threads; `None` is one for each CPU.
     pub threads: Option<u64>,
     /// `-S`: one thread for each CPU.
     pub smp: bool,
@@ -257,7 +257,7 @@ pub struct ThreadPlan {
     pub interval_us: u64,
 }
 
-/// A list of CPUs of which all are among `allowed`; with ! the allowed ones that are not in the list.
+/// A list of CPUs, all among `allowed`; with ! the allowed ones that are not in the list.
 ///
 /// # Errors
 /// When the text is no list, or names others.

@@ -103,7 +103,7 @@ impl Counts {
         (cycle % VALUES as u64) as usize
     }
 
-    /// The latency of a cycle; none without `-v`, or when it is overwritten already.
+    /// The latency of a cycle; `None` without `-v`, or when it is overwritten already.
     pub(super) fn value(&self, cycle: u64) -> Option<u64> {
         self.values.get(Self::place(cycle)).map(|cell| cell.load(Relaxed))
     }
@@ -127,7 +127,7 @@ impl Counts {
     }
 }
 
-/// The end of measuring, as the threads and whoever started them tell each other.
+/// The end of measuring, shared by the threads and whoever started them.
 #[derive(Debug, Default)]
 pub(super) struct End {
     pub(super) come: AtomicBool,
@@ -146,7 +146,7 @@ pub struct Broken {
 
 /// Measures until the end has come, or the thread has done what it was to do.
 ///
-/// `start_ns` is where aligned cycles count from; none where every thread begins when it comes.
+/// `start_ns` is where aligned cycles count from; `None` where every thread begins when it comes.
 pub(super) fn measure(
     options: &Options,
     plan: &ThreadPlan,

@@ -290,7 +290,7 @@ impl Observer {
         }
     }
 
-    /// Whether only the files tell of throttles, so that a quota must not be noticed late.
+    /// Whether only the files count throttles, so that a quota must not be noticed late.
     fn counts_throttles_by_file(&self) -> bool {
         self.kernel
             .signals()

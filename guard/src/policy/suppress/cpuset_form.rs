@@ -38,7 +38,7 @@ pub(super) fn wants(
     Ok(wants)
 }
 
-/// The CPUs for best-effort work; None when nobody may give any.
+/// The CPUs for best-effort work; `None` when nobody may give any.
 fn choose(model: &Model, budget_milli: u64, owned: &Owned) -> Option<CpuList> {
     let free = |cpu: &u32| !model.reserved.contains(*cpu) && !owned.exclusive.contains(*cpu);
     let (lsr, ls): (Vec<u32>, Vec<u32>) = model.online.iter().filter(free).partition(|cpu| owned.shared.contains(*cpu));
@@ -54,7 +54,7 @@ fn choose(model: &Model, budget_milli: u64, owned: &Owned) -> Option<CpuList> {
     Some(scatter(of_lsr, &lsr, &model.places).into_iter().chain(scatter(of_ls, &ls, &model.places)).collect())
 }
 
-/// What both have; None for nothing. An empty set stands for that of the parent, thus for no bound.
+/// What both have; `None` for nothing. An empty set stands for that of the parent, thus for no bound.
 fn narrowed(set: &CpuList, by: &CpuList) -> Option<CpuList> {
     if by.is_empty() {
         return Some(set.clone());

@@ -5,7 +5,7 @@ use super::targets::Why;
 /// What a profile says.
 #[derive(Clone, Debug)]
 pub(super) enum Decision {
-    /// Best-effort work may use this much, in thousandths of a CPU; None for all. Not yet bounded.
+    /// Best-effort work may use this much, in thousandths of a CPU; `None` for all. Not yet bounded.
     Allow { milli: Option<u64>, why: Why },
     /// What it may use already.
     Stay,
@@ -20,7 +20,7 @@ pub(super) struct Load {
     pub used: Option<u64>,
     /// The least that it is left.
     pub floor: u64,
-    /// What it may use now; None for all.
+    /// What it may use now; `None` for all.
     pub budget: Option<u64>,
 }
 

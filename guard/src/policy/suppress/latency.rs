@@ -167,7 +167,7 @@ pub(super) fn decide(
     Decision::Allow { milli: Some(milli), why: Why { reason, evidence: worst.evidence().into() } }
 }
 
-/// What best-effort work may use after a late wake-up; None where the wake-up breaks no budget or was answered already.
+/// What best-effort work may use after a late wake-up; `None` where the wake-up breaks no budget or was answered already.
 pub(super) fn react(
     model: &Model,
     late: LateWakeup,

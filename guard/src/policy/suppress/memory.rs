@@ -38,7 +38,7 @@ impl Memory {
         self.since_s = 0.0;
     }
 
-    /// How far the allowance may grow; None for all the way.
+    /// How far the allowance may grow; `None` for all the way.
     pub(super) fn most(&self, settings: &Settings) -> Option<u64> {
         self.harmful.map(|level| level.saturating_mul(settings.settle_percent) / 100)
     }

@@ -27,7 +27,7 @@ use targets::{Shared, Why, floor_milli, quotas, remember_sharing, used_milli};
 pub(super) struct State {
     /// The profile that decided last.
     profile: Profile,
-    /// What best-effort work may use, in thousandths of a CPU; None for all.
+    /// What best-effort work may use, in thousandths of a CPU; `None` for all.
     budget: Option<u64>,
     /// Why it is what it is.
     why: Why,
@@ -110,14 +110,14 @@ pub(super) fn late(
     enforce(model, &targets, settings, owned, state, &mut Vec::new())
 }
 
-/// What is late at once, by cgroup, ns; empty unless the profile answers to it.
+/// Per cgroup, the wait in ns that is answered at once; empty unless the profile answers.
 pub(super) fn late_from(state: &State) -> HashMap<u64, u64> {
     if state.profile == Profile::Latency { latency::late_from(&state.latency) } else { HashMap::new() }
 }
 
 pub(super) use latency::LateWakeup;
 
-/// Never below the floor; up by no more than a step; None once it is the whole node.
+/// Never below the floor; up by no more than a step; `None` once it is the whole node.
 fn bounded(wanted: Option<u64>, current: Option<u64>, floor: u64, model: &Model, settings: &Settings) -> Option<u64> {
     let capacity = model.capacity_milli();
     let step = rounded((capacity * settings.max_rise_percent) as f64 / 100.0 * model.second());

@@ -76,7 +76,7 @@ fn owners(breach: &crate::snapshot::Breach, snapshot: &Snapshot) -> Vec<String> 
         .collect()
 }
 
-/// The topmost cgroups of which all is best-effort and may be throttled: none that holds other work, is unmanaged or
+/// The topmost cgroups that are best-effort through and through and may be throttled: none that holds other work, is unmanaged or
 /// shares a lock with a PLC, nor an ancestor of one.
 pub(super) fn targets<'a>(model: &'a Model, shared: &Shared) -> Vec<&'a Node> {
     let may =
@@ -88,7 +88,7 @@ pub(super) fn targets<'a>(model: &'a Model, shared: &Shared) -> Vec<&'a Node> {
     model.topmost(|node| may(node) && !blocked.contains(&node.id))
 }
 
-/// CPU used by the targets, in thousandths of a CPU; None where one was not read.
+/// CPU used by the targets, in thousandths of a CPU; `None` where one was not read.
 pub(super) fn used_milli(targets: &[&Node]) -> Option<u64> {
     targets.iter().map(|node| node.used_milli).sum()
 }

@@ -113,7 +113,10 @@ fn examined() -> crate::doctor::DoctorReport {
         why: "A quota stops the threads that a loop waits for.".into(),
         link: "https://docs.kernel.org".into(),
         remedy: Some(Remedy {
-            commands: vec![RemedyStep { change: "echo max > /sys/fs/cgroup/plc/cpu.max".into(), undo: "echo 1".into() }],
+            commands: vec![RemedyStep {
+                change: "echo max > /sys/fs/cgroup/plc/cpu.max".into(),
+                undo: "echo 1".into(),
+            }],
             by_hand: Vec::new(),
             reboot: false,
         }),
