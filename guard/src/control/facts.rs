@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::assign::{self, Assignments};
 use super::cpu_times;
 use super::requests::{Formulas, Pod, exact_milli, request_milli};
-use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, Version, WeightFormula, parse_pressure};
+use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, Version, parse_pressure};
 use crate::inventory::{self, CgroupInfo, Inventory, Topology};
-use crate::knob::Knob;
+use crate::knob::{Knob, WeightFormula};
 use crate::snapshot::{Bandwidth, Cgroup, Class, Cpu, CpuList, Knobs, Node, Pressure, Snapshot};
 
 /// Most cgroups with facts. On a node with more, PLC cgroups and what contains them come first.

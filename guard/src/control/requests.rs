@@ -7,7 +7,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::cgroup::WeightFormula;
+use crate::knob::WeightFormula;
 
 /// Shares of whoever asked for nothing.
 const NO_SHARES: u64 = 2;

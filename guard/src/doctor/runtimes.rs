@@ -87,86 +87,88 @@ fn docker(facts: &Facts) -> Vec<Found> {
             ];
         }
     };
-    let mut found = Vec::new();
-    let complain = |title: String, key: &str, value: &Value| {
-        Found::warning(title)
-            .seen(format!("{DAEMON_JSON}: {key}"), value.to_string())
-            .by_hand(
-                format!("take {key} out of {DAEMON_JSON}, check it with: dockerd --validate --config-file {DAEMON_JSON}, then: systemctl restart docker"),
-                "put it back",
-            )
-    };
-    for (key, value) in config.as_object().into_iter().flatten() {
-        if !DOCKER.contains(&key.as_str()) {
-            found.push(complain(format!("dockerd has no option {key}, and does not start with it"), key, value));
-        }
-    }
-    for (feature, value) in config["features"].as_object().into_iter().flatten() {
+    docker_names(&config).chain(docker_driver(facts, &config)).chain(docker_real_time(facts, &config)).collect()
+}
+
+fn complain_of_docker(title: impl Into<String>, key: &str, value: &Value) -> Found {
+    Found::warning(title)
+        .seen(format!("{DAEMON_JSON}: {key}"), value.to_string())
+        .by_hand(
+            format!("take {key} out of {DAEMON_JSON}, check it with: dockerd --validate --config-file {DAEMON_JSON}, then: systemctl restart docker"),
+            "put it back",
+        )
+}
+
+/// Options and features that dockerd does not have.
+fn docker_names(config: &Value) -> impl Iterator<Item = Found> {
+    let options = config.as_object().into_iter().flatten().filter(|(key, _)| !DOCKER.contains(&key.as_str()));
+    let options = options.map(|(key, value)| {
+        complain_of_docker(format!("dockerd has no option {key}, and does not start with it"), key, value)
+    });
+    let features = config["features"].as_object().into_iter().flatten().filter_map(|(feature, value)| {
         let key = format!("features.{feature}");
         if feature.contains("cgroup") {
-            found.push(complain(
-                format!(
-                    "dockerd has no feature {feature}: it follows the cgroup version that the node was booted with"
-                ),
-                &key,
-                value,
-            ));
-        } else if !DOCKER_FEATURES.contains(&feature.as_str()) {
-            found.push(
-                Found::info(format!(
-                    "guard does not know the feature {feature} of dockerd, which ignores what it does not know itself"
-                ))
-                .seen(format!("{DAEMON_JSON}: {key}"), value.to_string()),
+            let why = format!(
+                "dockerd has no feature {feature}: it follows the cgroup version that the node was booted with"
             );
+            return Some(complain_of_docker(why, &key, value));
         }
-    }
-    let v2 = facts.hierarchy.layout == CgroupLayout::V2;
+        let unknown =
+            format!("guard does not know the feature {feature} of dockerd, which ignores what it does not know itself");
+        (!DOCKER_FEATURES.contains(&feature.as_str()))
+            .then(|| Found::info(unknown).seen(format!("{DAEMON_JSON}: {key}"), value.to_string()))
+    });
+    options.chain(features)
+}
+
+/// Its cgroup driver, and a parent cgroup that this driver does not take.
+fn docker_driver(facts: &Facts, config: &Value) -> Vec<Found> {
+    let mut found = Vec::new();
     // dockerd's own default.
-    let mut driver = if v2 { "systemd" } else { "cgroupfs" };
+    let mut driver = if facts.hierarchy.layout == CgroupLayout::V2 { "systemd" } else { "cgroupfs" };
     for option in config["exec-opts"].as_array().into_iter().flatten() {
         let text = option.as_str().unwrap_or_default();
-        match text.split_once('=') {
-            Some(("native.cgroupdriver", value @ ("systemd" | "cgroupfs"))) => driver = value,
-            Some(("native.cgroupdriver", _)) => {
-                found.push(complain(
-                    "the cgroup driver is systemd or cgroupfs; dockerd does not start with another".to_owned(),
-                    "exec-opts",
-                    option,
-                ));
+        let why = match text.split_once('=') {
+            Some(("native.cgroupdriver", value @ ("systemd" | "cgroupfs"))) => {
+                driver = value;
+                continue;
             }
-            _ => found.push(complain(
-                format!("exec-opts has only native.cgroupdriver on Linux; dockerd does not start with {text}"),
-                "exec-opts",
-                option,
-            )),
-        }
+            Some(("native.cgroupdriver", _)) => {
+                "the cgroup driver is systemd or cgroupfs; dockerd does not start with another".to_owned()
+            }
+            _ => format!("exec-opts has only native.cgroupdriver on Linux; dockerd does not start with {text}"),
+        };
+        found.push(complain_of_docker(why, "exec-opts", option));
     }
     if let Some(parent) = config["cgroup-parent"]
         .as_str()
         .filter(|parent| driver == "systemd" && !parent.ends_with(".slice") && !parent.is_empty())
     {
-        found.push(complain(format!("with the systemd driver cgroup-parent must name a slice, such as plc.slice: containers do not start below {parent}"), "cgroup-parent", &config["cgroup-parent"]));
-    }
-    for key in ["cpu-rt-runtime", "cpu-rt-period"] {
-        let value = &config[key];
-        if value.as_i64().is_none_or(|us| us == 0) {
-            continue;
-        }
-        if v2 {
-            found.push(complain(
-                format!("{key} needs cgroup v1; a container needs CAP_SYS_NICE or the ulimit rtprio instead"),
-                key,
-                value,
-            ));
-        } else if facts.rations_rt_groups() == Some(false) {
-            found.push(complain(
-                format!("{key} needs a kernel with CONFIG_RT_GROUP_SCHED, which this one lacks"),
-                key,
-                value,
-            ));
-        }
+        let why = format!(
+            "with the systemd driver cgroup-parent must name a slice, such as plc.slice: containers do not start below {parent}"
+        );
+        found.push(complain_of_docker(why, "cgroup-parent", &config["cgroup-parent"]));
     }
     found
+}
+
+/// Real-time options that this node cannot follow.
+fn docker_real_time(facts: &Facts, config: &Value) -> impl Iterator<Item = Found> {
+    let v2 = facts.hierarchy.layout == CgroupLayout::V2;
+    let rations = facts.rations_rt_groups();
+    ["cpu-rt-runtime", "cpu-rt-period"].into_iter().filter_map(move |key| {
+        let value = &config[key];
+        let why = if value.as_i64().is_none_or(|us| us == 0) {
+            return None;
+        } else if v2 {
+            format!("{key} needs cgroup v1; a container needs CAP_SYS_NICE or the ulimit rtprio instead")
+        } else if rations == Some(false) {
+            format!("{key} needs a kernel with CONFIG_RT_GROUP_SCHED, which this one lacks")
+        } else {
+            return None;
+        };
+        Some(complain_of_docker(why, key, value))
+    })
 }
 
 /// The configuration files of containerd that are there, parsed or not.

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use super::model::{Model, original};
 use super::plan::Want;
 
-
 use crate::knob::{Knob, Setting};
 /// Originals of the knobs that the policies hold or held until just now.
 #[derive(Clone, Debug, Default)]
