@@ -16,7 +16,7 @@ use super::selection::Keep;
 use crate::explain;
 use crate::inventory::CgroupInfo;
 use crate::kernel::sample::{CgroupSample, ThreadSample};
-use crate::sched::Policy;
+use crate::sched::SchedPolicy;
 use crate::snapshot::order;
 use crate::snapshot::{
     Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, Signal, SignalName, SignalState, Snapshot, Thread,
@@ -189,7 +189,7 @@ fn join_thread(mut sample: ThreadSample, known: &Known) -> Thread {
         // Programs rename their threads after the first switch-in that the kernel side keeps.
         comm: of.map_or(sample.comm, |k| k.info.comm.clone()),
         cgroup: known.path_of(sample.cgroup_id),
-        policy: Policy::from_raw(sample.policy).name().to_owned(),
+        policy: SchedPolicy::from_raw(sample.policy).name().to_owned(),
         prio: sample.rt_priority,
         affinity: of.and_then(|k| k.affinity.clone()),
         exited: sample.exited,
@@ -289,7 +289,7 @@ mod tests {
             tid,
             tgid: tid,
             comm: comm.into(),
-            policy: Policy::Other,
+            policy: SchedPolicy::Other,
             rt_priority: 0,
             nice: 0,
             kernel: false,

@@ -2,7 +2,7 @@
 //! thread may end while its file is read: procfs-core 0.18 panics at a stat line that is cut off, gives up a status file
 //! whose name is no UTF-8, and reads fifty fields where six are wanted of each of ten thousand threads.
 
-use crate::sched::Policy;
+use crate::sched::SchedPolicy;
 use crate::snapshot::CpuList;
 
 /// Flag of kernel threads, include/linux/sched.h.
@@ -17,7 +17,7 @@ pub(super) struct Stat<'a> {
     pub(super) nice: i32,
     pub(super) start_ticks: u64,
     pub(super) rt_priority: u32,
-    pub(super) policy: Policy,
+    pub(super) policy: SchedPolicy,
 }
 
 impl<'a> Stat<'a> {
@@ -36,7 +36,7 @@ impl<'a> Stat<'a> {
             nice: field(19)?.parse().ok()?,
             start_ticks: field(22)?.parse().ok()?,
             rt_priority: field(40)?.parse().ok()?,
-            policy: Policy::from_raw(field(41)?.parse().ok()?),
+            policy: SchedPolicy::from_raw(field(41)?.parse().ok()?),
         })
     }
 }
@@ -98,7 +98,7 @@ pub(super) mod tests {
     fn a_stat_line_is_read_whatever_the_name_holds() {
         let stat = Stat::parse(STAT).unwrap();
         assert_eq!(stat.comm, b"a) b \xff(c");
-        assert_eq!((stat.tid, stat.policy, stat.rt_priority, stat.nice), (208, Policy::Fifo, 50, 0));
+        assert_eq!((stat.tid, stat.policy, stat.rt_priority, stat.nice), (208, SchedPolicy::Fifo, 50, 0));
         assert_eq!((stat.kernel, stat.start_ticks), (false, 292_513));
         assert!(Stat::parse(KTHREADD).unwrap().kernel);
     }
@@ -140,7 +140,7 @@ pub(super) mod tests {
                 vec!["0"; 17].join(" "));
             bytes.extend_from_slice(rest.as_bytes());
             let stat = Stat { tid, comm: &comm, kernel: u64::from(flags) & PF_KTHREAD != 0, nice, start_ticks, rt_priority,
-                policy: Policy::from_raw(policy) };
+                policy: SchedPolicy::from_raw(policy) };
             prop_assert_eq!(Stat::parse(&bytes), Some(stat));
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use super::thread_files::{Stat, Status};
 use crate::cgroup::Hierarchy;
-use crate::sched::{self, Policy};
+use crate::sched::{self, SchedPolicy};
 use crate::snapshot::CpuList;
 
 /// A thread.
@@ -23,7 +23,7 @@ pub struct ThreadInfo {
     /// Name; bytes that are no UTF-8 are replaced.
     pub comm: String,
     /// Scheduling policy.
-    pub policy: Policy,
+    pub policy: SchedPolicy,
     /// 1..99 for FIFO and RR, 0 otherwise.
     pub rt_priority: u32,
     /// -20..19.
@@ -92,7 +92,7 @@ impl Threads {
             scan.processes += 1;
             for tid in tids {
                 scan.threads += 1;
-                if self.own && !sched::policy_of(tid).is_some_and(Policy::is_realtime) {
+                if self.own && !sched::policy_of(tid).is_some_and(SchedPolicy::is_realtime) {
                     continue;
                 }
                 let dir = self.proc.join(format!("{tgid}/task/{tid}"));
@@ -144,7 +144,7 @@ impl Threads {
             let stat = fs::read(self.proc.join(format!("{tid}/stat"))).ok();
             stat.and_then(|stat| Stat::parse(&stat).map(|stat| stat.policy))
         };
-        policy.is_some_and(Policy::is_realtime)
+        policy.is_some_and(SchedPolicy::is_realtime)
     }
 
     /// Whether a process, or the process of a thread, runs a container runtime's program. By the program's file, else by its
@@ -278,7 +278,7 @@ mod tests {
         let threads = Threads::new(root.path());
         let hierarchy = Hierarchy::for_test(root.path(), Version::V2);
         assert_eq!(threads.detail(300, &hierarchy), None);
-        assert_eq!(threads.detail(208, &hierarchy).unwrap().thread.policy, Policy::Fifo);
+        assert_eq!(threads.detail(208, &hierarchy).unwrap().thread.policy, SchedPolicy::Fifo);
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
         let detail = threads.detail(tid, &hierarchy).unwrap();
         assert_eq!((detail.thread.tid, detail.thread.tgid), (tid, std::process::id()));
         assert_eq!(detail.thread.comm, "a) worker (");
-        assert_eq!(detail.thread.policy, Policy::Other);
+        assert_eq!(detail.thread.policy, SchedPolicy::Other);
         assert!(!detail.thread.kernel);
         assert!(!detail.affinity.is_empty());
         let scan = threads.scan(&hierarchy).unwrap();

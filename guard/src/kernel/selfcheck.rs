@@ -6,7 +6,7 @@ use guard_common::comm;
 use guard_common::maps::{TaskRec, ThreadState, thread_state};
 
 use super::{Kernel, KernelError, LoadOptions, load::Raw};
-use crate::sched::{self, Policy};
+use crate::sched::{self, SchedPolicy};
 
 /// Cycles slept to measure the rest of the user stage, and their length: that of a fast PLC, so that caches are as
 /// cold and idle states as deep as in the threads that are watched.
@@ -81,7 +81,7 @@ fn check(kernel: &Kernel, options: &LoadOptions, tid: u32) -> Result<(), KernelE
     if seen_comm != comm.trim_end_matches('\n') {
         return wrong("comm", &seen_comm, &comm.trim_end());
     }
-    let policy = Policy::from_raw(seen.policy);
+    let policy = SchedPolicy::from_raw(seen.policy);
     if let Some(own) = sched::policy_of(0).filter(|own| *own != policy) {
         return wrong("policy", &policy.name(), &own.name());
     }

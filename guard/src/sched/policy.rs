@@ -2,7 +2,7 @@
 
 /// A scheduling policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Policy {
+pub enum SchedPolicy {
     /// SCHED_OTHER, the fair class.
     Other,
     /// SCHED_FIFO.
@@ -21,7 +21,7 @@ pub enum Policy {
     Unknown(u32),
 }
 
-impl Policy {
+impl SchedPolicy {
     /// From the number of include/uapi/linux/sched.h.
     #[must_use]
     pub fn from_raw(raw: u32) -> Self {

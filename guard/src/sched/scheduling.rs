@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rustix::thread::CapabilitySet;
 
 use super::call::CallError;
-use super::policy::Policy;
+use super::policy::SchedPolicy;
 use super::sys;
 
 /// A scheduling policy with its parameter.
@@ -86,7 +86,7 @@ impl Scheduling {
     /// Whether the calling thread is under SCHED_FIFO, as the kernel says.
     #[must_use]
     pub fn is_fifo_now() -> bool {
-        sys::policy_of(0) == Some(Policy::Fifo)
+        sys::policy_of(0) == Some(SchedPolicy::Fifo)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, mem};
 
-use super::policy::Policy;
+use super::policy::SchedPolicy;
 
 /// Gives a thread a policy (SCHED_*, with flags) and a priority.
 ///
@@ -37,11 +37,11 @@ pub(super) fn set_deadline(runtime_ns: u64, period_ns: u64) -> io::Result<()> {
 
 /// Scheduling policy of a thread; `None` when it has ended.
 #[must_use]
-pub fn policy_of(tid: u32) -> Option<Policy> {
+pub fn policy_of(tid: u32) -> Option<SchedPolicy> {
     let tid = libc::pid_t::try_from(tid).ok()?;
     // SAFETY: sched_getscheduler takes a number and touches no memory of ours; an unknown tid gives -1.
     let policy = unsafe { libc::sched_getscheduler(tid) };
-    u32::try_from(policy & !libc::SCHED_RESET_ON_FORK).ok().map(Policy::from_raw)
+    u32::try_from(policy & !libc::SCHED_RESET_ON_FORK).ok().map(SchedPolicy::from_raw)
 }
 
 /// Period of a thread with policy SCHED_DEADLINE, ns; `None` for any other, and when it has ended.
