@@ -144,10 +144,10 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
             });
     let burst = (
         prop_oneof![
-            Just(burst::Policy::None),
-            Just(burst::Policy::Burst),
-            Just(burst::Policy::Quota),
-            Just(burst::Policy::Auto)
+            Just(burst::BurstPolicy::None),
+            Just(burst::BurstPolicy::Burst),
+            Just(burst::BurstPolicy::Quota),
+            Just(burst::BurstPolicy::Auto)
         ],
         prop_oneof![Just(-1_i64), Just(0), Just(20)],
     )
