@@ -26,6 +26,8 @@ const TARGET: &str = "bpfel-unknown-none";
 const OBJECT: &str = "guard-ebpf/guard.bpf.o";
 /// The record of what made it.
 const RECORD: &str = "guard-ebpf/guard.bpf.json";
+/// What the object says its licence is, in the kernel's words for "MIT OR GPL-2.0-only".
+const LICENCE: &[u8] = b"Dual MIT/GPL";
 /// Directories whose Rust files go into the object.
 const SOURCE_DIRS: [&str; 2] = ["guard-common/src", "guard-ebpf/src"];
 const MANIFESTS: [&str; 2] = ["guard-common/Cargo.toml", "guard-ebpf/Cargo.toml"];
@@ -79,6 +81,11 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     ensure!(
         hash_of_sources(&workspace.root)? == record.sources_sha256,
         "the sources have changed since {OBJECT} was built; run cargo xtask ebpf and commit it with its record"
+    );
+    ensure!(
+        object.windows(LICENCE.len()).any(|window| window == LICENCE),
+        "{OBJECT} does not name its licence, {}, as the kernel wants it",
+        String::from_utf8_lossy(LICENCE)
     );
     let tools =
         Toolchain::find().filter(|_| bpf_linker().is_some()).and_then(|found| Some((found, found.tools().ok()?)));

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod apt;
+mod dependencies;
 mod ebpf;
 mod field;
 mod guest;

