@@ -27,6 +27,7 @@ mod process;
 mod progress;
 mod run;
 mod setup;
+mod structure;
 mod suite;
 mod test;
 mod toolchain;
@@ -71,6 +72,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// See whether files import each other in circles, and rooms otherwise than docs/design.md lists
+    Structure,
     /// Install what is missing, or say how to
     Setup {
         /// What it is for
@@ -189,6 +192,7 @@ fn execute(task: Task) -> Result<ExitCode> {
         Task::Ebpf { check: true } => ebpf::check(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Wrap { check: false } => markdown::rewrite(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Wrap { check: true } => markdown::check(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Structure => structure::check(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Setup { purpose } => setup::setup(&cache, purpose).map(|()| ExitCode::SUCCESS),
     }
 }
