@@ -1,9 +1,9 @@
 //! What a cgroup was given to hand on: controllers (v2) and time for real-time threads (v1).
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io};
 
 use super::{error::CgroupError, hierarchy::Hierarchy};
-use crate::knob::ParseError;
+use crate::knob::{Knob, Setting, Version, WeightFormula};
 
 impl Hierarchy {
     /// Controllers of a cgroup, cgroup.controllers; None on v1.
@@ -28,24 +28,31 @@ impl Hierarchy {
     /// # Errors
     /// The cgroup has gone, or the file is not what it should be.
     pub fn rt_runtime_us(&self, path: &str) -> Result<Option<i64>, CgroupError> {
-        let Some((file, text)) = self.text(path, "cpu.rt_runtime_us")? else { return Ok(None) };
-        text.trim()
-            .parse()
-            .map(Some)
-            .map_err(|_| CgroupError::Format { path: file, source: ParseError::new("a number of microseconds", &text) })
+        Ok(match self.setting(path, Knob::RtRuntime, WeightFormula::default())? {
+            Some(Setting::RtRuntime(us)) => Some(us),
+            _ => None,
+        })
+    }
+
+    /// The period of that, us; `None` on v2, and where it cannot be read.
+    pub(crate) fn rt_period_us(&self, path: &str) -> Option<u64> {
+        match self.version() {
+            Version::V1 => self.text(path, "cpu.rt_period_us").ok()??.trim().parse().ok(),
+            Version::V2 => None,
+        }
     }
 
     fn words(&self, path: &str, name: &str) -> Result<Option<Vec<String>>, CgroupError> {
         let text = self.text(path, name)?;
-        Ok(text.map(|(_, text)| text.split_ascii_whitespace().map(str::to_owned).collect()))
+        Ok(text.map(|text| text.split_ascii_whitespace().map(str::to_owned).collect()))
     }
 
-    /// A file of a cgroup with its path; None when the cgroup is there but has no such file.
-    fn text(&self, path: &str, name: &str) -> Result<Option<(PathBuf, String)>, CgroupError> {
+    /// The text of a file of a cgroup; None when the cgroup is there but has no such file.
+    fn text(&self, path: &str, name: &str) -> Result<Option<String>, CgroupError> {
         let dir = self.dir(path)?;
         let file = dir.join(name);
         match fs::read_to_string(&file) {
-            Ok(text) => Ok(Some((file, text))),
+            Ok(text) => Ok(Some(text)),
             Err(source) if source.kind() == io::ErrorKind::NotFound && dir.is_dir() => Ok(None),
             Err(source) => Err(CgroupError::Io { op: "read", path: file, source }),
         }
@@ -55,7 +62,6 @@ impl Hierarchy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::knob::Version;
 
     #[test]
     fn controllers_and_real_time_shares_are_read() {
@@ -69,10 +75,11 @@ mod tests {
         let h = Hierarchy::for_test(top.path(), Version::V2);
         assert_eq!(h.controllers("/a").unwrap().unwrap(), ["cpuset", "cpu"]);
         assert_eq!(h.subtree_control("/a").unwrap().unwrap(), Vec::<String>::new());
-        assert_eq!(h.rt_runtime_us("/a").unwrap(), Some(-1));
+        let h1 = Hierarchy::for_test(top.path(), Version::V1);
+        assert_eq!((h1.rt_runtime_us("/a").unwrap(), h.rt_runtime_us("/a").unwrap()), (Some(-1), None));
         assert_eq!(h.controllers("/").unwrap(), None);
         assert!(h.controllers("/gone").unwrap_err().is_vanished());
         fs::write(top.path().join("a/cpu.rt_runtime_us"), "much\n").unwrap();
-        assert!(h.rt_runtime_us("/a").unwrap_err().to_string().contains("much"));
+        assert!(h1.rt_runtime_us("/a").unwrap_err().to_string().contains("much"));
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     knob::{ParseError, Version, parse_u64},
-    snapshot::{CpuStat, Quota},
+    snapshot::CpuStat,
 };
 
 /// Totals of cpu.stat since the cgroup was made.
@@ -83,35 +83,6 @@ pub(super) fn parse_cpu_stat(text: &str, version: Version) -> Result<Option<CpuS
     }))
 }
 
-fn quota(quota_us: u64, period: &str) -> Result<Quota, ParseError> {
-    let period_us = parse_u64(period)?;
-    if period_us == 0 {
-        return Err(ParseError::new("a period above 0", period));
-    }
-    Ok(Quota { quota_us, period_us })
-}
-
-/// cpu.max: "max 100000" or "20000 100000".
-pub(super) fn parse_cpu_max(text: &str) -> Result<Option<Quota>, ParseError> {
-    let mut words = text.split_ascii_whitespace();
-    let (Some(max), Some(period), None) = (words.next(), words.next(), words.next()) else {
-        return Err(ParseError::new("a quota (or max) and a period", text));
-    };
-    if max == "max" {
-        return Ok(None);
-    }
-    quota(parse_u64(max)?, period).map(Some)
-}
-
-/// cpu.cfs_quota_us, negative for none, and cpu.cfs_period_us.
-pub(super) fn parse_cfs_quota(quota_text: &str, period_text: &str) -> Result<Option<Quota>, ParseError> {
-    let us: i64 = quota_text.trim().parse().map_err(|_| ParseError::new("a quota in us, or -1", quota_text))?;
-    match u64::try_from(us) {
-        Ok(us) => quota(us, period_text).map(Some),
-        Err(_) => Ok(None),
-    }
-}
-
 /// A pressure file. Documentation/accounting/psi.rst
 pub(crate) fn parse_pressure(text: &str) -> Result<PressureTotals, ParseError> {
     let total = |kind: &str| -> Result<Option<u64>, ParseError> {
@@ -175,19 +146,6 @@ mod tests {
     }
 
     #[test]
-    fn quotas_of_both_versions_are_read() {
-        let fifth = Some(Quota { quota_us: 20_000, period_us: 100_000 });
-        assert_eq!(parse_cpu_max("20000 100000\n"), Ok(fifth));
-        assert_eq!(parse_cpu_max("max 100000\n"), Ok(None));
-        assert_eq!(parse_cfs_quota("20000\n", "100000\n"), Ok(fifth));
-        assert_eq!(parse_cfs_quota("-1\n", "100000\n"), Ok(None));
-        assert!(parse_cpu_max("max").is_err());
-        assert!(parse_cpu_max("1 0").is_err());
-        assert!(parse_cpu_max("1 2 3").is_err());
-        assert!(parse_cfs_quota("max", "100000").is_err());
-    }
-
-    #[test]
     fn pressure_of_old_and_new_kernels_is_read() {
         // cpu.pressure of the same container.
         let some = "some avg10=5.38 avg60=1.06 avg300=0.22 total=690903\n";
@@ -200,26 +158,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_a_parser_panic(text in "(?s).{0,200}", other in "(?s).{0,40}") {
-            let _ = (parse_cpu_stat(&text, Version::V1), parse_cpu_stat(&text, Version::V2), parse_cpu_max(&text),
-                     parse_cfs_quota(&text, &other), parse_pressure(&text), parse_u64(&text));
+        fn no_text_makes_a_parser_panic(text in "(?s).{0,200}") {
+            let _ = (parse_cpu_stat(&text, Version::V1), parse_cpu_stat(&text, Version::V2),
+                     parse_pressure(&text), parse_u64(&text));
         }
 
         #[test]
         fn no_numbers_make_a_parser_panic(a in any::<i128>(), b in any::<i128>()) {
-            let _ = parse_cpu_max(&format!("{a} {b}"));
-            let _ = parse_cfs_quota(&a.to_string(), &b.to_string());
             let _ = parse_cpu_stat(&format!("nr_periods {a}\nnr_throttled {b}\nthrottled_usec {b}\n"), Version::V2);
             let _ = parse_pressure(&format!("some total={a}\nfull total={b}"));
-        }
-
-        #[test]
-        fn a_written_quota_is_read_back(quota_us in any::<u64>(), period_us in 1_u64..) {
-            let quota = Some(Quota { quota_us, period_us });
-            prop_assert_eq!(parse_cpu_max(&format!("{quota_us} {period_us}\n")), Ok(quota));
-            if i64::try_from(quota_us).is_ok() {
-                prop_assert_eq!(parse_cfs_quota(&format!("{quota_us}\n"), &format!("{period_us}\n")), Ok(quota));
-            }
         }
 
         #[test]

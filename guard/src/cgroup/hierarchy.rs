@@ -6,6 +6,7 @@
 //! node's cgroup file system mounted into it.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -33,10 +34,8 @@ pub struct Hierarchy {
     layout: CgroupLayout,
     version: Version,
     cpu: Mount,
-    /// Where the cpuset files of v1 are; on v2 they are with the others.
-    cpuset: Option<Mount>,
-    /// Where v1 accounts CPU time; on v2 it is in cpu.stat.
-    cpuacct: Option<Mount>,
+    /// Where the files of v1's other controllers are; on v2 they are with the cpu controller's.
+    others: Vec<(String, Mount)>,
 }
 
 #[derive(Clone, Debug)]
@@ -77,12 +76,14 @@ impl Hierarchy {
         };
         let v2 = widest(mounts.iter().filter(|mount| mount.v2));
         if let Some(cpu) = v1("cpu") {
+            let others = mounts.iter().filter(|mount| !mount.v2).flat_map(|mount| &mount.controllers);
+            let controllers: BTreeSet<&str> = others.map(String::as_str).filter(|name| *name != "cpu").collect();
+            let other = |name: &str| Some((name.to_owned(), Mount::new(root, v1(name)?, name)));
             return Ok(Self {
                 layout: if v2.is_some() { CgroupLayout::Hybrid } else { CgroupLayout::V1 },
                 version: Version::V1,
                 cpu: Mount::new(root, cpu, "cpu"),
-                cpuset: v1("cpuset").map(|mount| Mount::new(root, mount, "cpuset")),
-                cpuacct: v1("cpuacct").map(|mount| Mount::new(root, mount, "cpuacct")),
+                others: controllers.into_iter().filter_map(other).collect(),
             });
         }
         let hierarchy_of_cpu = v1_hierarchy_of_cpu(root);
@@ -100,7 +101,7 @@ impl Hierarchy {
             return Err(CgroupError::NoCpuController { reason, remedy });
         }
         let cpu = Mount::new(root, v2, "");
-        Ok(Self { layout: CgroupLayout::V2, version: Version::V2, cpu, cpuset: None, cpuacct: None })
+        Ok(Self { layout: CgroupLayout::V2, version: Version::V2, cpu, others: Vec::new() })
     }
 
     /// How the node's hierarchies are mounted.
@@ -135,17 +136,12 @@ impl Hierarchy {
         self.cpu.dir(path)
     }
 
-    /// The directory with the cpuset files of a cgroup; None when no cpuset hierarchy is mounted.
-    pub(crate) fn cpuset_dir(&self, path: &str) -> Option<Result<PathBuf, CgroupError>> {
-        match self.version {
-            Version::V2 => Some(self.dir(path)),
-            Version::V1 => self.cpuset.as_ref().map(|mount| mount.dir(path)),
+    /// The directory with the files that a controller has for a cgroup; `None` when no hierarchy with it is mounted.
+    pub(crate) fn dir_of(&self, controller: &str, path: &str) -> Option<Result<PathBuf, CgroupError>> {
+        if self.version == Version::V2 || controller == "cpu" {
+            return Some(self.dir(path));
         }
-    }
-
-    /// The directory with the accounted CPU time of a cgroup on v1; None when no such hierarchy is mounted.
-    pub(super) fn cpuacct_dir(&self, path: &str) -> Option<Result<PathBuf, CgroupError>> {
-        self.cpuacct.as_ref().map(|mount| mount.dir(path))
+        self.others.iter().find(|(name, _)| name == controller).map(|(_, mount)| mount.dir(path))
     }
 
     /// Cgroup id of a path.
@@ -175,7 +171,8 @@ impl Hierarchy {
             Version::V1 => CgroupLayout::V1,
             Version::V2 => CgroupLayout::V2,
         };
-        Self { layout, version, cpu: mount.clone(), cpuset: Some(mount.clone()), cpuacct: Some(mount) }
+        let others = ["cpuset", "cpuacct"].map(|name| (name.to_owned(), mount.clone())).into();
+        Self { layout, version, cpu: mount, others }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     read::{at, optional},
 };
 use crate::{
-    knob::{self, File, Knob, ParseError, Setting, Value, Version, WeightFormula, parse_u64},
+    knob::{File, Knob, ParseError, Setting, Value, Version, WeightFormula, parse_u64},
     snapshot::{CpuList, Knobs},
 };
 
@@ -33,9 +33,9 @@ impl Hierarchy {
                 _ => None,
             },
             idle: get(Knob::Idle)?.map(|_| idle),
-            cpus: self.list(path, File::Cpus)?,
+            cpus: self.list(path, File::CPUS)?,
             cpus_effective: self.cpuset(path)?.map(|cpuset| cpuset.effective),
-            mems: self.list(path, File::Mems)?,
+            mems: self.list(path, File::MEMS)?,
             partition: match get(Knob::Partition)? {
                 Some(Setting::Partition(partition)) => Some(partition),
                 _ => None,
@@ -60,7 +60,7 @@ impl Hierarchy {
                 us.and_then(parse_u64).and_then(us_to_ns).map(Some).map_err(at(&file))
             }
             Version::V1 => {
-                let Some(dir) = self.cpuacct_dir(path).transpose()? else { return Ok(None) };
+                let Some(dir) = self.dir_of("cpuacct", path).transpose()? else { return Ok(None) };
                 let file = dir.join("cpuacct.usage");
                 // The cgroup may exist in the cpu hierarchy only.
                 absent_where_no_cgroup(&file)?.map(|text| parse_u64(&text).map_err(at(&file))).transpose()
@@ -75,30 +75,25 @@ impl Hierarchy {
         knob: Knob,
         formula: WeightFormula,
     ) -> Result<Option<Setting>, CgroupError> {
-        let files = knob::files(knob, self.version());
-        let Some(first) = files.first().map(|file| self.value(path, *file)).transpose()?.flatten() else {
-            return Ok(None);
-        };
-        let period = if files.first() == Some(&File::CfsQuota) { self.value(path, File::CfsPeriod)? } else { None };
-        Ok(knob::setting(knob, first, period.as_ref(), self.version(), formula))
+        let mut values = Vec::new();
+        for file in knob.files(self.version()) {
+            let Some(value) = self.value(path, file)? else { return Ok(None) };
+            values.push(value);
+        }
+        Ok(knob.decode(&values, self.version(), formula))
     }
 
     /// What a file says; None when the cgroup has no such file.
-    pub(super) fn value(&self, path: &str, file: File) -> Result<Option<Value>, CgroupError> {
-        let (at_file, text) = if file.is_cpuset() {
-            let Some(dir) = self.cpuset_dir(path).transpose()? else { return Ok(None) };
-            let at_file = dir.join(file.name());
-            let text = absent_where_no_cgroup(&at_file)?;
-            (at_file, text)
-        } else {
-            let at_file = self.dir(path)?.join(file.name());
-            let text = optional(&at_file)?;
-            (at_file, text)
-        };
+    pub(crate) fn value(&self, path: &str, file: File) -> Result<Option<Value>, CgroupError> {
+        let controller = file.knob().controller();
+        let Some(dir) = self.dir_of(controller, path).transpose()? else { return Ok(None) };
+        let at_file = dir.join(file.name());
+        // On v1 the cgroup may exist in the cpu hierarchy only; on v2 a cpuset that is not there says nothing.
+        let text = if controller == "cpu" { optional(&at_file)? } else { absent_where_no_cgroup(&at_file)? };
         text.map(|text| file.parse(&text).map_err(at(&at_file))).transpose()
     }
 
-    fn list(&self, path: &str, file: File) -> Result<Option<CpuList>, CgroupError> {
+    pub(super) fn list(&self, path: &str, file: File) -> Result<Option<CpuList>, CgroupError> {
         Ok(self.value(path, file)?.and_then(|value| match value {
             Value::List(list) => Some(list),
             _ => None,

@@ -9,12 +9,12 @@ use std::{
 
 use super::{
     error::CgroupError,
-    files::{CpuStatTotals, PressureTotals, Weight, parse_cfs_quota, parse_cpu_max, parse_cpu_stat, parse_pressure},
+    files::{CpuStatTotals, PressureTotals, Weight, parse_cpu_stat, parse_pressure},
     hierarchy::Hierarchy,
 };
 use crate::{
-    knob::{ParseError, Version, parse_u64},
-    snapshot::{CpuList, Quota},
+    knob::{File, Knob, ParseError, Setting, Version, WeightFormula},
+    snapshot::{Bandwidth, CpuList, Quota},
 };
 
 /// CPUs of a cgroup.
@@ -50,20 +50,12 @@ impl Hierarchy {
     /// # Errors
     /// The cgroup has gone, or a file is not what it should be.
     pub fn quota(&self, path: &str) -> Result<Option<Quota>, CgroupError> {
-        let dir = self.dir(path)?;
-        match self.version() {
-            Version::V2 => {
-                let file = dir.join("cpu.max");
-                optional(&file)?.map_or(Ok(None), |text| parse_cpu_max(&text).map_err(at(&file)))
+        Ok(match self.setting(path, Knob::Quota, WeightFormula::default())? {
+            Some(Setting::Quota(Bandwidth { quota_us: Some(quota_us), period_us })) => {
+                Some(Quota { quota_us, period_us })
             }
-            Version::V1 => {
-                let (quota, period) = (dir.join("cpu.cfs_quota_us"), dir.join("cpu.cfs_period_us"));
-                let (Some(quota_text), Some(period_text)) = (optional(&quota)?, optional(&period)?) else {
-                    return Ok(None);
-                };
-                parse_cfs_quota(&quota_text, &period_text).map_err(at(&quota))
-            }
-        }
+            _ => None,
+        })
     }
 
     /// CPU time that may be saved up beyond the quota, us; None where the kernel or the cgroup has no such file.
@@ -71,11 +63,10 @@ impl Hierarchy {
     /// # Errors
     /// The cgroup has gone, or the file is not what it should be.
     pub fn burst_us(&self, path: &str) -> Result<Option<u64>, CgroupError> {
-        let name = match self.version() {
-            Version::V1 => "cpu.cfs_burst_us",
-            Version::V2 => "cpu.max.burst",
-        };
-        number(&self.dir(path)?.join(name))
+        Ok(match self.setting(path, Knob::Burst, WeightFormula::default())? {
+            Some(Setting::Burst(us)) => Some(us),
+            _ => None,
+        })
     }
 
     /// Weight against siblings; None where the cgroup has no such file (v2: the root).
@@ -83,13 +74,13 @@ impl Hierarchy {
     /// # Errors
     /// The cgroup has gone, or a file is not what it should be.
     pub fn weight(&self, path: &str) -> Result<Option<Weight>, CgroupError> {
-        let dir = self.dir(path)?;
-        if number(&dir.join("cpu.idle"))? == Some(1) {
+        let number = |file: File| Ok(self.value(path, file)?.and_then(|value| value.unsigned()));
+        if number(File::IDLE)? == Some(1) {
             return Ok(Some(Weight::Idle));
         }
         Ok(match self.version() {
-            Version::V1 => number(&dir.join("cpu.shares"))?.map(Weight::Shares),
-            Version::V2 => number(&dir.join("cpu.weight"))?.map(Weight::Weight),
+            Version::V1 => number(File::SHARES)?.map(Weight::Shares),
+            Version::V2 => number(File::WEIGHT)?.map(Weight::Weight),
         })
     }
 
@@ -99,7 +90,7 @@ impl Hierarchy {
     /// # Errors
     /// A file is not what it should be.
     pub fn cpuset(&self, path: &str) -> Result<Option<Cpuset>, CgroupError> {
-        let Some(dir) = self.cpuset_dir(path).transpose()? else {
+        let Some(dir) = self.dir_of("cpuset", path).transpose()? else {
             return Ok(None);
         };
         let effective = match self.version() {
@@ -116,9 +107,8 @@ impl Hierarchy {
             }
         };
         // The root of v2 has no cpuset.cpus, only what is effective.
-        list(effective)?
-            .map(|effective| Ok(Cpuset { cpus: list("cpuset.cpus")?.unwrap_or_default(), effective }))
-            .transpose()
+        let cpus = |effective| Ok(Cpuset { cpus: self.list(path, File::CPUS)?.unwrap_or_default(), effective });
+        list(effective)?.map(cpus).transpose()
     }
 
     /// Processes of the cgroup itself, as pids seen from guard's pid namespace; 0 stands for one outside of it.
@@ -180,10 +170,6 @@ pub(super) fn optional(file: &Path) -> Result<Option<String>, CgroupError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound && file.parent().is_some_and(Path::is_dir) => Ok(None),
         Err(source) => Err(CgroupError::Io { op: "read", path: PathBuf::from(file), source }),
     }
-}
-
-fn number(file: &Path) -> Result<Option<u64>, CgroupError> {
-    optional(file)?.map(|text| parse_u64(&text).map_err(at(file))).transpose()
 }
 
 fn ids(file: &Path) -> Result<Vec<u32>, CgroupError> {

@@ -510,7 +510,7 @@ fn journal(files: &[(u64, WriteResult)]) -> executor::Report {
     let file = |(id, result): &(u64, WriteResult)| Restored {
         path: format!("/c{id}"),
         id: *id,
-        file: File::Max,
+        file: File::MAX,
         found: Some("max 100000".into()),
         original: "original".into(),
         result: result.clone(),

@@ -13,15 +13,15 @@ use super::{
     outcome::{Change, Outcome, What, WriteResult},
     pace::{Bucket, Pace},
     report::{Report, RestoreError},
-    restore::{self, other_half},
+    restore::{self, other_files},
     store::{self, Journal, Lock},
     systemd::{self, Units},
     trouble::Trouble,
-    write::{Job, Ran, Stop, run, unjournaled},
+    write::{Job, Ran, Stop, run, undone, unjournaled},
 };
 use crate::{
     cgroup::Hierarchy,
-    knob::{self, File, Knob, MAX_PERIOD_US, MIN_PERIOD_US, ParseError, Setting, Value, Version, WeightFormula},
+    knob::{File, Knob, MAX_PERIOD_US, MIN_PERIOD_US, ParseError, Setting, Value, Version, WeightFormula},
 };
 
 use What::{Lift, Release, Set};
@@ -167,9 +167,9 @@ impl Executor {
         let mut batch: Vec<Planned> = Vec::with_capacity(changes.len());
         for (asker, change) in changes.iter().enumerate() {
             let mut planned = Planned::new(change);
-            // The weight belongs to idle as well: one file, one change.
-            let knob = if change.what.knob() == Knob::Idle { Knob::Shares } else { change.what.knob() };
-            if seen.insert((change.id, knob)) {
+            // A file that two knobs have is one change's.
+            let knob = change.what.knob();
+            if seen.insert((change.id, knob.row().along.as_ref().map_or(knob, |along| along.knob))) {
                 if let Err(result) = self.plan(&mut planned, asker) {
                     planned.result = Some(result);
                 }
@@ -184,7 +184,7 @@ impl Executor {
         let mut jobs: Vec<Job> =
             batch.iter_mut().filter(|each| each.result.is_none()).flat_map(|each| each.jobs.drain(..)).collect();
         let keys: Vec<(usize, Key)> = jobs.iter().map(|job| (job.asker, job.key.clone())).collect();
-        let neighbours = other_half(&self.hierarchy, &jobs);
+        let neighbours = other_files(&self.hierarchy, &jobs);
         jobs.extend(neighbours);
         let ran = run(&self.hierarchy, &mut self.journal, &mut jobs, batch.len());
         for (asker, (planned, ran)) in batch.iter_mut().zip(ran).enumerate() {
@@ -228,7 +228,7 @@ impl Executor {
         self.rested(place, &what)?;
         let jobs = open_jobs(&self.hierarchy, &path, id, place.1, asker);
         let mut jobs = jobs.map_err(|trouble| self.failed(place, &planned.change, &trouble))?;
-        planned.old = Some(told(jobs.iter().map(|job| (job.key.file, job.now.as_str()))));
+        planned.old = Some(told(place.1, jobs.iter().map(|job| (job.key.file, job.now.as_str()))));
         match what {
             Release(_) => self.plan_release(planned, place, &mut jobs)?,
             Set(setting) | Lift(setting) => self.plan_set(planned, place, setting, &mut jobs)?,
@@ -245,15 +245,16 @@ impl Executor {
         jobs: &mut [Job],
     ) -> Result<(), WriteResult> {
         let version = self.hierarchy.version();
-        let values = knob::values(&setting, version, self.options.weight);
-        planned.new = told(values.iter().map(|(file, value)| (*file, file.text(value))));
+        let values = setting.values(version, self.options.weight);
+        planned.new = told(place.1, values.iter().map(|(file, value)| (*file, file.text(value))));
         if values.is_empty() {
             return Err(WriteResult::Refused(format!("cgroup {version} has no {}", place.1)));
         }
         self.answer_drift(planned, place, jobs)?;
-        let weight_is_held = self.held.contains_key(&(place.0, Knob::Shares));
-        if setting == Setting::Idle(true) && weight_is_held {
-            let why = "cpu.idle discards the weight, which guard holds: release the shares first";
+        if let Some(along) = &place.1.row().along
+            && let Some(why) = (along.clash)(&setting)
+            && self.held.contains_key(&(place.0, along.knob))
+        {
             return Err(WriteResult::Refused(why.to_owned()));
         }
         let by_systemd = self.by_systemd(planned, place, &setting);
@@ -288,27 +289,21 @@ impl Executor {
                 continue;
             };
             if entry.is_ours(file, &job.now) {
-                job.to = file.parse(&entry.original).ok();
+                job.to = undone(file, entry).ok();
             } else if !file.same(&job.now, &entry.original) {
                 foreign = Some(format!("{file} now holds \"{}\", which stays", job.now));
             }
         }
-        planned.new = told(jobs.iter().map(|job| (job.key.file, goal(job))));
+        planned.new = told(place.1, jobs.iter().map(|job| (job.key.file, goal(job))));
         // The first file is the knob's own; the others go with it.
         if let (Some(why), true) = (foreign, jobs.iter().all(|job| job.to.is_none())) {
             self.let_go(place, "foreign");
             return Err(WriteResult::Foreign(why));
         }
-        planned.setting = jobs.split_first().and_then(|(first, rest)| {
-            let period = rest.iter().find(|job| job.key.file == File::CfsPeriod).map(goal_value).transpose().ok()?;
-            knob::setting(
-                place.1,
-                goal_value(first).ok()?,
-                period.as_ref(),
-                self.hierarchy.version(),
-                self.options.weight,
-            )
-        });
+        let own = jobs.iter().filter(|job| job.key.file.knob() == place.1);
+        let values: Option<Vec<Value>> = own.map(|job| goal_value(job).ok()).collect();
+        let (version, formula) = (self.hierarchy.version(), self.options.weight);
+        planned.setting = values.and_then(|values| place.1.decode(&values, version, formula));
         Ok(())
     }
 
@@ -323,7 +318,7 @@ impl Executor {
         let text = |(file, value): (File, Value)| (file, file.text(&value));
         let told = units.told(path, knob).into_iter().filter(|told| told != setting);
         let told = told.flat_map(|told| {
-            let own = knob::values(&told, version, formula).into_iter().map(text);
+            let own = told.values(version, formula).into_iter().map(text);
             own.chain(systemd::echoes(&told, version)).collect::<Vec<_>>()
         });
         let mut out = Vec::new();
@@ -338,7 +333,7 @@ impl Executor {
     /// Whether the files of a held knob hold its value. What cannot be read does not.
     fn is_intact(&self, (id, knob): Place, held: &Held) -> bool {
         let Ok(jobs) = open_jobs(&self.hierarchy, &held.path, id, knob, 0) else { return false };
-        let values = knob::values(&held.setting, self.hierarchy.version(), self.options.weight);
+        let values = held.setting.values(self.hierarchy.version(), self.options.weight);
         jobs.iter().all(|job| {
             let wanted = values.iter().find(|(file, _)| *file == job.key.file);
             wanted.map_or_else(|| self.is_as_left(job), |(_, to)| job.key.file.parse(&job.now).as_ref() == Ok(to))
@@ -382,7 +377,7 @@ impl Executor {
                 .iter()
                 .map(|each| {
                     let setting = each.setting.as_ref().filter(|_| each.result.is_none() && !each.only_lifts())?;
-                    knob::check(setting, &each.change.path, hierarchy.version(), &around).err()
+                    setting.check(&each.change.path, hierarchy.version(), &around).err()
                 })
                 .collect();
             if broken.iter().all(Option::is_none) {
@@ -407,11 +402,10 @@ impl Executor {
                     Some(_) if known.is_none_or(|entry| entry.ours.is_empty() && entry.original != job.now) => {
                         Vec::new()
                     }
-                    // Goes along with idle.
-                    None if matches!(job.key.file, File::Shares | File::Weight)
-                        && known.is_none_or(|entry| entry.ours.is_empty()) =>
-                    {
-                        knob::weights_of_idle(version).iter().map(|&text| text.to_owned()).collect()
+                    None if known.is_none_or(|entry| entry.ours.is_empty()) => {
+                        let along = planned.change.what.knob().row().along.as_ref();
+                        let Some(along) = along.filter(|along| along.knob == job.key.file.knob()) else { continue };
+                        (along.texts)(version).iter().map(|&text| text.to_owned()).collect()
                     }
                     _ => continue,
                 };
@@ -510,7 +504,7 @@ impl Executor {
         {
             for job in &mut jobs {
                 let entry = self.journal.book().get(&job.key).filter(|entry| entry.is_ours(job.key.file, &job.now));
-                job.to = entry.and_then(|entry| job.key.file.parse(&entry.original).ok());
+                job.to = entry.and_then(|entry| undone(job.key.file, entry).ok());
             }
             run(&self.hierarchy, &mut self.journal, &mut jobs, 1);
             let is_stuck =
@@ -623,23 +617,20 @@ impl Planned {
 /// Opens the files of a knob of the cgroup with this id, and reads them.
 fn open_jobs(hierarchy: &Hierarchy, path: &str, id: u64, knob: Knob, asker: usize) -> Result<Vec<Job>, Trouble> {
     let mut jobs = Vec::new();
-    for file in knob::files(knob, hierarchy.version()) {
-        let elsewhere = file.is_cpuset() && hierarchy.version() == Version::V1;
+    for file in knob.all_files(hierarchy.version()) {
+        let elsewhere = file.knob().controller() != "cpu" && hierarchy.version() == Version::V1;
         if elsewhere && hierarchy.id(path).ok() != Some(id) {
             return Err(Trouble::Gone);
         }
-        jobs.push(Job::open(hierarchy, path, *file, (!elsewhere).then_some(id), asker)?);
+        jobs.push(Job::open(hierarchy, path, file, (!elsewhere).then_some(id), asker)?);
     }
     Ok(jobs)
 }
 
-/// Texts of a knob's files as one; a weight that only goes along is not told.
-fn told<T: AsRef<str>>(texts: impl Iterator<Item = (File, T)>) -> String {
+/// Texts of a knob's own files as one.
+fn told<T: AsRef<str>>(knob: Knob, texts: impl Iterator<Item = (File, T)>) -> String {
     let mut out = String::new();
-    for (file, text) in texts {
-        if !out.is_empty() && matches!(file, File::Shares | File::Weight) {
-            continue;
-        }
+    for (_, text) in texts.filter(|(file, _)| file.knob() == knob) {
         if !out.is_empty() {
             out.push(' ');
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use crate::{
     cgroup::{Hierarchy, join},
-    knob::{Knob, Setting, Surroundings, Version, WeightFormula},
+    knob::{Knob, Setting, Surroundings, WeightFormula},
 };
 
 /// The node with a batch laid over it.
@@ -24,10 +24,7 @@ impl Surroundings for Around<'_> {
     }
 
     fn children(&self, path: &str, knob: Knob) -> Vec<String> {
-        let dir = match knob {
-            Knob::Cpus | Knob::Mems | Knob::Partition => self.hierarchy.cpuset_dir(path),
-            _ => Some(self.hierarchy.dir(path)),
-        };
+        let dir = self.hierarchy.dir_of(knob.controller(), path);
         let entries = dir.and_then(Result::ok).and_then(|dir| fs::read_dir(dir).ok());
         let dirs =
             entries.into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -35,11 +32,6 @@ impl Surroundings for Around<'_> {
     }
 
     fn rt_period_us(&self, path: &str) -> Option<u64> {
-        match self.hierarchy.version() {
-            Version::V1 => {
-                fs::read_to_string(self.hierarchy.dir(path).ok()?.join("cpu.rt_period_us")).ok()?.trim().parse().ok()
-            }
-            Version::V2 => None,
-        }
+        self.hierarchy.rt_period_us(path)
     }
 }

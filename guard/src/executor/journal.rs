@@ -177,7 +177,7 @@ mod tests {
     type FileRecord = Record<Key, Entry>;
 
     fn key(number: u64) -> Key {
-        Key { path: format!("/a/{number}"), id: number, file: File::Max }
+        Key { path: format!("/a/{number}"), id: number, file: File::MAX }
     }
 
     fn decode(bytes: &[u8], boot: &str) -> Decoded<Key, Entry> {
@@ -205,8 +205,8 @@ mod tests {
         ];
         let decoded = decode(&bytes(&records), "b");
         assert_eq!(decoded.book.keys().collect::<Vec<_>>(), [&key(1)]);
-        assert!(decoded.book[&key(1)].is_ours(File::Max, "3000 100000\n"));
-        assert!(!decoded.book[&key(1)].is_ours(File::Max, "max 100000\n"));
+        assert!(decoded.book[&key(1)].is_ours(File::MAX, "3000 100000\n"));
+        assert!(!decoded.book[&key(1)].is_ours(File::MAX, "max 100000\n"));
         assert_eq!((decoded.damaged, decoded.torn), (0, false));
     }
 

@@ -9,12 +9,9 @@ use super::{
     report::{Report, RestoreError},
     store::{self, Journal, Lock, StateError},
     trouble::Trouble,
-    write::{Job, Stop, run},
+    write::{Job, Stop, run, undone},
 };
-use crate::{
-    cgroup::Hierarchy,
-    knob::{File, Version},
-};
+use crate::{cgroup::Hierarchy, knob::File};
 
 /// How often what was refused or busy is tried again while others still change.
 const ROUNDS: u32 = 5;
@@ -106,7 +103,7 @@ fn one_round(hierarchy: &Hierarchy, journal: &mut Journal<Key, Entry>, files: &[
     }
     let askers = jobs.len();
     let found: Vec<String> = jobs.iter().map(|job| job.now.clone()).collect();
-    let neighbours = other_half(hierarchy, &jobs);
+    let neighbours = other_files(hierarchy, &jobs);
     jobs.extend(neighbours);
     let ran = run(hierarchy, journal, &mut jobs, askers);
     for ((job, found), ran) in jobs.iter().zip(found).zip(ran) {
@@ -158,7 +155,7 @@ fn examine(
         let said = format!("it holds \"{found}\", which is not guard's");
         return Err((Some(found), WriteResult::Foreign(said)));
     }
-    let original = file.parse(&entry.original).map_err(|error| {
+    let original = undone(file, entry).map_err(|error| {
         let trouble = Trouble::Other(format!("cannot understand the original of {file} in the undo journal: {error}"));
         (Some(found), WriteResult::from(&trouble))
     })?;
@@ -166,23 +163,16 @@ fn examine(
     Ok(job)
 }
 
-/// v1: where only one of quota and period is put back, the other one tells what it has to agree with.
-pub(super) fn other_half(hierarchy: &Hierarchy, jobs: &[Job]) -> Vec<Job> {
-    if hierarchy.version() == Version::V2 {
-        return Vec::new();
-    }
-    let half = |file| match file {
-        File::CfsQuota => Some(File::CfsPeriod),
-        File::CfsPeriod => Some(File::CfsQuota),
-        _ => None,
-    };
-    let missing = jobs.iter().filter_map(|job| {
-        let other = half(job.key.file)?;
-        let there = jobs.iter().any(|each| each.key.file == other && each.key.path == job.key.path);
+/// Where only one of a knob's files is put back, the others tell what it has to agree with.
+pub(super) fn other_files(hierarchy: &Hierarchy, jobs: &[Job]) -> Vec<Job> {
+    let missing = |job: &Job| {
+        let others = job.key.file.knob().files(hierarchy.version());
+        let is_there = |file: &File| jobs.iter().any(|each| each.key.file == *file && each.key.path == job.key.path);
         // What cannot be read now will say so when it is written.
-        if there { None } else { Job::open(hierarchy, &job.key.path, other, Some(job.key.id), job.asker).ok() }
-    });
-    missing.collect()
+        let open = |file| Job::open(hierarchy, &job.key.path, file, Some(job.key.id), job.asker).ok();
+        others.filter(|file| !is_there(file)).filter_map(open).collect::<Vec<_>>()
+    };
+    jobs.iter().flat_map(missing).collect()
 }
 
 fn pending(hierarchy: &Hierarchy, key: &Key, entry: &Entry) -> Restored {

@@ -213,7 +213,7 @@ mod tests {
     };
 
     fn key(id: u64) -> Key {
-        Key { path: "/a".to_owned(), id, file: File::Max }
+        Key { path: "/a".to_owned(), id, file: File::MAX }
     }
 
     fn entry(ours: &str) -> Entry {

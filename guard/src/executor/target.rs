@@ -30,12 +30,12 @@ pub(super) struct Target {
 impl Target {
     /// Opens the directory that holds `file` for the cgroup `path`.
     pub(super) fn open(hierarchy: &Hierarchy, path: &str, file: File) -> Result<Self, Trouble> {
-        let dir = if file.is_cpuset() { hierarchy.cpuset_dir(path) } else { Some(hierarchy.dir(path)) };
-        let dir = match dir {
+        let controller = file.knob().controller();
+        let dir = match hierarchy.dir_of(controller, path) {
             Some(Ok(dir)) => dir,
             Some(Err(error @ CgroupError::Outside { .. })) => return Err(Trouble::NotDelegated(error.to_string())),
             Some(Err(_)) => return Err(Trouble::Gone),
-            None => return Err(Trouble::NotDelegated("no cpuset hierarchy is mounted".to_owned())),
+            None => return Err(Trouble::NotDelegated(format!("no {controller} hierarchy is mounted"))),
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&dir, flags, Mode::empty()).map_err(|errno| Trouble::of_open_dir(&dir, errno))?;

@@ -454,7 +454,7 @@ impl Real {
         let hierarchy = Hierarchy::detect(Path::new("/")).ok().filter(|of| of.version() == Version::V1)?;
         let path = format!("/guard-unit-{name}-{}", std::process::id());
         let mut dirs = vec![hierarchy.dir(&path).ok()?];
-        dirs.extend(hierarchy.cpuset_dir(&path).and_then(Result::ok));
+        dirs.extend(hierarchy.dir_of("cpuset", &path).and_then(Result::ok));
         let real = Self { dirs, path, state: tempfile::tempdir().unwrap() };
         for dir in &real.dirs {
             for below in ["", "b", "b/c"] {
@@ -481,14 +481,14 @@ impl Real {
     /// All that guard may write, of all three cgroups.
     fn look(&self) -> Vec<String> {
         let files = [
-            File::CfsQuota,
-            File::CfsPeriod,
-            File::CfsBurst,
-            File::Shares,
-            File::Idle,
-            File::RtRuntime,
-            File::Cpus,
-            File::Mems,
+            File::CFS_QUOTA,
+            File::CFS_PERIOD,
+            File::CFS_BURST,
+            File::SHARES,
+            File::IDLE,
+            File::RT_RUNTIME,
+            File::CPUS,
+            File::MEMS,
         ];
         let files = files.iter().flat_map(|file| ["", "b", "b/c"].map(|below| (file, below)));
         files

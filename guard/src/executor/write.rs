@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cgroup::Hierarchy,
-    knob::{self, File, Move, Value},
+    knob::{File, Move, ParseError, Undo, Value, steps},
 };
 
 /// A file that is to get a value, or only tells how things are around one.
@@ -140,6 +140,13 @@ impl Job {
     }
 }
 
+/// The value that puts a file back.
+pub(super) fn undone(file: File, entry: &Entry) -> Result<Value, ParseError> {
+    match file.knob().row().undo {
+        Undo::WriteBack => file.parse(&entry.original),
+    }
+}
+
 /// What a failed append to the journal means for a write.
 pub(super) fn unjournaled(error: &std::io::Error) -> Trouble {
     Trouble::Journal(format!("cannot write the undo journal, so nothing is changed: {error}"))
@@ -173,7 +180,7 @@ pub(super) fn run(
             Err(trouble) => ran[job.asker].stop = Some(trouble.into()),
         }
     }
-    for step in knob::steps(&moves, hierarchy.version()) {
+    for step in steps(&moves, hierarchy.version()) {
         let job = &mut jobs[of_job[step.of]];
         let of = &mut ran[job.asker];
         // What only tells is not written, whatever lies between it and its neighbour's end.

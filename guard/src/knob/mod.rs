@@ -1,23 +1,41 @@
-//! What can be set on a node, without setting it: knobs and their values, their files on v1 and v2 with encoding and
-//! decoding, the order in which a batch of them is written, and what the kernel refuses. Pure.
+//! What can be set on a node, without setting it. A knob is one file, which says everything about it: its values, its files
+//! on v1 and v2 with encoding and decoding, its place in the order of writes, what the kernel refuses, the property by
+//! which systemd owns it, how it is undone. `list` names them all. Pure.
 
-mod limits;
+#[macro_use]
+mod list;
+
+macro_rules! modules {
+    ($($file:ident { $($row:tt)* })*) => { $(mod $file;)* };
+}
+
+knobs!(modules);
+
+mod around;
+mod file;
 mod order;
 mod property;
+mod row;
 mod setting;
+mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 mod value;
 mod version;
 mod weight;
 
-pub use limits::{MAX_PERIOD_US, MAX_QUOTA_US, MIN_PERIOD_US};
-pub(crate) use limits::{Surroundings, check};
+pub(crate) use around::Surroundings;
+pub use bandwidth::{MAX_PERIOD_US, MAX_QUOTA_US, MIN_PERIOD_US};
+pub(crate) use bandwidth::{SYSTEMD_PERIOD_US, per_second, period};
+pub use file::File;
 pub(crate) use order::{Move, steps};
 pub(crate) use property::{INFINITY, Property};
+pub(crate) use row::Undo;
 pub use setting::{Knob, Setting};
+pub(crate) use table::property;
 pub use text::ParseError;
 pub(crate) use text::parse_u64;
-pub use value::File;
-pub(crate) use value::{Value, files, setting, values, weights_of_idle};
+pub(crate) use value::Value;
 pub use version::Version;
 pub use weight::WeightFormula;

@@ -1,26 +1,26 @@
 //! In which order the files of a batch are written, so that the kernel refuses none on the way from one allowed state to
-//! another. Pure.
+//! another. Each knob's row says which order it keeps; this file knows no knob by name. Pure.
 //!
 //! v1 wants a child's quota within its parent's, a child's CPUs within its parent's, and the real-time run times of
-//! children to sum up to no more than the parent's; both versions want burst within quota. Hence:
-//! - bandwidth: what grows, parent first; then what shrinks, child first. Within a cgroup burst comes before a quota that
-//!   shrinks and after one that grows.
-//! - CPUs and memory nodes on v1: parent first, everything to the union of old and new; then child first to the new.
-//! - real-time run time: what shrinks, child first, which frees what siblings grow by; then what grows, parent first.
-//! - a partition is left before its CPUs change and made after; weight is written while not idle.
+//! children to sum up to no more than the parent's; both versions want burst within quota.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
-    value::{File, NO_LIMIT, Value, v1_bandwidth},
+    file::File,
+    row::Order,
+    setting::Knob,
+    table::KNOBS,
+    value::{NO_LIMIT, Value},
     version::Version,
+    weight::WeightFormula,
 };
-use crate::snapshot::{Bandwidth, CpuList, Partition};
+use crate::snapshot::CpuList;
 
 /// A file that is to go from one value to another. Where both are the same it only tells how things are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Move {
-    /// Path of the cgroup.
+    /// The object: its path.
     pub(crate) path: String,
     /// The file.
     pub(crate) file: File,
@@ -39,11 +39,11 @@ pub(crate) struct Step {
     pub(crate) value: Value,
 }
 
-/// The moves of one cgroup, by file.
+/// The moves of one object, by file.
 type Group<'a> = BTreeMap<File, (usize, &'a Move)>;
 
-/// The writes for `moves`, in an order that is allowed throughout if beginning and end are. The quota of v1 is two
-/// files: whoever moves one of them or the burst must tell both.
+/// The writes for `moves`, in an order that is allowed throughout if beginning and end are. A limit and its period are two
+/// files: whoever moves one of them, or what lies within the limit, must give both.
 pub(crate) fn steps(moves: &[Move], version: Version) -> Vec<Step> {
     let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
     for (index, each) in moves.iter().enumerate() {
@@ -55,38 +55,54 @@ pub(crate) fn steps(moves: &[Move], version: Version) -> Vec<Step> {
     up.sort_by_key(|group| Reverse(group.values().next().map(|(_, each)| depth(&each.path))));
 
     let mut out = Vec::new();
-    out.extend(down.iter().filter(|group| grows(group)).flat_map(|group| bandwidth(group)));
-    out.extend(up.iter().filter(|group| !grows(group)).flat_map(|group| bandwidth(group)));
-    let rises = |each: &Move| number(&each.to) > number(&each.from);
-    out.extend(up.iter().flat_map(|group| plain(group, &[File::RtRuntime], |each| !rises(each))));
-    out.extend(down.iter().flat_map(|group| plain(group, &[File::RtRuntime], rises)));
-    cpusets(&down, &up, version, &mut out);
-    const WEIGHTS: &[File] = &[File::Weight, File::Shares, File::UclampMin, File::UclampMax];
-    let is_idle = |each: &Move| each.to == Value::Number(1);
-    out.extend(down.iter().flat_map(|group| plain(group, &[File::Idle], |each| !is_idle(each))));
-    out.extend(down.iter().flat_map(|group| plain(group, WEIGHTS, |_| true)));
-    out.extend(down.iter().flat_map(|group| plain(group, &[File::Idle], is_idle)));
+    for limit in knobs(|order| matches!(order, Order::GrowsWithParent)) {
+        let within = knobs(|order| matches!(order, Order::Within(of) if *of == limit));
+        out.extend(
+            down.iter().filter(|group| grows(group, limit, version)).flat_map(|g| limits(g, limit, &within, version)),
+        );
+        out.extend(
+            up.iter().filter(|group| !grows(group, limit, version)).flat_map(|g| limits(g, limit, &within, version)),
+        );
+    }
+    let sums = knobs(|order| matches!(order, Order::Sum));
+    let rises = |each: &Move| each.to.amount() > each.from.amount();
+    out.extend(up.iter().flat_map(|group| plain(group, &sums, |each| !rises(each))));
+    out.extend(down.iter().flat_map(|group| plain(group, &sums, rises)));
+    for is_in in [|order: &Order| matches!(order, Order::Union), |order: &Order| matches!(order, Order::Free)] {
+        let switches = knobs(|order| matches!(order, Order::Switch { around, .. } if is_in(&around.row().order)));
+        out.extend(up.iter().flat_map(|group| plain(group, &switches, turns_off)));
+        between(&down, &up, &knobs(is_in), version, &mut out);
+        out.extend(down.iter().flat_map(|group| plain(group, &switches, |each| !turns_off(each))));
+    }
     out
 }
 
-fn cpusets(down: &[&Group<'_>], up: &[&Group<'_>], version: Version, out: &mut Vec<Step>) {
-    const LISTS: &[File] = &[File::Cpus, File::Mems];
-    let leaves = |each: &Move| matches!(each.to, Value::Partition(Partition::Member, _));
-    out.extend(up.iter().flat_map(|group| plain(group, &[File::Partition], leaves)));
+/// The knobs whose order `which` picks.
+fn knobs(which: impl Fn(&Order) -> bool) -> Vec<Knob> {
+    KNOBS.iter().copied().filter(|knob| which(&knob.row().order)).collect()
+}
+
+fn turns_off(each: &Move) -> bool {
+    matches!(each.file.knob().row().order, Order::Switch { is_off, .. } if is_off(&each.to))
+}
+
+/// What is written between switching off and switching on.
+fn between(down: &[&Group<'_>], up: &[&Group<'_>], knobs: &[Knob], version: Version, out: &mut Vec<Step>) {
+    let is_list = |each: &Move| matches!(each.to, Value::List(_));
     match version {
         Version::V1 => {
-            out.extend(down.iter().flat_map(|group| union(group, LISTS)));
+            out.extend(down.iter().flat_map(|group| union(group, knobs)));
             // Where the union is what is wanted, it is done.
-            out.extend(up.iter().flat_map(|group| plain(group, LISTS, |each| !has_all(each))));
+            out.extend(up.iter().flat_map(|group| plain(group, knobs, |e| is_list(e) && !e.to.covers(&e.from))));
         }
         Version::V2 => {
             // The empty list means all that the parent has.
-            let grows = |each: &Move| has_all(each) || each.to == Value::List(CpuList::default());
-            out.extend(down.iter().flat_map(|group| plain(group, LISTS, grows)));
-            out.extend(up.iter().flat_map(|group| plain(group, LISTS, |each| !grows(each))));
+            let grows = |each: &Move| each.to.covers(&each.from) || each.to == Value::List(CpuList::default());
+            out.extend(down.iter().flat_map(|group| plain(group, knobs, |e| is_list(e) && grows(e))));
+            out.extend(up.iter().flat_map(|group| plain(group, knobs, |e| is_list(e) && !grows(e))));
         }
     }
-    out.extend(down.iter().flat_map(|group| plain(group, &[File::Partition], |each| !leaves(each))));
+    out.extend(down.iter().flat_map(|group| plain(group, knobs, |each| !is_list(each))));
 }
 
 /// How far below the root.
@@ -94,95 +110,66 @@ fn depth(path: &str) -> usize {
     path.split('/').filter(|name| !name.is_empty()).count()
 }
 
-/// Moves of the given files that change something and that `which` picks, in one write each.
-fn plain(group: &Group<'_>, files: &[File], which: impl Fn(&Move) -> bool) -> Vec<Step> {
-    let picked =
-        files.iter().filter_map(|file| group.get(file)).filter(|(_, each)| each.from != each.to && which(each));
-    picked.map(|(of, each)| Step { of: *of, value: each.to.clone() }).collect()
+/// Moves of the given knobs in a group.
+fn of<'a>(group: &'a Group<'_>, knobs: &'a [Knob]) -> impl Iterator<Item = (usize, &'a Move)> {
+    group.iter().filter(|(file, _)| knobs.contains(&file.knob())).map(|(_, (index, each))| (*index, *each))
+}
+
+/// Moves of the given knobs that change something and that `which` picks, in one write each.
+fn plain(group: &Group<'_>, knobs: &[Knob], which: impl Fn(&Move) -> bool) -> Vec<Step> {
+    let picked = of(group, knobs).filter(|(_, each)| each.from != each.to && which(each));
+    picked.map(|(of, each)| Step { of, value: each.to.clone() }).collect()
 }
 
 /// For each list that gets something new, what it has with what it gets.
-fn union(group: &Group<'_>, files: &[File]) -> Vec<Step> {
-    let joined = |(of, each): &(usize, &Move)| {
+fn union(group: &Group<'_>, knobs: &[Knob]) -> Vec<Step> {
+    let joined = |(of, each): (usize, &Move)| {
         let (Value::List(from), Value::List(to)) = (&each.from, &each.to) else { return None };
         let all: CpuList = from.iter().chain(to.iter()).collect();
-        (all != *from).then_some(Step { of: *of, value: Value::List(all) })
+        (all != *from).then_some(Step { of, value: Value::List(all) })
     };
-    files.iter().filter_map(|file| group.get(file)).filter_map(joined).collect()
+    of(group, knobs).filter_map(joined).collect()
 }
 
-/// Whether the new list has all that the old one has.
-fn has_all(each: &Move) -> bool {
-    match (&each.from, &each.to) {
-        (Value::List(from), Value::List(to)) => from.iter().all(|cpu| to.contains(cpu)),
-        _ => true,
-    }
+/// A limit of a group before and after; `None` when not all of its files are known.
+fn ends(group: &Group<'_>, limit: Knob, version: Version) -> Option<(Value, Value)> {
+    let files: Vec<&Move> =
+        limit.files(version).map(|file| group.get(&file).map(|(_, each)| *each)).collect::<Option<_>>()?;
+    let value = |values: Vec<Value>| (limit.row().decode)(&values, version, WeightFormula::default());
+    let from = value(files.iter().map(|each| each.from.clone()).collect())?;
+    Some((from, value(files.iter().map(|each| each.to.clone()).collect())?))
 }
 
-fn number(value: &Value) -> i64 {
-    match value {
-        // No limit counts as all of it.
-        Value::Number(-1) => i64::MAX,
-        Value::Number(number) => *number,
-        _ => 0,
-    }
+/// Whether the object may use as much afterwards as before, or more.
+fn grows(group: &Group<'_>, limit: Knob, version: Version) -> bool {
+    ends(group, limit, version).is_none_or(|(from, to)| to.covers(&from))
 }
 
-/// Quota and period of a group before and after.
-fn ends(group: &Group<'_>) -> Option<(Bandwidth, Bandwidth)> {
-    if let Some((_, each)) = group.get(&File::Max) {
-        return match (&each.from, &each.to) {
-            (Value::Bandwidth(from), Value::Bandwidth(to)) => Some((*from, *to)),
-            _ => None,
-        };
-    }
-    let ((_, quota), (_, period)) = (group.get(&File::CfsQuota)?, group.get(&File::CfsPeriod)?);
-    Some((v1_bandwidth(&quota.from, &period.from), v1_bandwidth(&quota.to, &period.to)))
-}
-
-/// Whether the cgroup may use as much afterwards as before, or more.
-fn grows(group: &Group<'_>) -> bool {
-    ends(group).is_none_or(|(from, to)| to.covers(from))
-}
-
-/// The writes for quota, period and burst of one cgroup.
-fn bandwidth(group: &Group<'_>) -> Vec<Step> {
-    let mut out = match group.get(&File::CfsQuota).zip(group.get(&File::CfsPeriod)) {
-        Some((quota, period)) => two_files(quota, period),
-        None => plain(group, &[File::Max], |_| true),
+/// The writes for a limit of one group and for what lies within it.
+fn limits(group: &Group<'_>, limit: Knob, within: &[Knob], version: Version) -> Vec<Step> {
+    let mut out = match of(group, &[limit]).collect::<Vec<_>>()[..] {
+        [limit, period] => two_files(limit, period),
+        _ => plain(group, &[limit], |_| true),
     };
-    let burst = plain(group, &[File::MaxBurst, File::CfsBurst], |_| true);
-    let quota_shrinks = ends(group).is_some_and(|(from, to)| match (from.quota_us, to.quota_us) {
-        (Some(from), Some(to)) => to < from,
-        (None, to) => to.is_some(),
-        (Some(_), None) => false,
-    });
-    out.splice(if quota_shrinks { 0..0 } else { out.len()..out.len() }, burst);
+    let within = plain(group, within, |_| true);
+    let shrinks = ends(group, limit, version).is_some_and(|(from, to)| to.amount() < from.amount());
+    out.splice(if shrinks { 0..0 } else { out.len()..out.len() }, within);
     out
 }
 
-/// v1: each write is checked against the other file's present value. Without a limit every period is allowed, so a
-/// change of both goes through no limit, for the microseconds between two writes.
-fn two_files(quota: &(usize, &Move), period: &(usize, &Move)) -> Vec<Step> {
-    let step = |(of, each): &(usize, &Move)| Step { of: *of, value: each.to.clone() };
-    let changes = |(_, each): &(usize, &Move)| each.from != each.to;
-    match (changes(quota), changes(period)) {
+/// Each write is checked against the other file's present value. Without a limit every period is allowed, so a change of
+/// both goes through no limit, for the microseconds between two writes.
+fn two_files(limit: (usize, &Move), period: (usize, &Move)) -> Vec<Step> {
+    let step = |(of, each): (usize, &Move)| Step { of, value: each.to.clone() };
+    let changes = |(_, each): (usize, &Move)| each.from != each.to;
+    match (changes(limit), changes(period)) {
         (false, false) => Vec::new(),
-        (true, false) => vec![step(quota)],
+        (true, false) => vec![step(limit)],
         (false, true) => vec![step(period)],
-        (true, true) if quota.1.to == NO_LIMIT => vec![step(quota), step(period)],
-        (true, true) if quota.1.from == NO_LIMIT => vec![step(period), step(quota)],
-        (true, true) => vec![Step { of: quota.0, value: NO_LIMIT }, step(period), step(quota)],
+        (true, true) if limit.1.to == NO_LIMIT => vec![step(limit), step(period)],
+        (true, true) if limit.1.from == NO_LIMIT => vec![step(period), step(limit)],
+        (true, true) => vec![Step { of: limit.0, value: NO_LIMIT }, step(period), step(limit)],
     }
-}
-
-/// Paths of the cgroups above, nearest first, without the root.
-pub(crate) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(parent_of(&path), parent_of)
-}
-
-fn parent_of<'a>(path: &&'a str) -> Option<&'a str> {
-    path.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty())
 }
 
 #[cfg(test)]
@@ -244,22 +231,22 @@ mod tests {
 
     fn write(state: &mut State, file: File, value: &Value) {
         match (file, value) {
-            (File::CfsQuota, Value::Number(us)) => state.quota = *us,
-            (File::CfsPeriod, Value::Number(us)) => state.period = *us,
-            (File::CfsBurst, Value::Number(us)) => state.burst = *us,
-            (File::RtRuntime, Value::Number(us)) => state.rt = *us,
-            (File::Cpus, Value::List(cpus)) => state.cpus = cpus.iter().map(|cpu| 1 << cpu).sum(),
+            (File::CFS_QUOTA, Value::Number(us)) => state.quota = *us,
+            (File::CFS_PERIOD, Value::Number(us)) => state.period = *us,
+            (File::CFS_BURST, Value::Number(us)) => state.burst = *us,
+            (File::RT_RUNTIME, Value::Number(us)) => state.rt = *us,
+            (File::CPUS, Value::List(cpus)) => state.cpus = cpus.iter().map(|cpu| 1 << cpu).sum(),
             _ => panic!("{file} {value:?}"),
         }
     }
 
     fn read(state: &State) -> [(File, Value); 5] {
         [
-            (File::CfsQuota, Value::Number(state.quota)),
-            (File::CfsPeriod, Value::Number(state.period)),
-            (File::CfsBurst, Value::Number(state.burst)),
-            (File::RtRuntime, Value::Number(state.rt)),
-            (File::Cpus, list(state.cpus)),
+            (File::CFS_QUOTA, Value::Number(state.quota)),
+            (File::CFS_PERIOD, Value::Number(state.period)),
+            (File::CFS_BURST, Value::Number(state.burst)),
+            (File::RT_RUNTIME, Value::Number(state.rt)),
+            (File::CPUS, list(state.cpus)),
         ]
     }
 
@@ -349,11 +336,11 @@ mod tests {
     #[test]
     fn v2_lifts_from_the_top_and_shrinks_from_the_bottom() {
         let moves = [
-            mv("/a/b", File::Max, "10000 100000", "max 100000"),
-            mv("/a", File::Max, "20000 100000", "max 100000"),
-            mv("/c", File::Max, "max 100000", "20000 100000"),
-            mv("/c/d", File::Max, "max 100000", "20000 100000"),
-            mv("/c/d", File::MaxBurst, "30000", "0"),
+            mv("/a/b", File::MAX, "10000 100000", "max 100000"),
+            mv("/a", File::MAX, "20000 100000", "max 100000"),
+            mv("/c", File::MAX, "max 100000", "20000 100000"),
+            mv("/c/d", File::MAX, "max 100000", "20000 100000"),
+            mv("/c/d", File::MAX_BURST, "30000", "0"),
         ];
         let expected = [
             "/a/cpu.max=max 100000",
@@ -368,14 +355,14 @@ mod tests {
     #[test]
     fn burst_comes_after_a_quota_that_grows_and_partitions_around_their_cpus() {
         let moves = [
-            mv("/a", File::MaxBurst, "0", "30000"),
-            mv("/a", File::Max, "20000 100000", "40000 100000"),
-            mv("/p", File::Partition, "member", "isolated"),
-            mv("/p", File::Cpus, "0-3", "2-3"),
-            mv("/q", File::Partition, "root", "member"),
-            mv("/q", File::Cpus, "4-5", ""),
-            mv("/i", File::Weight, "0", "50"),
-            mv("/i", File::Idle, "1", "0"),
+            mv("/a", File::MAX_BURST, "0", "30000"),
+            mv("/a", File::MAX, "20000 100000", "40000 100000"),
+            mv("/p", File::PARTITION, "member", "isolated"),
+            mv("/p", File::CPUS, "0-3", "2-3"),
+            mv("/q", File::PARTITION, "root", "member"),
+            mv("/q", File::CPUS, "4-5", ""),
+            mv("/i", File::WEIGHT, "0", "50"),
+            mv("/i", File::IDLE, "1", "0"),
         ];
         let expected = [
             "/a/cpu.max=40000 100000",
@@ -392,13 +379,7 @@ mod tests {
 
     #[test]
     fn what_does_not_change_is_not_written() {
-        let moves = [mv("/a", File::CfsQuota, "-1", "-1"), mv("/a", File::CfsPeriod, "100000", "50000")];
+        let moves = [mv("/a", File::CFS_QUOTA, "-1", "-1"), mv("/a", File::CFS_PERIOD, "100000", "50000")];
         assert_eq!(told(&moves, Version::V1), ["/a/cpu.cfs_period_us=50000"]);
-    }
-
-    #[test]
-    fn ancestors_are_named_from_the_nearest_up() {
-        assert_eq!(ancestors("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a"]);
-        assert_eq!(ancestors("/a").count() + ancestors("/").count(), 0);
     }
 }

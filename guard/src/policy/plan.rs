@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{Model, Node, original};
 use crate::knob::{Knob, Setting};
-use crate::snapshot::{Bandwidth, CpuList};
+use crate::snapshot::Bandwidth;
 
 /// Which policy wants something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,14 +129,10 @@ fn own(plan: &mut BTreeMap<Key, Want>, want: Want, notes: &mut Vec<String>) {
     };
     let (mut winner, loser) = if want.origin < held.origin { (want, held) } else { (held, want) };
     let both_shrink = winner.direction == Direction::Reduce && loser.direction == Direction::Reduce;
-    let left = match (&winner.setting, &loser.setting) {
-        (Setting::Cpus(a), Setting::Cpus(b)) if both_shrink => a.iter().filter(|cpu| b.contains(*cpu)).collect(),
-        _ => CpuList::default(),
-    };
-    if !left.is_empty() {
+    if let Some(both) = winner.setting.join(&loser.setting).filter(|_| both_shrink) {
         winner.reason = format!("{}; {}", winner.reason, loser.reason);
         winner.evidence.extend(loser.evidence);
-        winner.setting = Setting::Cpus(left);
+        winner.setting = both;
     } else if winner.origin != loser.origin {
         let (winner, loser) = (winner.origin.name(), loser.origin.name());
         notes.push(format!("{loser}: the {} of {} is {winner}'s", key.1, key.0));

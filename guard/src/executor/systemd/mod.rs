@@ -94,7 +94,7 @@ impl Units {
     /// The knob of this cgroup holds this value of guard's. Never waits.
     pub(super) fn hold(&self, path: &str, id: u64, setting: &Setting) {
         let Some(Handle { shared, version, weight }) = self.of(path) else { return };
-        if property::properties(setting, *version, *weight).is_empty() {
+        if setting.properties(*version, *weight).is_empty() {
             return;
         }
         let mut mailbox = shared.open();

@@ -1,12 +1,11 @@
 //! Which properties of a unit stand for which knob, and what systemd makes of them. Pure.
 
 use crate::{
-    knob::{self, File, INFINITY, Property, Setting, Value, Version, WeightFormula},
+    knob::{
+        self, File, INFINITY, Property, SYSTEMD_PERIOD_US, Setting, Value, Version, WeightFormula, per_second, period,
+    },
     snapshot::Bandwidth,
 };
-
-/// What systemd writes where no period is set, us.
-const DEFAULT_PERIOD_US: u64 = 100_000;
 
 /// The property that a lift takes the limit from.
 pub(super) const QUOTA: &str = "CPUQuotaPerSecUSec";
@@ -16,92 +15,12 @@ pub(super) const PERIOD: &str = "CPUQuotaPeriodUSec";
 /// What a drop-in holds a quota per second in whole ones of, us: 0.01 %, until 2024 1 %.
 const ROUNDING: [u64; 2] = [100, 10_000];
 
-/// A property that guard sets.
-struct Row {
-    name: &'static str,
-    /// What systemd calls its drop-in, between "50-" and ".conf".
-    drop_in: &'static str,
-    versions: &'static [Version],
-    /// Its value for a setting; None for settings of other knobs.
-    of: fn(&Setting, WeightFormula) -> Option<Property>,
-}
-
-/// Another property is another row.
-const TABLE: &[Row] = &[
-    Row {
-        name: QUOTA,
-        drop_in: "CPUQuota",
-        versions: &[Version::V1, Version::V2],
-        of: |setting, _| match setting {
-            Setting::Quota(bandwidth) => Some(Property::Number(per_second(*bandwidth))),
-            _ => None,
-        },
-    },
-    Row {
-        name: PERIOD,
-        drop_in: "CPUQuotaPeriodSec",
-        versions: &[Version::V1, Version::V2],
-        of: |setting, _| match setting {
-            Setting::Quota(bandwidth) => Some(Property::Number(period(*bandwidth))),
-            _ => None,
-        },
-    },
-    Row {
-        name: "CPUWeight",
-        drop_in: "CPUWeight",
-        versions: &[Version::V2],
-        of: |setting, formula| match setting {
-            Setting::Shares(shares) => Some(Property::Number(formula.weight(*shares))),
-            // Since systemd 252; older ones refuse it, and know nothing of cpu.idle that they could undo.
-            Setting::Idle(true) => Some(Property::Number(0)),
-            _ => None,
-        },
-    },
-    Row {
-        name: "CPUShares",
-        drop_in: "CPUShares",
-        versions: &[Version::V1],
-        of: |setting, _| match setting {
-            Setting::Shares(shares) => Some(Property::Number(*shares)),
-            _ => None,
-        },
-    },
-    Row {
-        name: "AllowedCPUs",
-        drop_in: "AllowedCPUs",
-        versions: &[Version::V2],
-        of: |setting, _| match setting {
-            Setting::Cpus(list) => Some(Property::mask(list)),
-            _ => None,
-        },
-    },
-    Row {
-        name: "AllowedMemoryNodes",
-        drop_in: "AllowedMemoryNodes",
-        versions: &[Version::V2],
-        of: |setting, _| match setting {
-            Setting::Mems(list) => Some(Property::mask(list)),
-            _ => None,
-        },
-    },
-];
-
 /// The property for the weight of a cgroup.
 pub(super) fn weight(version: Version) -> &'static str {
     match version {
         Version::V1 => "CPUShares",
         Version::V2 => "CPUWeight",
     }
-}
-
-/// The properties that a setting is; none when systemd knows nothing of that knob.
-pub(in crate::executor) fn properties(
-    setting: &Setting,
-    version: Version,
-    formula: WeightFormula,
-) -> Vec<(&'static str, Property)> {
-    let rows = TABLE.iter().filter(|row| row.versions.contains(&version));
-    rows.filter_map(|row| Some((row.name, (row.of)(setting, formula)?))).collect()
 }
 
 /// Whether a property that is `found` was set to `own`: at a reload systemd takes it from its drop-in, rounded.
@@ -118,9 +37,9 @@ pub(super) fn is_from(property: &str, own: &Property, found: &Property) -> bool 
 pub(super) fn files(of: impl Fn(&str) -> Option<u64>, version: Version) -> Vec<(File, String)> {
     let (quota, period) = (of(QUOTA), of(PERIOD).unwrap_or(INFINITY));
     let mut files = quota.map(|quota| texts(applied(quota, period), version)).unwrap_or_default();
-    let (weight_file, default) = if version == Version::V1 { (File::Shares, 1_024) } else { (File::Weight, 100) };
+    let (weight_file, default) = if version == Version::V1 { (File::SHARES, 1_024) } else { (File::WEIGHT, 100) };
     match of(weight(version)) {
-        Some(0) => files.push((File::Idle, "1".to_owned())),
+        Some(0) => files.push((File::IDLE, "1".to_owned())),
         Some(INFINITY) => files.push((weight_file, default.to_string())),
         Some(weight) => files.push((weight_file, weight.to_string())),
         None => {}
@@ -130,7 +49,7 @@ pub(super) fn files(of: impl Fn(&str) -> Option<u64>, version: Version) -> Vec<(
 
 /// The file name of the drop-in that systemd keeps a property in.
 pub(super) fn drop_in(property: &str) -> String {
-    let own = TABLE.iter().find(|row| row.name == property).map_or(property, |row| row.drop_in);
+    let own = knob::property(property).map_or(property, |row| row.drop_in);
     format!("50-{own}.conf")
 }
 
@@ -153,10 +72,10 @@ pub(in crate::executor) fn echoes(setting: &Setting, version: Version) -> Vec<(F
 
 fn texts(bandwidth: Bandwidth, version: Version) -> Vec<(File, String)> {
     match version {
-        Version::V2 => vec![(File::Max, bandwidth.to_string())],
+        Version::V2 => vec![(File::MAX, bandwidth.to_string())],
         Version::V1 => {
             let quota = bandwidth.quota_us.and_then(|us| i64::try_from(us).ok()).unwrap_or(-1);
-            vec![(File::CfsQuota, quota.to_string()), (File::CfsPeriod, bandwidth.period_us.to_string())]
+            vec![(File::CFS_QUOTA, quota.to_string()), (File::CFS_PERIOD, bandwidth.period_us.to_string())]
         }
     }
 }
@@ -167,18 +86,10 @@ fn applied(per_second: u64, period: u64) -> Bandwidth {
     if per_second == INFINITY {
         return Bandwidth::UNLIMITED;
     }
-    let period = if period == INFINITY { DEFAULT_PERIOD_US } else { period };
+    let period = if period == INFINITY { SYSTEMD_PERIOD_US } else { period };
     let period_us = period.max(1_000).max(1_000_000_000 / per_second).min(1_000_000);
     let quota = u128::from(per_second) * u128::from(period_us) / 1_000_000;
     Bandwidth { quota_us: Some(u64::try_from(quota).unwrap_or(u64::MAX).max(1_000)), period_us }
-}
-
-fn per_second(bandwidth: Bandwidth) -> u64 {
-    bandwidth.quota_us.map_or(INFINITY, |us| us.saturating_mul(1_000_000) / bandwidth.period_us.max(1))
-}
-
-fn period(bandwidth: Bandwidth) -> u64 {
-    if bandwidth.period_us == DEFAULT_PERIOD_US { INFINITY } else { bandwidth.period_us.max(1) }
 }
 
 /// The properties that the text of a knob's first file was told as. On v1 the period is taken for the default one.
@@ -189,13 +100,13 @@ pub(in crate::executor) fn of_text(
     formula: WeightFormula,
 ) -> Vec<(&'static str, Property)> {
     let Ok(value) = file.parse(text) else { return Vec::new() };
-    if let (File::Weight, Value::Number(weight)) = (file, &value) {
+    if let (File::WEIGHT, Value::Number(weight)) = (file, &value) {
         // As it stands: on the way over shares it would be rounded.
         return vec![("CPUWeight", Property::Number(u64::try_from(*weight).unwrap_or_default()))];
     }
-    let period = Value::Number(100_000);
-    let setting = knob::setting(file.knob(), value, Some(&period), version, formula);
-    setting.map(|setting| properties(&setting, version, formula)).unwrap_or_default()
+    let values = if file == File::CFS_QUOTA { vec![value, Value::Number(100_000)] } else { vec![value] };
+    let setting = file.knob().decode(&values, version, formula);
+    setting.map(|setting| setting.properties(version, formula)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -210,7 +121,7 @@ mod tests {
     #[test]
     fn settings_become_properties() {
         let number = |name: &'static str, value| (name, Property::Number(value));
-        let of = |setting: &Setting| properties(setting, Version::V2, WeightFormula::Quadratic);
+        let of = |setting: &Setting| setting.properties(Version::V2, WeightFormula::Quadratic);
         let (per_second, period) = ("CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec");
         let full = [number(per_second, 200_000), number(period, u64::MAX)];
         assert_eq!(of(&quota(Some(20_000), 100_000)), full);
@@ -221,9 +132,9 @@ mod tests {
         assert_eq!(of(&Setting::Cpus("0-1,9".parse().unwrap())), [("AllowedCPUs", Property::Mask(vec![3, 2]))]);
         assert_eq!(of(&Setting::Mems(CpuList::default())), [("AllowedMemoryNodes", Property::Mask(vec![]))]);
         assert_eq!(of(&Setting::Burst(1)), []);
-        let v1 = properties(&Setting::Shares(7), Version::V1, WeightFormula::Quadratic);
+        let v1 = Setting::Shares(7).properties(Version::V1, WeightFormula::Quadratic);
         assert_eq!(v1, [number("CPUShares", 7)]);
-        assert_eq!(properties(&Setting::Cpus("0".parse().unwrap()), Version::V1, WeightFormula::Quadratic), []);
+        assert_eq!(Setting::Cpus("0".parse().unwrap()).properties(Version::V1, WeightFormula::Quadratic), []);
     }
 
     #[test]
@@ -242,7 +153,7 @@ mod tests {
         assert_eq!(texts(quota(Some(1_000), 1_000_000)), ["1000 1000000"]);
         assert_eq!(
             echoes(&quota(None, 50_000), Version::V1),
-            [(File::CfsQuota, "-1".to_owned()), (File::CfsPeriod, "100000".to_owned())]
+            [(File::CFS_QUOTA, "-1".to_owned()), (File::CFS_PERIOD, "100000".to_owned())]
         );
     }
 
@@ -259,10 +170,10 @@ mod tests {
             let value = |name: &str| known.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
             files(value, Version::V2)
         };
-        assert_eq!(of(&[("CPUQuotaPerSecUSec", INFINITY)]), [(File::Max, "max 100000".to_owned())]);
+        assert_eq!(of(&[("CPUQuotaPerSecUSec", INFINITY)]), [(File::MAX, "max 100000".to_owned())]);
         let full = of(&[("CPUQuotaPerSecUSec", 205_000), ("CPUQuotaPeriodUSec", 50_000), ("CPUWeight", INFINITY)]);
-        assert_eq!(full, [(File::Max, "10250 50000".to_owned()), (File::Weight, "100".to_owned())]);
-        assert_eq!(of(&[("CPUWeight", 0)]), [(File::Idle, "1".to_owned())]);
+        assert_eq!(full, [(File::MAX, "10250 50000".to_owned()), (File::WEIGHT, "100".to_owned())]);
+        assert_eq!(of(&[("CPUWeight", 0)]), [(File::IDLE, "1".to_owned())]);
         assert_eq!(of(&[]), []);
     }
 
@@ -290,12 +201,12 @@ mod tests {
         let of = |file, text| of_text(file, text, Version::V2, WeightFormula::Quadratic);
         let number = |name: &'static str, value| (name, Property::Number(value));
         assert_eq!(
-            of(File::Max, "max 100000"),
+            of(File::MAX, "max 100000"),
             [number("CPUQuotaPerSecUSec", u64::MAX), number("CPUQuotaPeriodUSec", u64::MAX)]
         );
-        assert_eq!(of(File::Weight, "79"), [number("CPUWeight", 79)]);
-        assert_eq!(of(File::Idle, "1"), [number("CPUWeight", 0)]);
-        assert_eq!(of(File::Cpus, "0"), [("AllowedCPUs", Property::Mask(vec![1]))]);
-        assert_eq!(of(File::Max, "nonsense"), []);
+        assert_eq!(of(File::WEIGHT, "79"), [number("CPUWeight", 79)]);
+        assert_eq!(of(File::IDLE, "1"), [number("CPUWeight", 0)]);
+        assert_eq!(of(File::CPUS, "0"), [("AllowedCPUs", Property::Mask(vec![1]))]);
+        assert_eq!(of(File::MAX, "nonsense"), []);
     }
 }

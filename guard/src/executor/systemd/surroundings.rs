@@ -129,7 +129,7 @@ mod tests {
         put("cpuset.cpus", "0\n");
         put("memory.high", "max\n");
         put("cpu.max", "20000 100000\n");
-        found.put_back(&[(File::Max, "max 100000".to_owned())]);
+        found.put_back(&[(File::MAX, "max 100000".to_owned())]);
         assert_eq!(fs::read_to_string(dir.join("cpu.max")).unwrap(), "20000 100000\n");
         assert_eq!(fs::read_to_string(dir.join("cpu.weight")).unwrap(), "333\n");
         assert_eq!(fs::read_to_string(dir.join("cpuset.cpus")).unwrap(), "\n");

@@ -22,7 +22,7 @@ use crate::{
         outcome::{RestoredProperty, WriteResult},
         store::Journal,
     },
-    knob::{self, File, INFINITY, Property, Setting, Version, WeightFormula},
+    knob::{File, INFINITY, Property, Setting, Version, WeightFormula},
 };
 
 /// Which property of which unit.
@@ -173,7 +173,7 @@ impl Ledger {
         held: &BTreeMap<String, UnitEntry>,
     ) -> Result<Desired, Failure> {
         let version = self.hierarchy.version();
-        let properties = wanted.iter().flat_map(|setting| property::properties(setting, version, self.formula));
+        let properties = wanted.iter().flat_map(|setting| setting.properties(version, self.formula));
         let mut desired: Desired = properties.map(|(name, to)| (name, Wish { to, beside: false })).collect();
         let weight = property::weight(version);
         let is_lift = desired.get(QUOTA).is_some_and(|wish| wish.to == Property::Number(INFINITY));
@@ -304,10 +304,10 @@ impl Ledger {
         let version = self.hierarchy.version();
         for setting in wanted {
             let echoes = property::echoes(setting, version);
-            for (file, value) in knob::values(setting, version, self.formula) {
+            for (file, value) in setting.values(version, self.formula) {
                 let holds = |text: &str| around.text(file.name()).is_some_and(|found| file.same(found, text));
                 let by_systemd = || echoes.iter().any(|(of, text)| *of == file && holds(text));
-                let is_told = !property::properties(setting, version, self.formula).is_empty();
+                let is_told = !setting.properties(version, self.formula).is_empty();
                 if is_told && !holds(&file.text(&value)) && !by_systemd() {
                     return Err(Failure::Changed);
                 }

@@ -1,0 +1,38 @@
+//! How things are around a cgroup, for the rules of the kernel that concern more than one.
+
+use super::setting::{Knob, Setting};
+
+/// How things will be around a cgroup when the whole batch is done.
+pub(crate) trait Surroundings {
+    /// A knob of a cgroup; `None` where it has no such file.
+    fn setting(&self, path: &str, knob: Knob) -> Option<Setting>;
+    /// Paths of its children, in the hierarchy of the knob.
+    fn children(&self, path: &str, knob: Knob) -> Vec<String>;
+    /// v1: cpu.rt_period_us.
+    fn rt_period_us(&self, path: &str) -> Option<u64>;
+}
+
+/// Paths of the cgroups above, nearest first, without the root.
+pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(parent_of(&path), parent_of)
+}
+
+fn parent_of<'a>(path: &&'a str) -> Option<&'a str> {
+    path.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty())
+}
+
+/// A rule of the kernel.
+pub(super) fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(broken()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestors_are_named_from_the_nearest_up() {
+        assert_eq!(ancestors("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a"]);
+        assert_eq!(ancestors("/a").count() + ancestors("/").count(), 0);
+    }
+}
