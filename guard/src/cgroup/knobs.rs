@@ -9,7 +9,7 @@ use super::{
     read::{at, optional},
 };
 use crate::{
-    knob::{File, Knob, ParseError, Setting, Value, Version, WeightFormula, parse_u64},
+    knob::{File, Kind, Knob, ParseError, Setting, Value, Version, WeightFormula, parse_u64},
     snapshot::{CpuList, Knobs},
 };
 
@@ -85,6 +85,9 @@ impl Hierarchy {
 
     /// What a file says; None when the cgroup has no such file.
     pub(crate) fn value(&self, path: &str, file: File) -> Result<Option<Value>, CgroupError> {
+        if file.knob().kind() != Kind::Cgroup {
+            return Ok(None);
+        }
         let controller = file.knob().controller();
         let Some(dir) = self.dir_of(controller, path).transpose()? else { return Ok(None) };
         let at_file = dir.join(file.name());

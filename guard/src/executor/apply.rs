@@ -1,4 +1,4 @@
-//! The only writer of cgroup files. Every value that it overwrites is in the undo journal first. What others do to the
+//! The only writer. Every value that it overwrites is in the undo journal first. What others do to the
 //! same files and how guard answers is written down in docs/writing.md.
 
 use std::{
@@ -12,6 +12,7 @@ use super::{
     journal::{Entry, Key},
     outcome::{Change, Outcome, What, WriteResult},
     pace::{Bucket, Pace},
+    place::Node,
     report::{Report, RestoreError},
     restore::{self, other_files},
     store::{self, Journal, Lock},
@@ -21,13 +22,13 @@ use super::{
 };
 use crate::{
     cgroup::Hierarchy,
-    knob::{File, Knob, MAX_PERIOD_US, MIN_PERIOD_US, ParseError, Setting, Value, Version, WeightFormula},
+    knob::{File, Kind, Knob, MAX_PERIOD_US, MIN_PERIOD_US, ParseError, Setting, Value, WeightFormula},
 };
 
 use What::{Lift, Release, Set};
 
 /// A knob of a cgroup, by the cgroup's id.
-type Place = (u64, Knob);
+type CgroupKnob = (u64, Knob);
 
 /// How the executor behaves.
 #[derive(Clone, Debug)]
@@ -84,15 +85,15 @@ struct Rest {
     what: What,
 }
 
-/// The only writer of cgroup files.
+/// The only writer.
 #[derive(Debug)]
 pub struct Executor {
-    hierarchy: Hierarchy,
+    node: Node,
     journal: Journal<Key, Entry>,
     options: ExecutorOptions,
-    held: BTreeMap<Place, Held>,
-    rests: BTreeMap<Place, Rest>,
-    buckets: BTreeMap<Place, Bucket>,
+    held: BTreeMap<CgroupKnob, Held>,
+    rests: BTreeMap<CgroupKnob, Rest>,
+    buckets: BTreeMap<CgroupKnob, Bucket>,
     recovered: Report,
 }
 
@@ -120,9 +121,10 @@ impl Executor {
         let lock = Lock::take(state_dir)?;
         let (mut recovered, book) = restore::look(state_dir, &boot)?;
         let mut journal = Journal::open(state_dir, boot, book, lock)?;
-        recovered.files = restore::put_back(&hierarchy, &mut journal);
+        let node = Node { root: options.root.clone(), hierarchy };
+        recovered.files = restore::put_back(&node, &mut journal);
         let (held, rests, buckets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { hierarchy, journal, options, held, rests, buckets, recovered })
+        Ok(Self { node, journal, options, held, rests, buckets, recovered })
     }
 
     /// What an earlier guard had left, and what came of putting it back. What could not be put back stays in the
@@ -135,7 +137,7 @@ impl Executor {
     /// The hierarchy that it writes to.
     #[must_use]
     pub fn hierarchy(&self) -> &Hierarchy {
-        &self.hierarchy
+        &self.node.hierarchy
     }
 
     /// The knobs that guard holds: path, id, knob, value.
@@ -154,7 +156,7 @@ impl Executor {
             if self.held.contains_key(&(*id, *knob)) {
                 continue;
             }
-            let jobs = open_jobs(&self.hierarchy, path, *id, *knob, 0).unwrap_or_default();
+            let jobs = Job::open_all(&self.node, path, *id, *knob, 0).unwrap_or_default();
             let unknown = jobs.iter().filter(|job| !self.journal.book().contains_key(&job.key));
             new.extend(unknown.map(|job| (job.key.clone(), Entry::new(&job.now))));
         }
@@ -184,9 +186,9 @@ impl Executor {
         let mut jobs: Vec<Job> =
             batch.iter_mut().filter(|each| each.result.is_none()).flat_map(|each| each.jobs.drain(..)).collect();
         let keys: Vec<(usize, Key)> = jobs.iter().map(|job| (job.asker, job.key.clone())).collect();
-        let neighbours = other_files(&self.hierarchy, &jobs);
+        let neighbours = other_files(&self.node, &jobs);
         jobs.extend(neighbours);
-        let ran = run(&self.hierarchy, &mut self.journal, &mut jobs, batch.len());
+        let ran = run(self.node.hierarchy.version(), &mut self.journal, &mut jobs, batch.len());
         for (asker, (planned, ran)) in batch.iter_mut().zip(ran).enumerate() {
             if planned.result.is_none() {
                 let keys = keys.iter().filter(|(of, _)| *of == asker).map(|(_, key)| key.clone()).collect();
@@ -199,6 +201,7 @@ impl Executor {
     /// Looks whether what guard holds is still there; and forgets what concerns cgroups that have gone. One outcome per
     /// knob that is no longer as guard set it.
     pub fn check_drift(&mut self) -> Vec<Outcome> {
+        self.adopt_all();
         let drifted: Vec<Change> = self
             .held
             .iter()
@@ -212,13 +215,20 @@ impl Executor {
 
     /// Puts back everything. What fails stays in the journal for the next `guard restore`.
     pub fn restore_all(&mut self) -> Vec<Outcome> {
+        self.adopt_all();
         let held = std::mem::take(&mut self.held);
         self.rests.clear();
-        let restored = restore::put_back(&self.hierarchy, &mut self.journal);
+        let restored = restore::put_back(&self.node, &mut self.journal);
         for ((id, knob), held) in &held {
             self.options.units.let_go(&held.path, *id, *knob);
         }
         restored.into_iter().map(Outcome::from).collect()
+    }
+
+    fn adopt_all(&mut self) {
+        let held: Vec<(CgroupKnob, String)> =
+            self.held.iter().map(|(place, held)| (*place, held.path.clone())).collect();
+        held.iter().for_each(|(place, path)| self.adopt(*place, path));
     }
 
     /// Fills in what a change means for which files; an error is the change's result.
@@ -226,7 +236,8 @@ impl Executor {
         let Change { path, id, what } = planned.change.clone();
         let place = (id, what.knob());
         self.rested(place, &what)?;
-        let jobs = open_jobs(&self.hierarchy, &path, id, place.1, asker);
+        self.adopt(place, &path);
+        let jobs = Job::open_all(&self.node, &path, id, place.1, asker);
         let mut jobs = jobs.map_err(|trouble| self.failed(place, &planned.change, &trouble))?;
         planned.old = Some(told(place.1, jobs.iter().map(|job| (job.key.file, job.now.as_str()))));
         match what {
@@ -240,11 +251,11 @@ impl Executor {
     fn plan_set(
         &mut self,
         planned: &mut Planned,
-        place: Place,
+        place: CgroupKnob,
         setting: Setting,
         jobs: &mut [Job],
     ) -> Result<(), WriteResult> {
-        let version = self.hierarchy.version();
+        let version = self.node.hierarchy.version();
         let values = setting.values(version, self.options.weight);
         planned.new = told(place.1, values.iter().map(|(file, value)| (*file, file.text(value))));
         if values.is_empty() {
@@ -264,6 +275,10 @@ impl Executor {
             job.to = values.iter().find(|(file, _)| *file == job.key.file).map(|(_, value)| value.clone());
         }
         if jobs.iter().all(|job| job.to.as_ref().is_none_or(|to| job.key.file.parse(&job.now).as_ref() == Ok(to))) {
+            if place.1.kind() == Kind::Process {
+                // Those that come later carry it, too.
+                self.hold(place, &planned.change, &setting, Vec::new());
+            }
             return Err(WriteResult::Unchanged);
         }
         if let What::Set(_) = planned.change.what {
@@ -277,7 +292,7 @@ impl Executor {
         Ok(())
     }
 
-    fn plan_release(&mut self, planned: &mut Planned, place: Place, jobs: &mut [Job]) -> Result<(), WriteResult> {
+    fn plan_release(&mut self, planned: &mut Planned, place: CgroupKnob, jobs: &mut [Job]) -> Result<(), WriteResult> {
         let Some(held) = self.held.get(&place) else {
             planned.new = planned.old.clone().unwrap_or_default();
             return Err(WriteResult::Unchanged);
@@ -300,21 +315,21 @@ impl Executor {
             self.let_go(place, "foreign");
             return Err(WriteResult::Foreign(why));
         }
-        let own = jobs.iter().filter(|job| job.key.file.knob() == place.1);
+        let own = jobs.iter().filter(|job| job.key.file.knob() == place.1 && place.1.kind() == Kind::Cgroup);
         let values: Option<Vec<Value>> = own.map(|job| goal_value(job).ok()).collect();
-        let (version, formula) = (self.hierarchy.version(), self.options.weight);
+        let (version, formula) = (self.node.hierarchy.version(), self.options.weight);
         planned.setting = values.and_then(|values| place.1.decode(&values, version, formula));
         Ok(())
     }
 
     /// The texts that systemd may give the files of a unit's own cgroup: it makes its own of this setting, and may not have
     /// been told yet that those before it count no more.
-    fn by_systemd(&self, planned: &Planned, (_, knob): Place, setting: &Setting) -> Vec<(File, String)> {
+    fn by_systemd(&self, planned: &Planned, (_, knob): CgroupKnob, setting: &Setting) -> Vec<(File, String)> {
         let (path, units) = (&planned.change.path, &self.options.units);
         if !units.may_own(path) {
             return Vec::new();
         }
-        let (version, formula) = (self.hierarchy.version(), self.options.weight);
+        let (version, formula) = (self.node.hierarchy.version(), self.options.weight);
         let text = |(file, value): (File, Value)| (file, file.text(&value));
         let told = units.told(path, knob).into_iter().filter(|told| told != setting);
         let told = told.flat_map(|told| {
@@ -331,9 +346,9 @@ impl Executor {
     }
 
     /// Whether the files of a held knob hold its value. What cannot be read does not.
-    fn is_intact(&self, (id, knob): Place, held: &Held) -> bool {
-        let Ok(jobs) = open_jobs(&self.hierarchy, &held.path, id, knob, 0) else { return false };
-        let values = held.setting.values(self.hierarchy.version(), self.options.weight);
+    fn is_intact(&self, (id, knob): CgroupKnob, held: &Held) -> bool {
+        let Ok(jobs) = Job::open_all(&self.node, &held.path, id, knob, 0) else { return false };
+        let values = held.setting.values(self.node.hierarchy.version(), self.options.weight);
         jobs.iter().all(|job| {
             let wanted = values.iter().find(|(file, _)| *file == job.key.file);
             wanted.map_or_else(|| self.is_as_left(job), |(_, to)| job.key.file.parse(&job.now).as_ref() == Ok(to))
@@ -350,7 +365,7 @@ impl Executor {
 
     /// Somebody else has changed a held knob: give way, or, for a lift that was not asserted too often, take the other's
     /// value for what has to be kept and go on.
-    fn answer_drift(&mut self, planned: &Planned, place: Place, jobs: &[Job]) -> Result<(), WriteResult> {
+    fn answer_drift(&mut self, planned: &Planned, place: CgroupKnob, jobs: &[Job]) -> Result<(), WriteResult> {
         let drifted: Vec<&Job> = jobs.iter().filter(|job| !self.is_as_left(job)).collect();
         let (Some(first), Some(held)) = (drifted.first(), self.held.get_mut(&place)) else { return Ok(()) };
         let found = format!("{} was set to \"{}\" by somebody else", first.key.file, first.now);
@@ -367,7 +382,7 @@ impl Executor {
 
     /// Refuses what the kernel is known to refuse, until what is left is allowed as a whole.
     fn refuse_forbidden(&self, batch: &mut [Planned]) {
-        let (hierarchy, formula) = (&self.hierarchy, self.options.weight);
+        let (hierarchy, formula) = (&self.node.hierarchy, self.options.weight);
         loop {
             let alive = || batch.iter().filter(|each| each.result.is_none());
             let settings = alive()
@@ -392,7 +407,7 @@ impl Executor {
 
     /// Puts the originals of all files that are written for the first time into the journal, with one wait for the disk.
     fn record_originals(&mut self, batch: &mut [Planned]) {
-        let version = self.hierarchy.version();
+        let version = self.node.hierarchy.version();
         let book = self.journal.book();
         let mut new = Vec::new();
         for planned in batch.iter_mut().filter(|each| each.result.is_none()) {
@@ -457,7 +472,7 @@ impl Executor {
         }
     }
 
-    fn hold(&mut self, place: Place, change: &Change, setting: &Setting, keys: Vec<Key>) {
+    fn hold(&mut self, place: CgroupKnob, change: &Change, setting: &Setting, keys: Vec<Key>) {
         self.hold_keys(place, change, keys);
         if let Some(held) = self.held.get_mut(&place) {
             held.setting = setting.clone();
@@ -465,20 +480,22 @@ impl Executor {
         }
     }
 
-    fn hold_keys(&mut self, place: Place, change: &Change, keys: Vec<Key>) {
+    fn hold_keys(&mut self, place: CgroupKnob, change: &Change, keys: Vec<Key>) {
         let (Set(setting) | Lift(setting)) = &change.what else { return };
         let reassert = self.options.reassert;
-        self.held.entry(place).or_insert_with(|| Held {
+        let held = self.held.entry(place).or_insert_with(|| Held {
             path: change.path.clone(),
             setting: setting.clone(),
             lift: matches!(change.what, Lift(_)),
-            keys,
+            keys: Vec::new(),
             reassert: Bucket::full(reassert, Instant::now()),
         });
+        // More than before where processes carry it.
+        held.keys.extend(keys.into_iter().filter(|key| !held.keys.contains(key)).collect::<Vec<_>>());
     }
 
     /// Holds a knob no longer.
-    fn let_go(&mut self, place: Place, why: &str) {
+    fn let_go(&mut self, place: CgroupKnob, why: &str) {
         self.rests.remove(&place);
         if let Some(held) = self.held.remove(&place) {
             self.drop_files(&held.keys, why);
@@ -490,23 +507,23 @@ impl Executor {
         for key in keys {
             // A record that cannot be written costs a restore one look.
             if let Err(error) = self.journal.drop_entry(key, why) {
-                tracing::warn!("cannot record in the undo journal that {} of {} is done: {error}", key.file, key.path);
+                tracing::warn!("cannot record in the undo journal that {key} is done: {error}");
             }
         }
     }
 
     /// Leaves a knob to somebody else, for a while or for good. Other files of the knob that still hold guard's values are
     /// put back; where the kernel does not take that now, they stay in the journal.
-    fn give_way(&mut self, place: Place, change: &Change, why: String) {
+    fn give_way(&mut self, place: CgroupKnob, change: &Change, why: String) {
         let mut stuck = Vec::new();
         if let Some(held) = self.held.get(&place)
-            && let Ok(mut jobs) = open_jobs(&self.hierarchy, &held.path, place.0, place.1, 0)
+            && let Ok(mut jobs) = Job::open_all(&self.node, &held.path, place.0, place.1, 0)
         {
             for job in &mut jobs {
                 let entry = self.journal.book().get(&job.key).filter(|entry| entry.is_ours(job.key.file, &job.now));
                 job.to = entry.and_then(|entry| undone(job.key.file, entry).ok());
             }
-            run(&self.hierarchy, &mut self.journal, &mut jobs, 1);
+            run(self.node.hierarchy.version(), &mut self.journal, &mut jobs, 1);
             let is_stuck =
                 |job: &Job| job.to.as_ref().is_some_and(|to| job.key.file.parse(&job.now).as_ref() != Ok(to));
             stuck.extend(jobs.into_iter().filter(is_stuck).map(|job| job.key));
@@ -521,7 +538,7 @@ impl Executor {
     }
 
     /// Whether a knob is left alone at present.
-    fn rested(&mut self, place: Place, what: &What) -> Result<(), WriteResult> {
+    fn rested(&mut self, place: CgroupKnob, what: &What) -> Result<(), WriteResult> {
         let Some(rest) = self.rests.get(&place) else { return Ok(()) };
         let over = rest.until.is_some_and(|until| until <= Instant::now());
         if rest.times == 0 {
@@ -539,7 +556,7 @@ impl Executor {
     }
 
     /// Takes note of a failure, so that it is not repeated at once.
-    fn failed(&mut self, place: Place, change: &Change, trouble: &Trouble) -> WriteResult {
+    fn failed(&mut self, place: CgroupKnob, change: &Change, trouble: &Trouble) -> WriteResult {
         let result = WriteResult::from(trouble);
         let before = self.rests.get(&place).filter(|rest| rest.what == change.what).map_or(0, |rest| rest.times);
         let times = before.saturating_add(1);
@@ -559,21 +576,44 @@ impl Executor {
     fn forget(&mut self) {
         let (now, pace) = (Instant::now(), self.options.pace);
         self.buckets.retain(|_, bucket| !bucket.is_full(pace, now));
-        let hierarchy = &self.hierarchy;
-        self.rests.retain(|(id, _), rest| hierarchy.id(&rest.path).is_ok_and(|found| found == *id));
-        let held: BTreeSet<&Key> = self.held.values().flat_map(|held| &held.keys).collect();
-        let gone = |key: &&Key| {
-            !held.contains(key)
-                && matches!(Job::open(hierarchy, &key.path, key.file, Some(key.id), 0), Err(Trouble::Gone))
-        };
+        let node = &self.node;
+        self.rests.retain(|(id, _), rest| node.hierarchy.id(&rest.path).is_ok_and(|found| found == *id));
+        // A held cgroup that has gone is let go by its next write; of processes the others go on.
+        let held = self.held.values().flat_map(|held| &held.keys);
+        let held: BTreeSet<&Key> = held.filter(|key| key.object.kind == Kind::Cgroup).collect();
+        let gone = |key: &&Key| !held.contains(key) && matches!(Job::open(node, key, 0), Err(Trouble::Gone));
         let gone: Vec<Key> = self.journal.book().keys().filter(gone).cloned().collect();
         self.drop_files(&gone, "gone");
+        self.held.values_mut().for_each(|held| held.keys.retain(|key| !gone.contains(key)));
+    }
+
+    /// Takes over the processes that came from one which carries a held knob: they began with its value, so what they had
+    /// before guard is what it had.
+    fn adopt(&mut self, place: CgroupKnob, path: &str) {
+        if !self.held.contains_key(&place) || place.1.kind() != Kind::Process {
+            return;
+        }
+        for job in Job::open_all(&self.node, path, place.0, place.1, 0).unwrap_or_default() {
+            let of_parent = |(key, _): &(&Key, &Entry)| {
+                key.file == job.key.file && Some(key.object.path.as_str()) == job.place.parent()
+            };
+            let book = self.journal.book();
+            let entry = book.iter().find(of_parent).map(|(_, entry)| entry.clone());
+            let entry = entry.filter(|entry| !book.contains_key(&job.key) && entry.is_ours(job.key.file, &job.now));
+            let Some(entry) = entry else { continue };
+            // What cannot be recorded now is looked at again.
+            if self.journal.hold(vec![(job.key.clone(), entry)], true).is_ok()
+                && let Some(held) = self.held.get_mut(&place)
+            {
+                held.keys.push(job.key);
+            }
+        }
     }
 }
 
 impl Held {
     /// The change that asserts it again.
-    fn again(&self, (id, _): Place) -> Change {
+    fn again(&self, (id, _): CgroupKnob) -> Change {
         let what = if self.lift { Lift(self.setting.clone()) } else { Set(self.setting.clone()) };
         Change { path: self.path.clone(), id, what }
     }
@@ -614,29 +654,16 @@ impl Planned {
     }
 }
 
-/// Opens the files of a knob of the cgroup with this id, and reads them.
-fn open_jobs(hierarchy: &Hierarchy, path: &str, id: u64, knob: Knob, asker: usize) -> Result<Vec<Job>, Trouble> {
-    let mut jobs = Vec::new();
-    for file in knob.all_files(hierarchy.version()) {
-        let elsewhere = file.knob().controller() != "cpu" && hierarchy.version() == Version::V1;
-        if elsewhere && hierarchy.id(path).ok() != Some(id) {
-            return Err(Trouble::Gone);
-        }
-        jobs.push(Job::open(hierarchy, path, file, (!elsewhere).then_some(id), asker)?);
-    }
-    Ok(jobs)
-}
-
 /// Texts of a knob's own files as one.
 fn told<T: AsRef<str>>(knob: Knob, texts: impl Iterator<Item = (File, T)>) -> String {
-    let mut out = String::new();
-    for (_, text) in texts.filter(|(file, _)| file.knob() == knob) {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.push_str(text.as_ref().trim_end());
+    let own = texts.filter(|(file, _)| file.knob() == knob);
+    let mut out: Vec<String> = own.map(|(_, text)| text.as_ref().trim_end().to_owned()).collect();
+    // Of many processes: what there is.
+    if knob.kind() == Kind::Process {
+        out.sort();
+        out.dedup();
     }
-    out
+    out.join(" ")
 }
 
 /// What a file will hold.

@@ -2,24 +2,34 @@
 //! a thing (a cgroup's file, a unit's property) says all that is known of it: what was there before guard, and what may be
 //! there by guard. So the last readable one is enough, whatever happened to the others. Pure; the file itself is in `store`.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::knob::{File, Property};
+use crate::knob::{File, Object, Property};
 
-/// Version of the format.
-const FORMAT: u32 = 1;
+/// Version of the format: the key is an object and a file.
+const FORMAT: u32 = 2;
+/// The format before: all objects were cgroups, and it was not said.
+const OLDEST_FORMAT: u32 = 1;
 
-/// Which file of which cgroup.
+/// Which file of which object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct Key {
-    /// Path of the cgroup.
-    pub(super) path: String,
-    /// Id of its directory in the hierarchy that has the file.
-    pub(super) id: u64,
+    /// The object.
+    #[serde(flatten)]
+    pub(super) object: Object,
     /// The file.
     pub(super) file: File,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.file, self.object.path)
+    }
 }
 
 /// What has to be known of a file to put it back.
@@ -159,7 +169,9 @@ pub(super) fn decode<K: Part + Ord, E: Part>(bytes: &[u8], boot: &str) -> Decode
 impl<K: Ord, E> Decoded<K, E> {
     fn add(&mut self, record: Record<K, E>, boot: &str) {
         match record {
-            Record::Journal { format, .. } if format != FORMAT => self.foreign_format = Some(format),
+            Record::Journal { format, .. } if !(OLDEST_FORMAT..=FORMAT).contains(&format) => {
+                self.foreign_format = Some(format);
+            }
             Record::Journal { .. } => {}
             Record::Held { boot: of, key, entry } if of == boot => drop(self.book.insert(key, entry)),
             Record::Held { .. } => self.other_boot += 1,
@@ -173,11 +185,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::knob::Kind;
 
     type FileRecord = Record<Key, Entry>;
 
     fn key(number: u64) -> Key {
-        Key { path: format!("/a/{number}"), id: number, file: File::MAX }
+        Key { object: Object { kind: Kind::Cgroup, path: format!("/a/{number}"), id: number }, file: File::MAX }
     }
 
     fn decode(bytes: &[u8], boot: &str) -> Decoded<Key, Entry> {
@@ -215,7 +228,7 @@ mod tests {
         let line = held(7, "max 100000", &["20000 100000"]).encode().unwrap();
         assert_eq!(
             &line[9..],
-            "{\"record\":\"held\",\"boot\":\"b\",\"path\":\"/a/7\",\"id\":7,\"file\":\"cpu.max\",\
+            "{\"record\":\"held\",\"boot\":\"b\",\"object\":\"cgroup\",\"path\":\"/a/7\",\"id\":7,\"file\":\"cpu.max\",\
              \"original\":\"max 100000\",\"ours\":[\"20000 100000\"]}\n"
         );
     }
@@ -229,8 +242,8 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_told() {
-        let newer = Record::Journal { format: 2, boot: "b".to_owned() };
-        assert_eq!(decode(&bytes(&[newer]), "b").foreign_format, Some(2));
+        let newer = Record::Journal { format: FORMAT + 1, boot: "b".to_owned() };
+        assert_eq!(decode(&bytes(&[newer]), "b").foreign_format, Some(FORMAT + 1));
     }
 
     #[test]
@@ -241,7 +254,7 @@ mod tests {
         all[middle] ^= 0x20;
         let decoded = decode(&all, "b");
         assert_eq!(decoded.damaged, 1);
-        assert_eq!(decoded.book.keys().map(|key| key.id).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(decoded.book.keys().map(|key| key.object.id).collect::<Vec<_>>(), [1, 3]);
     }
 
     proptest! {
@@ -282,7 +295,7 @@ mod tests {
             let decoded = decode(&all, "b");
             // A spoilt newline joins two lines, and splits none.
             prop_assert!(decoded.book.len() >= 4);
-            prop_assert!(decoded.book.iter().all(|(key, entry)| *key == self::key(key.id) && entry.original == "x"));
+            prop_assert!(decoded.book.iter().all(|(key, entry)| *key == self::key(key.object.id) && entry.original == "x"));
         }
     }
 }

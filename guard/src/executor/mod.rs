@@ -6,11 +6,11 @@ mod around;
 mod journal;
 mod outcome;
 mod pace;
+mod place;
 mod report;
 mod restore;
 mod store;
 mod systemd;
-mod target;
 #[cfg(test)]
 mod tests;
 mod trouble;

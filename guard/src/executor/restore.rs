@@ -6,12 +6,16 @@ use std::{path::Path, thread::sleep, time::Duration};
 use super::{
     journal::{Entry, Files, Key},
     outcome::{Restored, WriteResult},
+    place::Node,
     report::{Report, RestoreError},
     store::{self, Journal, Lock, StateError},
     trouble::Trouble,
     write::{Job, Stop, run, undone},
 };
-use crate::{cgroup::Hierarchy, knob::File};
+use crate::{
+    cgroup::Hierarchy,
+    knob::{File, Object},
+};
 
 /// How often what was refused or busy is tried again while others still change.
 const ROUNDS: u32 = 5;
@@ -29,9 +33,9 @@ pub fn restore(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, R
         return Ok(Report::default());
     }
     if dry_run {
-        let hierarchy = Hierarchy::detect(root)?;
+        let node = Node { root: root.to_owned(), hierarchy: Hierarchy::detect(root)? };
         let (mut report, book) = look(state_dir, &boot)?;
-        report.files = book.iter().map(|(key, entry)| pending(&hierarchy, key, entry)).collect();
+        report.files = book.iter().map(|(key, entry)| pending(&node, key, entry)).collect();
         return Ok(report);
     }
     let lock = Lock::take(state_dir)?;
@@ -41,9 +45,9 @@ pub fn restore(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, R
         drop(Journal::open(state_dir, boot, book, lock)?);
         return Ok(report);
     }
-    let hierarchy = Hierarchy::detect(root)?;
+    let node = Node { root: root.to_owned(), hierarchy: Hierarchy::detect(root)? };
     let mut journal = Journal::open(state_dir, boot, book, lock)?;
-    report.files = put_back(&hierarchy, &mut journal);
+    report.files = put_back(&node, &mut journal);
     Ok(report)
 }
 
@@ -63,13 +67,13 @@ pub(super) fn look(state_dir: &Path, boot: &str) -> Result<(Report, Files), Stat
 }
 
 /// Puts back every file of the journal. What is done or is not guard's any more leaves the journal; what failed stays.
-pub(super) fn put_back(hierarchy: &Hierarchy, journal: &mut Journal<Key, Entry>) -> Vec<Restored> {
+pub(super) fn put_back(node: &Node, journal: &mut Journal<Key, Entry>) -> Vec<Restored> {
     let book = journal.book().clone();
     let mut done: Vec<Restored> = Vec::with_capacity(book.len());
     let mut left: Vec<(Key, Entry)> = book.into_iter().collect();
     for round in 1..=ROUNDS {
         let before = left.len();
-        let results = one_round(hierarchy, journal, &left);
+        let results = one_round(node, journal, &left);
         let (again, settled): (Vec<_>, Vec<_>) =
             results.into_iter().partition(|each| matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_)));
         let busy = again.iter().any(|each| matches!(each.result, WriteResult::Busy(_)));
@@ -89,23 +93,23 @@ pub(super) fn put_back(hierarchy: &Hierarchy, journal: &mut Journal<Key, Entry>)
 }
 
 fn is_of(restored: &Restored, key: &Key) -> bool {
-    restored.path == key.path && restored.id == key.id && restored.file == key.file
+    restored.path == key.object.path && restored.id == key.object.id && restored.file == key.file
 }
 
-fn one_round(hierarchy: &Hierarchy, journal: &mut Journal<Key, Entry>, files: &[(Key, Entry)]) -> Vec<Restored> {
+fn one_round(node: &Node, journal: &mut Journal<Key, Entry>, files: &[(Key, Entry)]) -> Vec<Restored> {
     let mut out = Vec::new();
     let mut jobs = Vec::new();
     for (key, entry) in files {
-        match examine(hierarchy, key, entry, jobs.len()) {
+        match examine(node, key, entry, jobs.len()) {
             Ok(job) => jobs.push(job),
             Err((found, result)) => out.push(restored(key, entry, found, result)),
         }
     }
     let askers = jobs.len();
     let found: Vec<String> = jobs.iter().map(|job| job.now.clone()).collect();
-    let neighbours = other_files(hierarchy, &jobs);
+    let neighbours = other_files(node, &jobs);
     jobs.extend(neighbours);
-    let ran = run(hierarchy, journal, &mut jobs, askers);
+    let ran = run(node.hierarchy.version(), journal, &mut jobs, askers);
     for ((job, found), ran) in jobs.iter().zip(found).zip(ran) {
         let result = match ran.stop {
             None if ran.wrote => WriteResult::Written,
@@ -119,10 +123,11 @@ fn one_round(hierarchy: &Hierarchy, journal: &mut Journal<Key, Entry>, files: &[
     }
     for each in &out {
         if !matches!(each.result, WriteResult::Refused(_) | WriteResult::Busy(_) | WriteResult::Failed(_)) {
-            let key = Key { path: each.path.clone(), id: each.id, file: each.file };
+            let object = Object { kind: each.file.knob().kind(), path: each.path.clone(), id: each.id };
+            let key = Key { object, file: each.file };
             // A record that cannot be written costs the next restore one look.
             if let Err(error) = journal.drop_entry(&key, &each.result.to_string()) {
-                tracing::warn!("cannot record in the undo journal that {} of {} is done: {error}", key.file, key.path);
+                tracing::warn!("cannot record in the undo journal that {key} is done: {error}");
             }
         }
     }
@@ -130,23 +135,17 @@ fn one_round(hierarchy: &Hierarchy, journal: &mut Journal<Key, Entry>, files: &[
 }
 
 fn restored(key: &Key, entry: &Entry, found: Option<String>, result: WriteResult) -> Restored {
-    let (path, id, file) = (key.path.clone(), key.id, key.file);
+    let (path, id, file) = (key.object.path.clone(), key.object.id, key.file);
     Restored { path, id, file, found, original: entry.original.clone(), result }
 }
 
 /// A job that puts a file back, or why there is none.
-fn examine(
-    hierarchy: &Hierarchy,
-    key: &Key,
-    entry: &Entry,
-    asker: usize,
-) -> Result<Job, (Option<String>, WriteResult)> {
+fn examine(node: &Node, key: &Key, entry: &Entry, asker: usize) -> Result<Job, (Option<String>, WriteResult)> {
     if entry.ours.is_empty() {
         return Err((None, WriteResult::Unchanged));
     }
     let file = key.file;
-    let mut job = Job::open(hierarchy, &key.path, file, Some(key.id), asker)
-        .map_err(|trouble| (None, WriteResult::from(&trouble)))?;
+    let mut job = Job::open(node, key, asker).map_err(|trouble| (None, WriteResult::from(&trouble)))?;
     let found = job.now.clone();
     if file.same(&found, &entry.original) {
         return Err((Some(found), WriteResult::Unchanged));
@@ -164,19 +163,20 @@ fn examine(
 }
 
 /// Where only one of a knob's files is put back, the others tell what it has to agree with.
-pub(super) fn other_files(hierarchy: &Hierarchy, jobs: &[Job]) -> Vec<Job> {
+pub(super) fn other_files(node: &Node, jobs: &[Job]) -> Vec<Job> {
     let missing = |job: &Job| {
-        let others = job.key.file.knob().files(hierarchy.version());
-        let is_there = |file: &File| jobs.iter().any(|each| each.key.file == *file && each.key.path == job.key.path);
+        let others = job.key.file.knob().files(node.hierarchy.version());
+        let is_there =
+            |file: &File| jobs.iter().any(|each| each.key.file == *file && each.key.object == job.key.object);
         // What cannot be read now will say so when it is written.
-        let open = |file| Job::open(hierarchy, &job.key.path, file, Some(job.key.id), job.asker).ok();
+        let open = |file| Job::open(node, &Key { object: job.key.object.clone(), file }, job.asker).ok();
         others.filter(|file| !is_there(file)).filter_map(open).collect::<Vec<_>>()
     };
     jobs.iter().flat_map(missing).collect()
 }
 
-fn pending(hierarchy: &Hierarchy, key: &Key, entry: &Entry) -> Restored {
-    match examine(hierarchy, key, entry, 0) {
+fn pending(node: &Node, key: &Key, entry: &Entry) -> Restored {
+    match examine(node, key, entry, 0) {
         Ok(job) => restored(key, entry, Some(job.now), WriteResult::Pending),
         Err((found, result)) => restored(key, entry, found, result),
     }

@@ -209,11 +209,11 @@ mod tests {
     use super::*;
     use crate::{
         executor::journal::{Entry, Files, Key},
-        knob::File,
+        knob::{File, Kind, Object},
     };
 
     fn key(id: u64) -> Key {
-        Key { path: "/a".to_owned(), id, file: File::MAX }
+        Key { object: Object { kind: Kind::Cgroup, path: "/a".to_owned(), id }, file: File::MAX }
     }
 
     fn entry(ours: &str) -> Entry {

@@ -1,6 +1,7 @@
 //! The executor and restore together: on directories that look like cgroups, and on this machine's own v1 hierarchy.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     cgroup::Hierarchy,
-    knob::{File, Knob, Setting, Version},
+    knob::{File, KNOBS, Kind, Knob, Setting, Version, WeightFormula, tests::some_values},
     snapshot::Bandwidth,
 };
 
@@ -440,6 +441,154 @@ proptest! {
             }
         }
     }
+}
+
+/// What a file of each knob holds at first, so that other values of it are allowed.
+fn original(knob: Knob) -> Setting {
+    let settings: Vec<Setting> = some_values().iter().filter_map(|value| knob.setting(value)).collect();
+    let roomy = |setting: &&Setting| match setting {
+        Setting::Quota(quota) => quota.quota_us == Some(33_333),
+        Setting::Cpus(list) | Setting::Mems(list) => !list.is_empty(),
+        Setting::Shares(shares) => *shares == 1_024,
+        _ => true,
+    };
+    settings.iter().find(roomy).unwrap().clone()
+}
+
+/// A node with a file for every knob, on a cgroup and on two processes in it.
+fn node_with_everything(version: Version) -> Node {
+    let node = Node::new(version);
+    for knob in KNOBS {
+        for (file, value) in original(*knob).values(version, WeightFormula::default()) {
+            let text = file.text(&value);
+            match knob.kind() {
+                Kind::Cgroup => node.put(&format!("cg/a/{file}"), &text),
+                Kind::Process => PIDS.iter().for_each(|pid| node.put(&format!("proc/{pid}/{file}"), &text)),
+            }
+        }
+    }
+    if version == Version::V1 {
+        let controllers: BTreeSet<&str> = KNOBS.iter().map(|knob| knob.controller()).collect();
+        let mounts = controllers.iter().map(|name| format!("32 31 0:29 / /cg rw,relatime - cgroup cgroup rw,{name}\n"));
+        node.put("proc/self/mountinfo", &mounts.collect::<String>());
+    }
+    node.put("cg/a/cgroup.procs", &PIDS.map(|pid| format!("{pid}\n")).concat());
+    PIDS.iter().for_each(|pid| node.process(*pid, 1, 1_000 + pid));
+    node
+}
+
+const PIDS: [u64; 2] = [101, 102];
+
+impl Node {
+    fn process(&self, pid: u64, parent: u64, started: u64) {
+        let stat = format!("{pid} (a b) S {parent} 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {started} 0 0\n");
+        self.put(&format!("proc/{pid}/stat"), &stat);
+    }
+
+    /// The texts of a knob's files, of all its objects.
+    fn texts(&self, knob: Knob, version: Version) -> Vec<(File, String)> {
+        let read = |path: String| fs::read_to_string(self.root.path().join(path)).unwrap();
+        let texts = |file: File| match knob.kind() {
+            Kind::Cgroup => vec![read(format!("cg/a/{file}"))],
+            Kind::Process => PIDS.iter().map(|pid| read(format!("proc/{pid}/{file}"))).collect(),
+        };
+        knob.files(version).flat_map(|file| texts(file).into_iter().map(move |text| (file, text))).collect()
+    }
+}
+
+#[test]
+fn every_knob_is_set_and_released_and_a_killed_guard_is_undone() {
+    let pace = Pace { burst: 1_000, every: Duration::from_secs(1) };
+    for (version, knob) in
+        [Version::V1, Version::V2].into_iter().flat_map(|version| KNOBS.iter().map(move |k| (version, *k)))
+    {
+        let node = node_with_everything(version);
+        let mut executor = node.open(ExecutorOptions { pace, ..ExecutorOptions::default() });
+        let settings = some_values();
+        let settings: Vec<Setting> = settings.iter().filter_map(|value| knob.setting(value)).collect();
+        let originals = node.texts(knob, version);
+        let is_back = || {
+            let mut pairs = node.texts(knob, version).into_iter().zip(&originals);
+            pairs.all(|((file, now), (_, before))| file.same(&now, before))
+        };
+        let mut written = Vec::new();
+        for setting in &settings {
+            let outcome = only(executor.apply(&[node.set("/a", setting.clone())]));
+            match outcome.result {
+                WriteResult::Written => written.push(setting.clone()),
+                WriteResult::Unchanged | WriteResult::Refused(_) => continue,
+                result => panic!("{setting:?} on {version}: {result}"),
+            }
+            let values = setting.values(version, WeightFormula::default());
+            for (file, now) in node.texts(knob, version) {
+                let wanted = values.iter().find(|(of, _)| *of == file).map(|(_, value)| value);
+                assert_eq!(file.parse(&now).as_ref().ok(), wanted, "{setting:?} on {version}");
+            }
+            assert!(executor.check_drift().is_empty());
+            let outcome = only(executor.apply(&[node.change("/a", What::Release(knob))]));
+            assert_eq!((outcome.result, is_back()), (WriteResult::Written, true), "{setting:?} on {version}");
+        }
+        assert_eq!(written.is_empty(), knob.files(version).next().is_none(), "{knob} on {version}");
+        let Some(setting) = written.pop() else { continue };
+        assert_eq!(only(executor.apply(&[node.set("/a", setting)])).result, WriteResult::Written);
+        drop(executor);
+        let report = node.restore();
+        assert!(report.is_complete() && is_back(), "{knob} on {version}: {report}");
+    }
+}
+
+#[test]
+fn a_process_that_came_from_one_with_a_held_value_gets_back_what_that_one_had() {
+    for knob in KNOBS.iter().filter(|knob| knob.kind() == Kind::Process) {
+        let node = node_with_everything(Version::V2);
+        let mut executor = node.open(ExecutorOptions::default());
+        let [file] = knob.files(Version::V2).collect::<Vec<_>>()[..] else { panic!("{knob} has several files") };
+        let original = node.texts(*knob, Version::V2)[0].1.clone();
+        let settings = some_values().iter().filter_map(|value| knob.setting(value)).collect::<Vec<_>>();
+        let change = settings.into_iter().map(|setting| node.set("/a", setting));
+        let mut is_taken =
+            |change: &Change| only(executor.apply(std::slice::from_ref(change))).result == WriteResult::Written;
+        assert!(change.map(|change| is_taken(&change)).collect::<Vec<_>>().contains(&true));
+        // A child of the first, one that somebody else moved in, and a successor of the second under its pid.
+        let held = fs::read_to_string(node.root.path().join(format!("proc/101/{file}"))).unwrap();
+        node.process(201, 101, 2_001);
+        node.put(&format!("proc/201/{file}"), &held);
+        node.process(301, 1, 1_002);
+        node.put(&format!("proc/301/{file}"), &original);
+        node.process(102, 1, 3_000);
+        node.put("cg/a/cgroup.procs", "101\n201\n301\n");
+        executor.check_drift();
+        let text = |pid: u64| fs::read_to_string(node.root.path().join(format!("proc/{pid}/{file}"))).unwrap();
+        assert!([101, 201, 301].into_iter().all(|pid| file.same(&text(pid), &held)), "not all carry it");
+        drop(executor);
+        assert!(node.restore().is_complete());
+        assert!([101, 201, 301].into_iter().all(|pid| file.same(&text(pid), &original)), "not all have it back");
+        assert!(file.same(&text(102), &held), "a successor was written");
+    }
+}
+
+#[test]
+fn a_journal_of_the_format_before_is_put_back() {
+    // Left by a guard of that format that was killed while it held two quotas of v1.
+    let left = include_str!("journal_format_1");
+    let node = Node::new(Version::V1);
+    for (path, recorded) in [("/guard-rec", 1_211_647), ("/guard-rec/inner", 1_211_661)] {
+        node.cgroup(path, Version::V1);
+        let id = Hierarchy::detect(node.root.path()).unwrap().id(path).unwrap();
+        // The ids are another node's.
+        let line = |line: &str| {
+            let json = line[9..].replace(&format!("\"id\":{recorded},"), &format!("\"id\":{id},"));
+            format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+        };
+        let before = fs::read_to_string(node.journal()).unwrap_or_else(|_| left.to_owned());
+        node.put("state/journal", &before.lines().map(line).collect::<String>());
+    }
+    node.boot("99b7add9-e693-435e-bb81-4a93a0b6460e");
+    let report = node.restore();
+    assert!(report.is_complete() && report.damaged == 0, "{report}");
+    let quotas = ["guard-rec/cpu.cfs_quota_us", "guard-rec/inner/cpu.cfs_quota_us"].map(|file| node.get(file));
+    assert_eq!(quotas, ["50000", "20000"]);
+    assert_eq!(node.restore().files, []);
 }
 
 /// Cgroups of our own in this machine's v1 hierarchies, removed when dropped.

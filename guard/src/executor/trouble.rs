@@ -34,7 +34,8 @@ impl Trouble {
             return Self::Other(said);
         };
         match errno {
-            Errno::NODEV => Self::Gone,
+            // Of a cgroup, of a process.
+            Errno::NODEV | Errno::SRCH => Self::Gone,
             Errno::NOENT if !alive => Self::Gone,
             Errno::NOENT if file.to_string_lossy().contains("cpuset.") => Self::NotDelegated(format!(
                 "{said}; the controller is not enabled for this cgroup: see the parent's cgroup.subtree_control, and mind that \
@@ -53,10 +54,10 @@ impl Trouble {
         }
     }
 
-    /// Sorts the failure to open a cgroup's directory.
+    /// Sorts the failure to open an object's directory.
     pub(super) fn of_open_dir(dir: &Path, errno: Errno) -> Self {
         match errno {
-            Errno::NOENT | Errno::NOTDIR | Errno::NODEV => Self::Gone,
+            Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::SRCH => Self::Gone,
             errno => Self::of("open", dir, None, &errno.into(), true),
         }
     }
@@ -104,6 +105,7 @@ mod tests {
     #[test]
     fn each_answer_of_the_kernel_has_its_class() {
         assert_eq!(of(Errno::NODEV, "/c/cpu.max", true), Trouble::Gone);
+        assert_eq!(of(Errno::SRCH, "/proc/1/stat", true), Trouble::Gone);
         assert_eq!(of(Errno::NOENT, "/c/cpu.max", false), Trouble::Gone);
         assert!(matches!(of(Errno::NOENT, "/c/cpu.max", true), Trouble::NotDelegated(_)));
         assert!(matches!(of(Errno::BUSY, "/c/cpuset.cpus", true), Trouble::Busy(_)));

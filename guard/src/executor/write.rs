@@ -2,20 +2,17 @@
 
 use super::{
     journal::{Entry, Key},
+    place::{self, Node, Place},
     store::Journal,
-    target::Target,
     trouble::Trouble,
 };
-use crate::{
-    cgroup::Hierarchy,
-    knob::{File, Move, ParseError, Undo, Value, steps},
-};
+use crate::knob::{File, Kind, Knob, Move, ParseError, Undo, Value, Version, steps};
 
 /// A file that is to get a value, or only tells how things are around one.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) key: Key,
-    pub(super) target: Target,
+    pub(super) place: Box<dyn Place>,
     /// What it holds, as far as is known.
     pub(super) now: String,
     /// What it is to hold; none when it only tells.
@@ -47,21 +44,28 @@ impl From<Trouble> for Stop {
 const LOOKS: usize = 5;
 
 impl Job {
-    /// Opens a cgroup's file and reads it.
-    pub(super) fn open(
-        hierarchy: &Hierarchy,
-        path: &str,
-        file: File,
-        id: Option<u64>,
-        asker: usize,
-    ) -> Result<Self, Trouble> {
-        let target = match id {
-            Some(id) => Target::open_as(hierarchy, path, file, id)?,
-            None => Target::open(hierarchy, path, file)?,
-        };
-        let now = target.read(file)?;
-        let key = Key { path: path.to_owned(), id: target.id, file };
-        Ok(Self { key, target, now, to: None, by_systemd: Vec::new(), asker })
+    /// Opens an object's file and reads it.
+    pub(super) fn open(node: &Node, key: &Key, asker: usize) -> Result<Self, Trouble> {
+        Self::of(place::open(node, &key.object, key.file)?, key.file, asker)
+    }
+
+    /// The files of a knob of the cgroup with this id, on all objects that carry it. Processes that end meanwhile are passed
+    /// over.
+    pub(super) fn open_all(node: &Node, path: &str, id: u64, knob: Knob, asker: usize) -> Result<Vec<Self>, Trouble> {
+        let mut jobs = Vec::new();
+        for (place, file) in place::of_cgroup(node, path, id, knob)? {
+            match Self::of(place, file, asker) {
+                Err(Trouble::Gone) if knob.kind() != Kind::Cgroup => {}
+                job => jobs.push(job?),
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn of(place: Box<dyn Place>, file: File, asker: usize) -> Result<Self, Trouble> {
+        let now = place.read(file)?;
+        let key = Key { object: place.object().clone(), file };
+        Ok(Self { key, place, now, to: None, by_systemd: Vec::new(), asker })
     }
 
     fn to_move(&self) -> Result<Move, Trouble> {
@@ -69,7 +73,7 @@ impl Job {
         let from =
             file.parse(&self.now).map_err(|error| Trouble::Other(format!("cannot understand {file}: {error}")))?;
         let to = self.to.clone().unwrap_or_else(|| from.clone());
-        Ok(Move { path: self.key.path.clone(), file, from, to })
+        Ok(Move { path: self.key.object.path.clone(), file, from, to })
     }
 
     /// Brings the file to `value`. The journal has the file's original already.
@@ -78,7 +82,7 @@ impl Job {
         let text = file.text(value);
         self.intend(journal, &text)?;
         for _ in 0..LOOKS {
-            let found = self.target.read(file)?;
+            let found = self.place.read(file)?;
             let entry = journal.book().get(&self.key);
             if file.same(&found, &self.now) || entry.is_some_and(|entry| entry.is_ours(file, &found)) {
                 return self.write_now(journal, &text);
@@ -93,14 +97,14 @@ impl Job {
                 None => return Err(Stop::Foreign { file, found }),
             }
         }
-        Err(Trouble::Busy(format!("{file} of {} changes faster than it can be kept", self.key.path)).into())
+        Err(Trouble::Busy(format!("{} changes faster than it can be kept", self.key)).into())
     }
 
     /// Says in the journal what is about to be written. Putting the original back needs no word.
     fn intend(&self, journal: &mut Journal<Key, Entry>, text: &str) -> Result<(), Trouble> {
         let file = self.key.file;
         let Some(entry) = journal.book().get(&self.key) else {
-            return Err(Trouble::Journal(format!("{file} of {} was not recorded", self.key.path)));
+            return Err(Trouble::Journal(format!("{} was not recorded", self.key)));
         };
         let is_known = entry.ours.last().is_some_and(|last| file.same(last, text));
         if file.same(&entry.original, text) || (is_known && entry.by_systemd == self.by_systemd) {
@@ -118,17 +122,17 @@ impl Job {
         let file = self.key.file;
         let mut found = String::new();
         for _ in 0..LOOKS {
-            self.target.write(file, text)?;
-            found = self.target.read(file)?;
+            self.place.write(file, text)?;
+            found = self.place.read(file)?;
             let before = std::mem::replace(&mut self.now, found.clone());
             if file.same(&found, text) {
                 return Ok(());
             }
             if let Ok(Value::Partition(_, false)) = file.parse(&found) {
                 // The kernel takes the word and says behind it why it does not mean it.
-                self.target.write(file, &before)?;
-                self.now = self.target.read(file)?;
-                return Err(Trouble::Invalid(format!("{file} of {} became \"{found}\"", self.key.path)).into());
+                self.place.write(file, &before)?;
+                self.now = self.place.read(file)?;
+                return Err(Trouble::Invalid(format!("{} became \"{found}\"", self.key)).into());
             }
             // systemd was being told a value of guard's from a moment ago, and has just written it.
             let by_systemd = journal.book().get(&self.key).map(|entry| &entry.by_systemd[..]).unwrap_or_default();
@@ -162,12 +166,7 @@ pub(super) struct Ran {
 }
 
 /// Runs all jobs in the order that the kernel takes; `askers` is how many askers there are.
-pub(super) fn run(
-    hierarchy: &Hierarchy,
-    journal: &mut Journal<Key, Entry>,
-    jobs: &mut [Job],
-    askers: usize,
-) -> Vec<Ran> {
+pub(super) fn run(version: Version, journal: &mut Journal<Key, Entry>, jobs: &mut [Job], askers: usize) -> Vec<Ran> {
     let mut ran: Vec<Ran> = (0..askers).map(|_| Ran { stop: None, wrote: false }).collect();
     let mut moves = Vec::new();
     let mut of_job = Vec::new();
@@ -180,7 +179,7 @@ pub(super) fn run(
             Err(trouble) => ran[job.asker].stop = Some(trouble.into()),
         }
     }
-    for step in steps(&moves, hierarchy.version()) {
+    for step in steps(&moves, version) {
         let job = &mut jobs[of_job[step.of]];
         let of = &mut ran[job.asker];
         // What only tells is not written, whatever lies between it and its neighbour's end.
@@ -189,6 +188,8 @@ pub(super) fn run(
         }
         match job.write(journal, &step.value) {
             Ok(()) => of.wrote = true,
+            // One of many that ended: the others go on.
+            Err(Stop::Trouble(Trouble::Gone)) if job.key.object.kind != Kind::Cgroup => {}
             Err(stop) => of.stop = Some(stop),
         }
     }

@@ -13,13 +13,14 @@ knobs!(modules);
 
 mod around;
 mod file;
+mod object;
 mod order;
 mod property;
 mod row;
 mod setting;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 mod value;
 mod version;
@@ -29,10 +30,14 @@ pub(crate) use around::Surroundings;
 pub use bandwidth::{MAX_PERIOD_US, MAX_QUOTA_US, MIN_PERIOD_US};
 pub(crate) use bandwidth::{SYSTEMD_PERIOD_US, per_second, period};
 pub use file::File;
+pub use object::{Kind, Object};
 pub(crate) use order::{Move, steps};
 pub(crate) use property::{INFINITY, Property};
+pub use row::SitsOn;
 pub(crate) use row::Undo;
 pub use setting::{Knob, Setting};
+#[cfg(test)]
+pub(crate) use table::KNOBS;
 pub(crate) use table::property;
 pub use text::ParseError;
 pub(crate) use text::parse_u64;

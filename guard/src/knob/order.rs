@@ -177,6 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::snapshot::Partition;
 
     /// A v1 cgroup of the model.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -318,6 +319,74 @@ mod tests {
             }
             let changed = moves.iter().filter(|each| each.from != each.to).count();
             prop_assert!(written <= 2 * changed, "{} writes for {} changes", written, changed);
+            prop_assert_eq!(now, end);
+        }
+    }
+
+    /// A v2 cgroup with what is switched on and off.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct Switched {
+        cpus: u8,
+        isolated: bool,
+        weight: i64,
+        idle: bool,
+    }
+
+    impl Switched {
+        fn read(&self) -> [(File, Value); 4] {
+            let partition = if self.isolated { Partition::Isolated } else { Partition::Member };
+            [
+                (File::CPUS, list(self.cpus)),
+                (File::PARTITION, Value::Partition(partition, true)),
+                (File::WEIGHT, Value::Number(self.weight)),
+                (File::IDLE, Value::Number(i64::from(self.idle))),
+            ]
+        }
+
+        /// Refuses what the kernel refuses (kernel/cgroup/cpuset.c: update_prstate; kernel/sched/core.c:
+        /// sched_group_set_shares, sched_group_set_idle), and changes what it changes.
+        fn write(&mut self, file: File, value: &Value) -> Result<(), String> {
+            match value {
+                Value::List(cpus) => {
+                    self.cpus = cpus.iter().map(|cpu| 1 << cpu).sum();
+                }
+                Value::Partition(partition, _) => self.isolated = *partition == Partition::Isolated,
+                Value::Number(idle) if file == File::IDLE => {
+                    self.idle = *idle == 1;
+                    self.weight = if self.idle { 0 } else { 100 };
+                }
+                Value::Number(_) if self.idle => return Err("the weight of an idle cgroup".to_owned()),
+                Value::Number(weight) => self.weight = *weight,
+                Value::Bandwidth(_) => return Err(format!("{file} {value:?}")),
+            }
+            if self.isolated && self.cpus == 0 { Err("a partition without CPUs".to_owned()) } else { Ok(()) }
+        }
+    }
+
+    fn switched() -> impl Strategy<Value = Switched> {
+        (any::<u8>(), any::<bool>(), 1_i64..500, any::<bool>()).prop_map(|(cpus, isolated, weight, idle)| Switched {
+            cpus: if isolated { cpus | 1 } else { cpus },
+            isolated,
+            weight: if idle { 0 } else { weight },
+            idle,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_switched_is_off_while_the_rest_changes(start in switched(), end in switched()) {
+            let ends = start.read().into_iter().zip(end.read());
+            let moves: Vec<Move> = ends
+                // The weight goes along with idle: the kernel sets it.
+                .filter(|((file, _), _)| !(end.idle && *file == File::WEIGHT))
+                .map(|((file, from), (_, to))| Move { path: "/a".to_owned(), file, from, to })
+                .collect();
+            let mut now = start.clone();
+            for step in steps(&moves, Version::V2) {
+                let written = now.write(moves[step.of].file, &step.value);
+                prop_assert_eq!(written, Ok(()), "after {} = {:?}", moves[step.of].file, step.value);
+            }
+            // A weight that idle has set to its default and that is wanted as it was shows no move.
             prop_assert_eq!(now, end);
         }
     }

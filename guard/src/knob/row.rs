@@ -64,12 +64,14 @@ impl Row {
 
 /// The kind of object that a knob sits on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SitsOn {
+pub enum SitsOn {
     /// A cgroup, in the hierarchy of a controller: on v1 each may have its own.
     Cgroup {
         /// Its name in cgroup.controllers.
         controller: &'static str,
     },
+    /// The processes of a cgroup: it is wanted of the cgroup, and each of them carries it.
+    Processes,
 }
 
 /// How a knob is put back.

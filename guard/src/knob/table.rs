@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::{
     around::Surroundings,
     file::File,
+    object::Kind,
     property::Property,
     row::{FileRow, PropertyRow, Row, SitsOn},
     setting::{Knob, Setting},
@@ -42,10 +43,25 @@ impl Knob {
         self.row().name
     }
 
-    /// The controller whose hierarchy has its files.
+    /// What it sits on.
+    #[must_use]
+    pub fn sits_on(self) -> SitsOn {
+        self.row().sits_on
+    }
+
+    /// The kind of object that it sits on.
+    pub(crate) fn kind(self) -> Kind {
+        match self.sits_on() {
+            SitsOn::Cgroup { .. } => Kind::Cgroup,
+            SitsOn::Processes => Kind::Process,
+        }
+    }
+
+    /// The controller whose hierarchy has the cgroups that it is wanted of.
     pub(crate) fn controller(self) -> &'static str {
-        match self.row().sits_on {
+        match self.sits_on() {
             SitsOn::Cgroup { controller } => controller,
+            SitsOn::Processes => "cpu",
         }
     }
 

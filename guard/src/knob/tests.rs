@@ -72,7 +72,7 @@ fn what_a_row_refers_to_fits() {
 }
 
 /// Values of all kinds.
-fn some_values() -> Vec<Value> {
+pub(crate) fn some_values() -> Vec<Value> {
     let numbers = [-1, 0, 1, 2, 7, 1_024, 10_000].map(Value::Number);
     let bandwidths = [None, Some(1_000), Some(33_333)]
         .into_iter()

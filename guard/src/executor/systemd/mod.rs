@@ -244,7 +244,7 @@ fn of_file(key: &Key, entry: &Entry, hierarchy: &Hierarchy, formula: WeightFormu
         let of_it = told.iter().filter(|(of, _)| of == name);
         let ours = of_it.map(|(_, value)| value.clone()).collect();
         let entry =
-            UnitEntry { path: key.path.clone(), original: original.clone(), ours, beside: false, drop_in: None };
+            UnitEntry { path: key.object.path.clone(), original: original.clone(), ours, beside: false, drop_in: None };
         (UnitKey { unit: unit.name.clone(), property: name.clone() }, entry)
     };
     unit.properties.iter().map(entry).collect()

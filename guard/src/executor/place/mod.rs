@@ -1,0 +1,51 @@
+//! The only I/O of the executor beside its journal: the objects that knobs sit on, one file per kind. Each kind has its own
+//! identity, so that a want never lands on a successor.
+
+mod cgroup;
+mod dir;
+mod node;
+mod process;
+
+use std::fmt;
+
+pub(super) use node::Node;
+
+use super::trouble::Trouble;
+use crate::knob::{File, Kind, Knob, Object};
+
+/// An object that is open: whatever goes through it reaches this object and no other.
+pub(super) trait Place: fmt::Debug + Send {
+    /// Which object.
+    fn object(&self) -> &Object;
+    /// What a file says, without the newline.
+    fn read(&self, file: File) -> Result<String, Trouble>;
+    /// Writes a text with one call.
+    fn write(&self, file: File, text: &str) -> Result<(), Trouble>;
+    /// Path of the object whose values it began with, if it came from one.
+    fn parent(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// A file on an object that is open.
+pub(super) type Placed = (Box<dyn Place>, File);
+
+/// Opens the object with this identity.
+pub(super) fn open(node: &Node, object: &Object, file: File) -> Result<Box<dyn Place>, Trouble> {
+    match object.kind {
+        Kind::Cgroup => cgroup::open(node, object, file),
+        Kind::Process => process::open(node, object),
+    }
+}
+
+/// The objects on which a knob of a cgroup sits, each with a file of it.
+pub(super) fn of_cgroup(node: &Node, path: &str, id: u64, knob: Knob) -> Result<Vec<Placed>, Trouble> {
+    let mut out = Vec::new();
+    for file in knob.all_files(node.hierarchy.version()) {
+        match knob.kind() {
+            Kind::Cgroup => out.push((cgroup::of_path(node, path, id, file)?, file)),
+            Kind::Process => out.extend(process::of_cgroup(node, path, id)?.into_iter().map(|place| (place, file))),
+        }
+    }
+    Ok(out)
+}
