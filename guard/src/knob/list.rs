@@ -10,6 +10,7 @@ macro_rules! knobs {
             cpuset { Cpus(CpuList) = CPUS, Mems(CpuList) = MEMS, Partition(Partition) = PARTITION }
             uclamp { UclampMin(u32) = MIN, UclampMax(u32) = MAX }
             rt_runtime { RtRuntime(i64) = RT_RUNTIME }
+            pids { PidsMax(Option<u64>) = PIDS_MAX }
         }
     };
 }
