@@ -11,6 +11,7 @@ macro_rules! knobs {
             uclamp { UclampMin(u32) = MIN, UclampMax(u32) = MAX }
             rt_runtime { RtRuntime(i64) = RT_RUNTIME }
             pids { PidsMax(Option<u64>) = PIDS_MAX }
+            oom { OomScoreAdj(i64) = OOM_SCORE_ADJ }
         }
     };
 }
