@@ -112,7 +112,7 @@ impl TestArgs {
             host: !self.field_only,
             guests: chosen(&kernel::TESTED, !self.host_only && !self.field_only)?,
             whole: !self.kernel.is_empty(),
-            field: chosen(&[kernel::WHOLE], !self.host_only && !self.no_field)?,
+            field: chosen(&kernel::FIELD_TESTED, !self.host_only && !self.no_field)?,
         })
     }
 }
@@ -233,7 +233,7 @@ impl GuestArgs {
             shares: self.share,
             binaries: workspace.binaries(profile),
         };
-        guest.run(cache, &self.command).map(ExitCode::from)
+        guest.run(cache, &self.command, false).map(ExitCode::from)
     }
 }
 
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn tests_boot_the_default_kernels_unless_told_otherwise() {
-        assert_eq!(scope(&[]), [vec!["6.1-rt", "6.12-rt", "7.2-rt"], vec!["6.12-rt"]]);
+        assert_eq!(scope(&[]), [vec!["6.1-rt", "6.12-rt", "7.2-rt"], vec!["6.12-rt", "7.2-rt"]]);
         assert_eq!(scope(&["--kernel", "6.1"]), [vec!["6.1"], vec!["6.1"]]);
     }
 

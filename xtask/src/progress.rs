@@ -27,6 +27,11 @@ impl Progress {
         Self { what: what.into(), begun: Instant::now(), shown: None, terminal: std::io::stderr().is_terminal() }
     }
 
+    /// The same as plain lines even on a terminal, for work that goes on beside other work.
+    pub(crate) fn plain(what: impl Into<String>) -> Self {
+        Self { terminal: false, ..Self::new(what) }
+    }
+
     /// Shows the line if it is due.
     pub(crate) fn tick(&mut self) {
         let now = Instant::now();

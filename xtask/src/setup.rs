@@ -170,7 +170,7 @@ pub(crate) fn setup(cache: &Cache, purpose: Purpose) -> Result<()> {
     let kernels: &[&str] = if purpose.includes(Purpose::Test) {
         &kernel::TESTED
     } else if purpose.includes(Purpose::Field) {
-        &[kernel::WHOLE]
+        &kernel::FIELD_TESTED
     } else {
         &[]
     };

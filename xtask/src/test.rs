@@ -8,6 +8,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{ExitCode, Stdio},
+    sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,8 @@ use crate::{
 const GUEST_TESTS: &str = "guard-guest-tests";
 /// The tests' binary for field guests.
 const FIELD_TESTS: &str = "guard-field-tests";
+/// Guests at once, whatever the number of CPUs: each takes up to 3 GiB of memory.
+const MOST_GUESTS: usize = 4;
 /// Bound of one guest's boot and tests; more than twice what they take.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(2700);
 
@@ -126,8 +129,7 @@ fn run_step(name: &str, step: impl FnOnce() -> Result<Outcome>) -> (String, Outc
     (name.to_owned(), outcome, begun.elapsed())
 }
 
-/// Runs everything of `scope`. Guests run one after another: two emulated ones beside each other stand still for so long that
-/// their kernels complain.
+/// Runs everything of `scope`.
 ///
 /// # Errors
 /// When something is missing on this machine; failed tests are no error but exit code 1.
@@ -150,20 +152,52 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Result
         report.step(&format!("host, {}", host_kernel()), || cargo_test(workspace, cache, &tests));
     }
     if built {
-        for kernel in &scope.guests {
-            let name = format!("guest, {kernel}");
-            let brief: &[&str] = if scope.whole || kernel.to_string() == WHOLE { &[] } else { &["--brief"] };
-            report.step(&name, || guest_tests(workspace, cache, kernel, Root::Host, &[&[GUEST_TESTS], brief].concat()));
-        }
-        for kernel in &scope.field {
-            report.step(&format!("field guest, {kernel}"), || {
-                let root = Root::Image(field::image(cache)?);
-                guest_tests(workspace, cache, kernel, root, &[FIELD_TESTS])
-            });
-        }
+        report.steps.extend(guests(workspace, cache, scope));
     }
     report.print(&mut std::io::stdout()).context("printing the result")?;
     Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A step that boots a guest.
+type GuestStep<'a> = (String, Box<dyn FnOnce() -> Result<Outcome> + Send + 'a>);
+
+/// Boots the guests, as many at once as there are CPUs: an emulated one has a single thread for all its CPUs. The longest
+/// come first.
+fn guests(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Vec<(String, Outcome, Duration)> {
+    let field = scope.field.iter().map(|kernel| -> GuestStep<'_> {
+        let step = move || {
+            let root = Root::Image(field::image(cache)?);
+            guest_tests(workspace, cache, kernel, root, &[FIELD_TESTS])
+        };
+        (format!("field guest, {kernel}"), Box::new(step))
+    });
+    let is_whole = |kernel: &Kernel| scope.whole || kernel.to_string() == WHOLE;
+    let (whole, brief): (Vec<&Kernel>, Vec<&Kernel>) = scope.guests.iter().partition(|kernel| is_whole(kernel));
+    let plain = whole.into_iter().chain(brief).map(|kernel| -> GuestStep<'_> {
+        let brief: &[&str] = if is_whole(kernel) { &[] } else { &["--brief"] };
+        let step = move || guest_tests(workspace, cache, kernel, Root::Host, &[&[GUEST_TESTS], brief].concat());
+        (format!("guest, {kernel}"), Box::new(step))
+    });
+    let lanes = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_GUESTS));
+    side_by_side(lanes, field.chain(plain).collect())
+}
+
+/// Runs steps, `lanes` of them at once; what came of them, in their order.
+fn side_by_side(lanes: usize, steps: Vec<GuestStep<'_>>) -> Vec<(String, Outcome, Duration)> {
+    let results: Vec<OnceLock<_>> = steps.iter().map(|_| OnceLock::new()).collect();
+    let waiting = Mutex::new(steps.into_iter().zip(&results));
+    // Whoever panics leaves the steps that wait as they are.
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        for _ in 0..lanes {
+            scope.spawn(|| {
+                while let Some(((name, step), result)) = next() {
+                    result.get_or_init(|| run_step(&name, step));
+                }
+            });
+        }
+    });
+    results.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 /// The steps that look at the source only.
@@ -313,7 +347,7 @@ fn guest_tests(workspace: &Workspace, cache: &Cache, kernel: &Kernel, root: Root
     };
     let mut words: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
     words.extend(["--results".to_owned(), results.display().to_string()]);
-    let code = guest.run(cache, &words)?;
+    let code = guest.run(cache, &words, true)?;
     let mut outcome = read_results(&results).with_context(|| format!("{tests} ended with exit code {code}"))?;
     if code != 0 && outcome.failed.is_empty() {
         outcome.failed.push(format!("{tests} ended with exit code {code} and named no failed test"));
@@ -382,6 +416,18 @@ mod tests {
         let text = String::from_utf8(text).expect("it is UTF-8");
         assert!(text.contains("FAILED, first: no such file\n"), "{text}");
         assert!(text.ends_with("\n3 passed, 1 failed, 0 skipped\n"), "{text}");
+    }
+
+    #[test]
+    fn steps_side_by_side_all_run_and_keep_their_order() {
+        for lanes in [1, 2, 8] {
+            let step = |number: usize| -> GuestStep<'_> {
+                (number.to_string(), Box::new(move || Ok(Outcome { passed: number, ..Outcome::default() })))
+            };
+            let done = side_by_side(lanes, (1..=5).map(step).collect());
+            let done: Vec<_> = done.iter().map(|(name, outcome, _)| (name.as_str(), outcome.passed)).collect();
+            assert_eq!(done, [("1", 1), ("2", 2), ("3", 3), ("4", 4), ("5", 5)]);
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Scenario {
 
     pub(super) fn scene(self) -> Scene {
         let lock = Scene {
-            role: Role::Lock { inherit: false },
+            role: Role::Lock { inherit: false, busy_percent: 100 },
             quota: Some(QUOTA),
             load: false,
             pinned: true,
@@ -136,7 +136,9 @@ impl Scenario {
         match self {
             Self::QuotaNone => Scene { quota: None, promise: Promise::Harmless, steps: PLAIN, ..lock },
             Self::QuotaLock => lock,
-            Self::QuotaPi => Scene { role: Role::Lock { inherit: true }, promise: Promise::Harmless, ..lock },
+            Self::QuotaPi => {
+                Scene { role: Role::Lock { inherit: true, busy_percent: 100 }, promise: Promise::Harmless, ..lock }
+            }
             Self::QuotaFallback => Scene { role: Role::Fallback, class: Some(Class::Plc), response: WORKED, ..lock },
             Self::QuotaCoThread => Scene { role: Role::CoThread, response: AGE, ..lock },
             Self::NoisyBe => Scene {

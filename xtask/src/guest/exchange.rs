@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -88,9 +88,66 @@ impl Stream {
     }
 }
 
+/// Whole lines, each behind a name if there is one: what several guests print at once can be told apart.
+pub(super) struct Lines<W: Write> {
+    name: Option<String>,
+    begun: Vec<u8>,
+    to: W,
+}
+
+impl<W: Write> Lines<W> {
+    pub(super) fn new(name: Option<String>, to: W) -> Self {
+        Self { name, begun: Vec::new(), to }
+    }
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, new: &[u8]) -> io::Result<usize> {
+        let Some(name) = &self.name else { return self.to.write(new) };
+        for part in new.split_inclusive(|&byte| byte == b'\n') {
+            self.begun.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                // In one piece, so that no other guest's line comes between.
+                let line = [format!("[{name}] ").as_bytes(), &self.begun].concat();
+                self.begun.clear();
+                self.to.write_all(&line)?;
+            }
+        }
+        Ok(new.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Drop for Lines<W> {
+    fn drop(&mut self) {
+        if !self.begun.is_empty() {
+            // Nobody is left to hear of an error.
+            let _ = self.write(b"\n");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_a_named_guest_are_whole_and_bear_its_name() {
+        let mut printed = Vec::new();
+        let mut lines = Lines::new(Some("guest 6.1-rt".into()), &mut printed);
+        for part in ["test a ...", " ok\ntest b ... ", "FAILED\nend"] {
+            lines.write_all(part.as_bytes()).expect("writing to memory cannot fail");
+        }
+        drop(lines);
+        let printed = String::from_utf8(printed).expect("it is UTF-8");
+        assert_eq!(printed, "[guest 6.1-rt] test a ... ok\n[guest 6.1-rt] test b ... FAILED\n[guest 6.1-rt] end\n");
+        let mut printed = Vec::new();
+        Lines::new(None, &mut printed).write_all(b"no li").expect("writing to memory cannot fail");
+        assert_eq!(printed, b"no li");
+    }
 
     #[test]
     fn a_stream_passes_on_only_what_is_new() {

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use self::{
-    exchange::{Exchange, Stream},
+    exchange::{Exchange, Lines, Stream},
     qemu::{Export, Machine},
     root::{Mount, PROGRAMS, SYSTEMD_OPTIONS},
 };
@@ -76,13 +76,14 @@ impl fmt::Display for Guest {
 }
 
 impl Guest {
-    /// Boots the guest, runs `command` with its arguments and passes its output on; gives its exit code.
+    /// Boots the guest, runs `command` with its arguments and passes its output on; gives its exit code. With `named` each
+    /// line of the output begins with the guest's name.
     ///
     /// [`TIMED_OUT`] when the time was up, [`GUEST_DIED`] when the guest ended without the command's exit code.
     ///
     /// # Errors
     /// When the kernel or a tool is missing, or the guest cannot be started.
-    pub(crate) fn run(&self, cache: &Cache, command: &[String]) -> Result<u8> {
+    pub(crate) fn run(&self, cache: &Cache, command: &[String], named: bool) -> Result<u8> {
         let kernel = self.kernel.installed(cache)?;
         let exchange = Exchange::create(cache)?;
         exchange.write(
@@ -110,11 +111,14 @@ impl Guest {
             .spawn()
             .context("starting setpriv, which starts the guest")?;
 
-        let mut progress = Progress::new(self.to_string());
+        let name = named.then(|| self.to_string());
+        let (mut to_stdout, mut to_stderr) =
+            (Lines::new(name.clone(), std::io::stdout()), Lines::new(name, std::io::stderr()));
+        let mut progress = if named { Progress::plain(self.to_string()) } else { Progress::new(self.to_string()) };
         let ended = loop {
             let ended = child.try_wait().context("waiting for the guest")?;
-            let printed = stdout.pass_on(&mut progress, &mut std::io::stdout())?
-                | stderr.pass_on(&mut progress, &mut std::io::stderr())?;
+            let printed =
+                stdout.pass_on(&mut progress, &mut to_stdout)? | stderr.pass_on(&mut progress, &mut to_stderr)?;
             if let Some(status) = ended {
                 break status;
             }

@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_part_survives_its_way_over_the_command_line() {
-        let part = Part { cpu: Some(3), held: true, ..part(Role::Lock { inherit: true }) };
+        let part = Part { cpu: Some(3), held: true, ..part(Role::Lock { inherit: true, busy_percent: 100 }) };
         let text = serde_json::to_string(&part).unwrap();
         assert_eq!(serde_json::from_str::<Part>(&text).unwrap(), part);
     }

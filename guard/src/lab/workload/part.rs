@@ -32,6 +32,8 @@ pub enum Role {
     Lock {
         /// Whether the lock has priority inheritance.
         inherit: bool,
+        /// How much of the time the fair thread works, percent; 100 when it is always busy.
+        busy_percent: u8,
     },
     /// A cyclic thread that asks for SCHED_FIFO, is refused, and goes on; it works for four tenths of its cycle.
     Fallback,

@@ -50,10 +50,13 @@ pub(super) fn characters(part: &Part) -> Vec<Character> {
         |play: Play| Character { scheduling: Scheduling::Fifo(PRIORITY), may_be_refused: false, cpu: part.cpu, play };
     let fair = |play: Play| Character { scheduling: Scheduling::Other, may_be_refused: false, cpu: part.cpu, play };
     match part.role {
-        Role::Lock { inherit } => {
+        Role::Lock { inherit, busy_percent } => {
             let lock = Arc::new(Lock::new(inherit));
             let held = Arc::clone(&lock);
-            vec![fifo(Box::new(move |run| taker(run, &lock))), fair(Box::new(move |run| holder(run, &held)))]
+            vec![
+                fifo(Box::new(move |run| taker(run, &lock))),
+                fair(Box::new(move |run| holder(run, &held, busy_percent))),
+            ]
         }
         Role::Fallback => vec![Character { may_be_refused: true, ..fifo(Box::new(|run| worker(run, 4))) }],
         Role::CoThread => {
@@ -114,15 +117,19 @@ fn taker(run: &Run<'_>, lock: &Lock) -> Result<Option<PartOutcome>, CallError> {
     })
 }
 
-/// Is always busy and holds the lock for five eighths of its time: a tenth of a cycle each time, with pauses of 0.2 to 1
-/// times that between. The pauses vary so that neither cycles nor quota periods fall into step with them.
-fn holder(run: &Run<'_>, lock: &Lock) -> Result<Option<PartOutcome>, CallError> {
+/// Holds the lock for five eighths of the time in which it is busy: a tenth of a cycle each time, with work of 0.2 to 1 times
+/// that between. That work varies so that neither cycles nor quota periods fall into step with it.
+fn holder(run: &Run<'_>, lock: &Lock, busy_percent: u8) -> Result<Option<PartOutcome>, CallError> {
     let hold_ns = run.interval_ns / 10;
     let mut random = Random::new(0);
     sleep_until(run.begin_ns)?;
     while !run.is_done() {
         lock.with(|| burn_cpu_ns(hold_ns))?;
-        burn_cpu_ns(hold_ns / 5 + random.below((hold_ns * 4 / 5).max(1)));
+        let rest_ns = hold_ns / 5 + random.below((hold_ns * 4 / 5).max(1));
+        burn_cpu_ns(rest_ns);
+        if let Some(idle_percent) = 100_u64.checked_sub(busy_percent.into()).filter(|percent| *percent > 0) {
+            sleep_until(now_ns() + (hold_ns + rest_ns) * idle_percent / u64::from(busy_percent.max(1)))?;
+        }
     }
     Ok(None)
 }

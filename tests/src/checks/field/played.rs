@@ -14,7 +14,7 @@ use super::{
     shell::{limit, run},
 };
 use crate::{
-    checks::{LONG, by_name, loads},
+    checks::loads,
     harness::{Enforcing, binary, patience, until},
     scenario::{Scenario, Verdict},
 };
@@ -25,6 +25,7 @@ enum Group {
     Units,
     Containerd,
     Podman,
+    PodmanUnits,
 }
 
 impl Group {
@@ -32,14 +33,8 @@ impl Group {
         match self {
             Self::Units => &[Kind::Service, Kind::Template, Kind::Scope],
             Self::Containerd => &[Kind::Docker, Kind::Ctr, Kind::Pod],
-            Self::Podman => &[
-                Kind::PodmanCrun,
-                Kind::PodmanRunc,
-                Kind::PodmanCgroupfs,
-                Kind::PodmanSplit,
-                Kind::Quadlet,
-                Kind::Rootless,
-            ],
+            Self::Podman => &[Kind::PodmanCrun, Kind::PodmanRunc, Kind::PodmanCgroupfs],
+            Self::PodmanUnits => &[Kind::PodmanSplit, Kind::Quadlet, Kind::Rootless],
         }
     }
 }
@@ -78,17 +73,7 @@ pub(super) fn all() -> Vec<Scenario> {
             loads($name, || judged(Group::$group, Kind::$kind))
         };
     }
-    // Their six loops make an emulated CPU slow once they are lifted.
-    let of_podman = [
-        kind!("a PLC in podman by crun is found, named and its quota lifted", Podman, PodmanCrun),
-        kind!("a PLC in podman by runc is found, named and its quota lifted", Podman, PodmanRunc),
-        kind!("a PLC in podman without systemd's cgroups is found and its quota lifted", Podman, PodmanCgroupfs),
-        kind!("a PLC in podman --cgroups=split is found and its quota lifted", Podman, PodmanSplit),
-        kind!("a PLC of a Quadlet is found, named and its quota lifted", Podman, Quadlet),
-        kind!("a PLC in rootless podman is found and its quota lifted", Podman, Rootless),
-        loads("podman is as before after a kill with guard restore, and after a stop", || undone(Group::Podman)),
-    ];
-    let mut all = vec![
+    vec![
         kind!("a PLC in a systemd service is found and its quota lifted", Units, Service),
         kind!("a PLC in a template's instance is freed of its slice's quota", Units, Template),
         kind!("a PLC in a transient scope is found and its quota lifted", Units, Scope),
@@ -100,9 +85,19 @@ pub(super) fn all() -> Vec<Scenario> {
         loads("Docker and containerd are as before after a kill with guard restore, and after a stop", || {
             undone(Group::Containerd)
         }),
-    ];
-    all.extend(of_podman.map(|scenario| by_name(scenario, LONG)));
-    all
+        kind!("a PLC in podman by crun is found, named and its quota lifted", Podman, PodmanCrun),
+        kind!("a PLC in podman by runc is found, named and its quota lifted", Podman, PodmanRunc),
+        kind!("a PLC in podman without systemd's cgroups is found and its quota lifted", Podman, PodmanCgroupfs),
+        loads("podman's containers are as before after a kill with guard restore, and after a stop", || {
+            undone(Group::Podman)
+        }),
+        kind!("a PLC in podman --cgroups=split is found and its quota lifted", PodmanUnits, PodmanSplit),
+        kind!("a PLC of a Quadlet is found, named and its quota lifted", PodmanUnits, Quadlet),
+        kind!("a PLC in rootless podman is found and its quota lifted", PodmanUnits, Rootless),
+        loads("podman's units are as before after a kill with guard restore, and after a stop", || {
+            undone(Group::PodmanUnits)
+        }),
+    ]
 }
 
 fn judged(group: Group, kind: Kind) -> Result<Verdict> {
@@ -153,7 +148,7 @@ fn undone(group: Group) -> Result<Verdict> {
 
 /// Plays a group, once.
 fn played(group: Group) -> Result<Played> {
-    static PLAYED: [OnceLock<Result<Played, String>>; 3] = [const { OnceLock::new() }; 3];
+    static PLAYED: [OnceLock<Result<Played, String>>; 4] = [const { OnceLock::new() }; 4];
     let once = PLAYED[group as usize].get_or_init(|| play(group).map_err(|error| format!("{error:#}")));
     once.clone().map_err(|error| anyhow!("{group:?}: {error}"))
 }
