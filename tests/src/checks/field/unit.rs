@@ -83,6 +83,8 @@ pub(super) fn as_shipped() -> Result<Verdict> {
     run(&["systemctl", "kill", "--signal", "SIGKILL", "guard"])?;
     wait("the restart after SIGKILL", &|| show("MainPID").is_ok_and(|pid| pid != main && pid != "0"))?;
     wait("the quota lifted again", &lifted)?;
+    // The journal may be behind on a busy node.
+    run(&["journalctl", "--sync"])?;
     let log = run(&["journalctl", "--unit", "guard", "--no-pager", "--output", "cat"])?;
     ensure!(log.contains("cpu.max"), "guard restore did not run after SIGKILL: {log}");
 
