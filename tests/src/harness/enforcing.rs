@@ -35,11 +35,20 @@ impl Enforcing {
     /// # Errors
     /// When it ends before; the message has its stderr.
     pub fn start(configuration: Option<&str>) -> Result<Self> {
+        Self::start_at(configuration, None)
+    }
+
+    /// The same with another system bus, by its address.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_at(configuration: Option<&str>, bus: Option<&str>) -> Result<Self> {
         let scratch = scratch_dir()?;
         let mut command = GuardRun::default().with(&["run", "--enforce"]).command()?;
         command.arg("--state-dir").arg(scratch.path().join("state"));
         command.arg("--audit").arg(scratch.path().join("audit.jsonl"));
         command.arg("--output").arg(scratch.path().join(SNAPSHOTS));
+        command.envs(bus.map(|address| ("DBUS_SYSTEM_BUS_ADDRESS", address)));
         if let Some(text) = configuration {
             let path = scratch.path().join("guard.toml");
             fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;

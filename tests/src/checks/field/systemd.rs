@@ -3,9 +3,15 @@
 
 use std::{
     fmt, fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::Command,
-    thread::sleep,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{sleep, spawn},
     time::{Duration, Instant},
 };
 
@@ -36,6 +42,7 @@ pub(super) fn all() -> Vec<Scenario> {
         loads("a lift leaves the cpu controller where it is", controller),
         loads("docker update and podman update are answered and kept", updates),
         loads("without an answer from the bus guard protects and keeps what it owes", hostile_bus),
+        loads("a bus that answers garbage brings no guard down, and it says what it could not do", garbage),
         loads("killed at random beside reloads and others, files and systemd agree with the original", storm),
         by_name(loads("whole guards killed at random leave files and systemd in agreement", whole_storm), LONG),
     ]
@@ -591,6 +598,78 @@ fn no_bus(unit: &Unit) -> Result<()> {
     let keeping = Keeping::start(&[unit])?;
     until("the lift without a bus", limit(), || Ok(unit.text("cpu.max").starts_with("max").then_some(())))?;
     keeping.end().map(drop)
+}
+
+/// A socket that is no bus: whoever connects is greeted as D-Bus does if `greets`, and is then sent bytes that mean nothing.
+struct Garbage {
+    address: String,
+    connections: Arc<AtomicUsize>,
+    _dir: tempfile::TempDir,
+}
+
+impl Garbage {
+    fn listen(greets: bool) -> Result<Self> {
+        let dir = scratch_dir()?;
+        let path = dir.path().join("bus");
+        let listener = UnixListener::bind(&path).with_context(|| format!("bind {}", path.display()))?;
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        // It ends with the checks' process.
+        spawn(move || {
+            for (connection, seed) in listener.incoming().zip(0..) {
+                count.fetch_add(1, Ordering::Relaxed);
+                // Whoever has enough of it hangs up.
+                let _ = connection.and_then(|connection| babble(connection, greets, seed));
+            }
+        });
+        Ok(Self { address: format!("unix:path={}", path.display()), connections, _dir: dir })
+    }
+}
+
+fn babble(mut connection: UnixStream, greets: bool, seed: u64) -> io::Result<()> {
+    if greets {
+        let mut lines = BufReader::new(connection.try_clone()?);
+        let mut line = String::new();
+        while !line.starts_with("BEGIN") {
+            line.clear();
+            if lines.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if line.trim_start_matches('\0').starts_with("AUTH") {
+                connection.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
+            } else if line.starts_with("NEGOTIATE_UNIX_FD") {
+                connection.write_all(b"AGREE_UNIX_FD\r\n")?;
+            }
+        }
+    }
+    let mut random = Random::new(SEED + seed);
+    let bytes: Vec<u8> = (0..4096).map(|_| random.below(256).to_le_bytes()[0]).collect();
+    connection.write_all(&bytes)
+}
+
+/// A whole guard beside each kind of it.
+fn garbage() -> Result<Verdict> {
+    let unit = Unit::service("garbage", "CPUQuota=20%", &looping()?)?;
+    let before = unit.view()?;
+    let max = || Ok(unit.text("cpu.max").starts_with("max").then_some(()));
+    let mut tries = Vec::new();
+    for greets in [false, true] {
+        let bus = Garbage::listen(greets)?;
+        let mut guard = Enforcing::start_at(Some(OURS), Some(&bus.address))?;
+        until("the lift beside garbage", limit(), max)?;
+        systemctl(&["daemon-reload"])?;
+        until("the lift after a reload", limit(), max)?;
+        guard.passed(1)?;
+        let said = guard.stop()?;
+        ensure!(
+            said.contains("changed in their cgroup files alone"),
+            "guard does not say what it could not do: {said}"
+        );
+        unit.expect("after a bus of garbage", &before)?;
+        tries.push(bus.connections.load(Ordering::Relaxed));
+    }
+    ensure!(tries.iter().all(|tries| *tries > 0), "guard never connected: {tries:?}");
+    Ok(Verdict::Passed(format!("{tries:?} connections, without a greeting and with one")))
 }
 
 /// What somebody else does while guard holds a lift.
