@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::hands::Left;
+use super::left::Left;
 use crate::cgroup::CgroupError;
 use crate::executor::RestoreError;
 use crate::fault::Panic;

@@ -19,6 +19,7 @@ mod join;
 mod known;
 mod lane;
 mod late;
+mod left;
 #[cfg(test)]
 mod loop_tests;
 mod meter;
@@ -42,8 +43,8 @@ pub use acting::{Acting, Enforce, Pace};
 pub use affinity::keep_off_reserved_cpus;
 pub use enforce::put_back;
 pub use error::{Blame, ControlError};
-pub use hands::Left;
 pub use http::{Answer, HttpServer};
+pub use left::Left;
 pub use observe::Observer;
 pub use planning::{Planned, PlannedStep, plan, replay};
 pub use run_loop::{act, measure, run, runtime};
