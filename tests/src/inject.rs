@@ -335,7 +335,7 @@ fn score_shot(
     score.hurt.push(Scored {
         own_ns,
         truth,
-        named: worst.map(|breach| breach.cause.clone()),
+        named: worst.map(|breach| breach.cause.to_string()),
         sentence: worst.map(|breach| breach.sentence.clone()),
         both_seen: (shot.hazards.len() == 2).then(|| shot.hazards.iter().all(seen)),
         hazards: shot.hazards.clone(),

@@ -4,7 +4,7 @@ use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
 use super::units::{Cpus, Time};
-use crate::snapshot::{Budget, Class, Container};
+use crate::snapshot::{Budget, BudgetMetric, BudgetOf, Class, Container, Point};
 
 /// One `[[workload]]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -95,14 +95,14 @@ pub struct Percentiles {
 
 impl Percentiles {
     /// The limits that are given, from the middle to the end.
-    pub(super) fn limits(&self) -> impl DoubleEndedIterator<Item = (&'static str, Time)> {
+    pub(super) fn limits(&self) -> impl DoubleEndedIterator<Item = (Point, Time)> {
         [
-            ("p50", self.p50),
-            ("p90", self.p90),
-            ("p99", self.p99),
-            ("p999", self.p999),
-            ("p9999", self.p9999),
-            ("max", self.max),
+            (Point::Percentile(50, 2), self.p50),
+            (Point::Percentile(90, 2), self.p90),
+            (Point::Percentile(99, 2), self.p99),
+            (Point::Percentile(999, 3), self.p999),
+            (Point::Percentile(9999, 4), self.p9999),
+            (Point::Max, self.max),
         ]
         .into_iter()
         .filter_map(|(point, limit)| Some((point, limit?)))
@@ -117,11 +117,12 @@ impl Workload {
     /// Its latency limits, as a Snapshot shows them.
     #[must_use]
     pub fn budgets(&self) -> Vec<Budget> {
-        let of = |metric: &'static str, percentiles: &Percentiles| -> Vec<Budget> {
-            let limits = percentiles.limits();
-            limits.map(|(point, limit)| Budget { metric: format!("{metric}.{point}"), limit_ns: limit.ns() }).collect()
+        let of = |of, percentiles: &Percentiles| -> Vec<Budget> {
+            let budget =
+                |(point, limit): (_, Time)| Budget { metric: BudgetMetric { of, point }.into(), limit_ns: limit.ns() };
+            percentiles.limits().map(budget).collect()
         };
-        [of("wakeup", &self.wakeup), of("timer", &self.timer)].concat()
+        [of(BudgetOf::Wakeup, &self.wakeup), of(BudgetOf::Timer, &self.timer)].concat()
     }
 
     /// Whether guard may change its cgroups.
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(workload.late_ns(), Some(150_000));
         workload.timer.max = Some("120us".parse().unwrap());
         assert_eq!(workload.late_ns(), Some(120_000));
-        let shown: Vec<_> = workload.budgets().into_iter().map(|b| (b.metric, b.limit_ns)).collect();
+        let shown: Vec<_> = workload.budgets().into_iter().map(|b| (b.metric.to_string(), b.limit_ns)).collect();
         assert_eq!(
             shown,
             [("wakeup.p99".into(), 80_000), ("wakeup.p999".into(), 150_000), ("timer.max".into(), 120_000)]

@@ -64,6 +64,7 @@ impl Accumulator {
         sum.at_ns = next.at_ns;
         sum.seconds += next.seconds;
         sum.signals = next.signals;
+        sum.throttle_source = next.throttle_source;
         sum.map_bytes = next.map_bytes;
         sum.user_rest_ns = next.user_rest_ns;
         sum.events = add_events(sum.events, next.events);

@@ -12,7 +12,7 @@ use super::requests::{Formulas, Pod, exact_milli, request_milli};
 use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, Version, parse_pressure};
 use crate::inventory::{self, CgroupInfo, Inventory, Topology};
 use crate::knob::{Knob, WeightFormula};
-use crate::snapshot::{Bandwidth, Cgroup, Class, Cpu, CpuList, Knobs, Node, Pressure, Snapshot};
+use crate::snapshot::{Bandwidth, Cgroup, Class, Cpu, CpuList, Knobs, Node, Pressure, SchedPolicy, Snapshot};
 
 /// Most cgroups with facts. On a node with more, PLC cgroups and what contains them come first.
 const CGROUPS_MAX: usize = 4_096;
@@ -313,7 +313,7 @@ fn real_time_threads<'a>(snapshot: &'a Snapshot, inventory: &'a Inventory) -> Ha
     let scanned = inventory.rt_threads().iter().filter(|thread| !thread.kernel);
     let mut homes: HashMap<u32, &str> = scanned.filter_map(|t| Some((t.tid, t.cgroup.as_deref()?))).collect();
     for thread in &snapshot.threads {
-        if !thread.exited && matches!(thread.policy.as_str(), "FIFO" | "RR" | "DEADLINE") {
+        if !thread.exited && thread.policy.known().is_some_and(SchedPolicy::is_realtime) {
             homes.insert(thread.tid, &thread.cgroup);
         } else {
             // It has ended, or become an ordinary one.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use guard_common::maps::{CgroupKind, ThreadKind, TimerKind};
+use guard_common::maps::{self, CgroupKind, ThreadKind};
 
 use super::accounts;
 use super::accumulate::Sum;
@@ -16,11 +16,9 @@ use super::selection::Keep;
 use crate::explain;
 use crate::inventory::CgroupInfo;
 use crate::kernel::sample::{CgroupSample, ThreadSample};
-use crate::sched::SchedPolicy;
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, Signal, SignalName, SignalState, Snapshot, Thread,
-    Throttle, Timer, WakeupPair, Window,
+    Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, SchedPolicy, Snapshot, Thread, Throttle, ThrottleSource, Timer, TimerKind, WakeupPair, Window, Word,
 };
 
 /// The Snapshot of a window.
@@ -32,7 +30,7 @@ pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, c
         reason = "a window is positive and far below 2^53 ns"
     )]
     let start_ns = sample.at_ns.saturating_sub((sample.seconds * 1e9) as u64);
-    let source = throttle_source(&sample.signals);
+    let source = sample.throttle_source;
     let (events, ns_per_event) = sample.events.unzip();
 
     let mut cgroups: Vec<Cgroup> = with_idle_quotas(sample.cgroups, known)
@@ -91,17 +89,6 @@ pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, c
     }
 }
 
-/// Where the kernel side takes throttles from, in the words of [`Throttle::source`].
-pub(super) fn throttle_source(signals: &[Signal]) -> &'static str {
-    let seen =
-        |s: &&Signal| s.name == SignalName::Throttle && matches!(s.state, SignalState::Active | SignalState::Degraded);
-    match signals.iter().find(seen).map(|s| s.source.as_str()) {
-        Some(source) if source.contains("fentry") => "fentry",
-        Some(source) if source.contains("period") || source.contains("hrtimer") => "period_timer",
-        _ => "cpu.stat",
-    }
-}
-
 /// Adds the cgroups that counted nothing in the kernel but were throttled by their cpu.stat.
 fn with_idle_quotas(mut samples: Vec<CgroupSample>, known: &Known) -> Vec<CgroupSample> {
     let sampled: HashSet<u64> = samples.iter().map(|c| c.id).collect();
@@ -114,7 +101,7 @@ fn with_idle_quotas(mut samples: Vec<CgroupSample>, known: &Known) -> Vec<Cgroup
     samples
 }
 
-fn join_cgroup(mut sample: CgroupSample, info: Option<&CgroupInfo>, reading: Reading, source: &'static str) -> Cgroup {
+fn join_cgroup(mut sample: CgroupSample, info: Option<&CgroupInfo>, reading: Reading, source: ThrottleSource) -> Cgroup {
     let throttle = join_throttle(&sample, reading, source);
     let mut latency = |kind| Latency(sample.hists.take(kind));
     Cgroup {
@@ -143,7 +130,7 @@ fn join_cgroup(mut sample: CgroupSample, info: Option<&CgroupInfo>, reading: Rea
 
 /// Count and durations from the kernel side where it sees them, else from cpu.stat; absent (no source) for a cgroup
 /// that has neither a quota nor a throttle.
-fn join_throttle(sample: &CgroupSample, reading: Reading, source: &'static str) -> Throttle {
+fn join_throttle(sample: &CgroupSample, reading: Reading, source: ThrottleSource) -> Throttle {
     let Reading { quota, cpu_stat, .. } = reading;
     let moved = cpu_stat.is_some_and(|stat| stat != CpuStat::default());
     if quota.is_none() && sample.throttles == 0 && !moved {
@@ -151,17 +138,19 @@ fn join_throttle(sample: &CgroupSample, reading: Reading, source: &'static str) 
     }
 
     let (count, total_ns) = match (source, cpu_stat) {
-        ("cpu.stat", Some(stat)) => (stat.nr_throttled, stat.throttled_ns),
-        ("cpu.stat", None) => return Throttle { quota, ..Throttle::default() },
+        (ThrottleSource::CpuStat, Some(stat)) => (stat.nr_throttled, stat.throttled_ns),
+        (ThrottleSource::CpuStat, None) => return Throttle { quota, ..Throttle::default() },
         // The kernel's counter knows more than the single durations, except before its first reading.
-        _ => (sample.throttles, sample.throttled_time_ns.unwrap_or(0).max(sample.hists[CgroupKind::Throttle].sum_ns())),
+        (ThrottleSource::Fentry | ThrottleSource::PeriodTimer, _) => {
+            (sample.throttles, sample.throttled_time_ns.unwrap_or(0).max(sample.hists[CgroupKind::Throttle].sum_ns()))
+        }
     };
     Throttle {
         count,
         total_ns,
         duration: Latency(sample.hists[CgroupKind::Throttle].clone()),
         by: None,
-        source: Some(source.to_owned()),
+        source: Some(source.into()),
         cpu_stat,
         quota,
     }
@@ -182,6 +171,7 @@ fn name_throttlers(cgroups: &mut [Cgroup]) {
 fn join_thread(mut sample: ThreadSample, known: &Known) -> Thread {
     // A thread that ended cannot be what now has its tid.
     let of = known.threads.get(&sample.tid).filter(|of| of.ended == sample.exited);
+    let timer_kind = timer_kind_of(sample.timer_kind);
     let mut latency = |kind| Latency(sample.hists.take(kind));
     Thread {
         tid: sample.tid,
@@ -189,7 +179,7 @@ fn join_thread(mut sample: ThreadSample, known: &Known) -> Thread {
         // Programs rename their threads after the first switch-in that the kernel side keeps.
         comm: of.map_or(sample.comm, |k| k.info.comm.clone()),
         cgroup: known.path_of(sample.cgroup_id),
-        policy: SchedPolicy::from_raw(sample.policy).name().to_owned(),
+        policy: SchedPolicy::from_raw(sample.policy).into(),
         prio: sample.rt_priority,
         affinity: of.and_then(|k| k.affinity.clone()),
         exited: sample.exited,
@@ -197,9 +187,9 @@ fn join_thread(mut sample: ThreadSample, known: &Known) -> Thread {
         // late, so it need not be regular enough to be recognised.
         period_ns: of
             .and_then(|k| k.deadline_period_ns)
-            .filter(|_| sample.timer_kind == TimerKind::Deadline as u32)
+            .filter(|_| timer_kind == Some(TimerKind::Deadline))
             .or(sample.period_ns),
-        timer_kind: timer_kind_name(sample.timer_kind),
+        timer_kind: timer_kind.map(Word::from),
         timer: Timer {
             irq: latency(ThreadKind::TimerIrq),
             thread: latency(ThreadKind::TimerThread),
@@ -224,7 +214,7 @@ fn add_unseen(threads: &mut Vec<Thread>, keep: &Keep, known: &Known) {
             pid: of.info.tgid,
             comm: of.info.comm.clone(),
             cgroup: of.info.cgroup.clone().unwrap_or_default(),
-            policy: of.info.policy.name().to_owned(),
+            policy: of.info.policy.into(),
             prio: of.info.rt_priority,
             affinity: of.affinity.clone(),
             exited: of.ended,
@@ -233,17 +223,15 @@ fn add_unseen(threads: &mut Vec<Thread>, keep: &Keep, known: &Known) {
     }
 }
 
-fn timer_kind_name(kind: u32) -> Option<String> {
-    let name = [
-        (TimerKind::Sleeper, "sleeper"),
-        (TimerKind::SleeperSoft, "softirq-sleeper"),
-        (TimerKind::Deadline, "deadline"),
-        (TimerKind::CallbackHard, "callback"),
-        (TimerKind::CallbackSoft, "softirq-callback"),
-    ]
-    .into_iter()
-    .find(|(k, _)| *k as u32 == kind);
-    name.map(|(_, name)| name.to_owned())
+fn timer_kind_of(kind: u32) -> Option<TimerKind> {
+    let kinds = [
+        (maps::TimerKind::Sleeper, TimerKind::Sleeper),
+        (maps::TimerKind::SleeperSoft, TimerKind::SleeperSoft),
+        (maps::TimerKind::Deadline, TimerKind::Deadline),
+        (maps::TimerKind::CallbackHard, TimerKind::Callback),
+        (maps::TimerKind::CallbackSoft, TimerKind::CallbackSoft),
+    ];
+    kinds.into_iter().find(|(number, _)| *number as u32 == kind).map(|(_, kind)| kind)
 }
 
 #[cfg(test)]
@@ -257,7 +245,7 @@ mod tests {
     use crate::control::known::KnownThread;
     use crate::inventory::ThreadInfo;
     use crate::kernel::sample::KernelSample;
-    use crate::snapshot::{Class, Histogram, Quota};
+    use crate::snapshot::{BreachFlag, Class, Histogram, Quota};
 
     const CLOCK: fn() -> WallClock = || WallClock::with_offset_ns(1_700_000_000_000_000_000);
 
@@ -299,11 +287,6 @@ mod tests {
         KnownThread { info, affinity: Some("0-1".into()), deadline_period_ns: None, ended }
     }
 
-    fn signal(source: &str) -> Vec<Signal> {
-        let state = SignalState::Degraded;
-        vec![Signal { name: "throttle".into(), source: source.into(), state, reason: None }]
-    }
-
     fn joined(sample: KernelSample, known: &Known, keep: &Keep) -> Snapshot {
         snapshot(Sum { sample, ..Sum::default() }, known, keep, CLOCK(), OwnCost::default())
     }
@@ -333,7 +316,7 @@ mod tests {
         own.throttles = 2;
         let sample = KernelSample {
             cgroups: vec![counted(1), counted(2), own, counted(4), counted(5)],
-            signals: signal("tp_btf hrtimer_expire_entry of sched_cfs_period_timer; cpu.stat"),
+            throttle_source: ThrottleSource::PeriodTimer,
             ..KernelSample::default()
         };
         let known = known(&[
@@ -360,20 +343,23 @@ mod tests {
 
     #[test]
     fn throttles_come_from_the_best_source_and_stand_beside_cpu_stat() {
-        for (source, name, count, total_ns) in [
-            ("fexit throttle_cfs_rq, fentry unthrottle_cfs_rq; cpu.stat", "fentry", 3, 700),
-            ("tp_btf hrtimer_expire_entry of sched_cfs_period_timer; cpu.stat", "period_timer", 3, 900),
-            ("cpu.stat", "cpu.stat", 4, 4_000),
+        for (throttle_source, count, total_ns) in [
+            (ThrottleSource::Fentry, 3, 700),
+            (ThrottleSource::PeriodTimer, 3, 900),
+            (ThrottleSource::CpuStat, 4, 4_000),
         ] {
             let cgroup = CgroupSample {
                 throttles: 3,
                 hists: [(CgroupKind::Throttle, of(&[300, 400]))].into(),
-                throttled_time_ns: (name == "period_timer").then_some(900),
+                throttled_time_ns: (throttle_source == ThrottleSource::PeriodTimer).then_some(900),
                 ..counted(1)
             };
-            let sample = KernelSample { cgroups: vec![cgroup], signals: signal(source), ..KernelSample::default() };
+            let sample = KernelSample { cgroups: vec![cgroup], throttle_source, ..KernelSample::default() };
             let throttle = joined(sample, &known(&[(1, "/a", limited(4))]), &Keep::All).cgroups.remove(0).throttle;
-            assert_eq!((throttle.source.as_deref(), throttle.count, throttle.total_ns), (Some(name), count, total_ns));
+            assert_eq!(
+                (throttle.source, throttle.count, throttle.total_ns),
+                (Some(throttle_source.into()), count, total_ns)
+            );
             assert_eq!(throttle.cpu_stat.map(|s| s.nr_throttled), Some(4));
         }
     }
@@ -388,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_quota_that_nobody_could_read_is_not_reported_as_never_throttling() {
-        let sample = KernelSample { cgroups: vec![counted(1)], signals: signal("cpu.stat"), ..KernelSample::default() };
+        let sample = KernelSample { cgroups: vec![counted(1)], ..KernelSample::default() };
         let known = known(&[(1, "/a", Reading { cpu_stat: None, ..limited(0) })]);
         let throttle = joined(sample, &known, &Keep::All).cgroups.remove(0).throttle;
         assert!(throttle.source.is_none() && throttle.quota.is_some());
@@ -468,7 +454,10 @@ mod tests {
         let known = known(&[(1, "/plc", Reading::default()), (2, "/noise", Reading::default())]);
         let breach = joined(sample, &known, &Keep::All).breaches.remove(0);
         assert_eq!(breach.at, "2023-11-14T22:13:21.001900Z");
-        assert_eq!((breach.kind.as_str(), breach.latency_ns, breach.cgroup.as_str()), ("timer", 1_900_000, "/plc"));
+        assert_eq!(
+            (breach.kind.known(), breach.latency_ns, breach.cgroup.as_str()),
+            (Some(crate::snapshot::BreachKind::Timer), 1_900_000, "/plc")
+        );
         // Nobody had the CPU: the record's previous task is the idle one.
         assert_eq!((breach.cause.as_str(), breach.shares["cpu_idle_exit"]), ("cpu_idle_exit", 1_900_000));
         assert_eq!(
@@ -477,7 +466,7 @@ mod tests {
         );
         assert_eq!((breach.evidence.irq_delay_ns, breach.evidence.wait_ns), (Some(2_000), 1_897_000));
         assert_eq!(breach.evidence.prev_cgroup.as_deref(), Some("/noise"));
-        assert_eq!(breach.evidence.flags, ["migrated", "lock"]);
+        assert_eq!(breach.evidence.flags, [BreachFlag::Migrated, BreachFlag::Lock]);
     }
 
     #[test]

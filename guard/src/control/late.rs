@@ -4,21 +4,30 @@
 use std::collections::BTreeMap;
 
 use guard_common::comm;
-use guard_common::event::{self, BreachKind, WakeContext, breach_flags};
+use guard_common::event::{self, WakeContext, breach_flags as bits};
 use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL};
 
 use super::accounts::Accounted;
 use super::clock::WallClock;
 use super::known::{Known, self_and_ancestors};
 use crate::explain::{self, Who};
-use crate::snapshot::{Breach, ChainLink, Culprit, Evidence, ThrottledBy, TimePart};
+use crate::snapshot::{
+    Breach, BreachFlag, BreachKind, Cause, ChainLink, Culprit, Evidence, LockKind, ThrottledBy, TimePart, WokenBy, Word,
+};
 
 /// A breach of a Snapshot, explained.
 pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known: &Known, clock: WallClock) -> Breach {
     let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
     let comm = comm::text(&record.comm).to_string();
-    let timer = record.kind == BreachKind::Timer as u32;
-    let blocked = record.kind == BreachKind::Blocked as u32;
+    let timer = record.kind == event::BreachKind::Timer as u32;
+    let blocked = record.kind == event::BreachKind::Blocked as u32;
+    let kind = if timer {
+        BreachKind::Timer
+    } else if blocked {
+        BreachKind::Blocked
+    } else {
+        BreachKind::Wakeup
+    };
     let wait_since_ns =
         [record.waking_ns, record.expired_ns, record.since_ns].into_iter().find(|ns| *ns > 0).unwrap_or(0);
     let owner = known.threads.get(&record.lock_owner).filter(|_| record.lock_owner != 0);
@@ -26,16 +35,9 @@ pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known:
         at: clock.rfc3339(record.switched_in_ns),
         tid: record.tid,
         cgroup: known.path_of(record.cgroup_id),
-        kind: if timer {
-            "timer"
-        } else if blocked {
-            "blocked"
-        } else {
-            "wakeup"
-        }
-        .to_owned(),
+        kind: kind.into(),
         latency_ns,
-        cause: String::new(),
+        cause: Cause::Unknown.into(),
         culprit: None,
         shares: BTreeMap::new(),
         sentence: String::new(),
@@ -53,7 +55,7 @@ pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known:
             lock_owner: record.lock_owner,
             lock_owner_comm: owner.map(|of| of.info.comm.clone()),
             lock_owner_cgroup: owner.and_then(|of| of.info.cgroup.clone()),
-            lock_kind: (record.flags & breach_flags::LOCK != 0).then(|| lock_kind(record.lock_flags).to_owned()),
+            lock_kind: (record.flags & bits::LOCK != 0).then(|| lock_kind(record.lock_flags).into()),
             blocked_ns: blocked.then(|| wait_since_ns.saturating_sub(record.slept_ns)),
             blocked_in: blocked.then(|| system_call(record.slept_in)).flatten(),
             prev_tid: record.prev_tid,
@@ -64,14 +66,14 @@ pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known:
             waker_comm: comm::text(&record.waker_comm).to_string(),
             waker_prio: record.waker_prio,
             waker_cgroup: (record.waker_cgroup_id > 0).then(|| known.path_of(record.waker_cgroup_id)),
-            woken_by: wake_context(record.wake_context),
+            woken_by: woken_by(record.wake_context).map(Word::from),
             waker_throttled_ns: if blocked { throttled_while_asleep(record) } else { 0 },
             throttled_by: throttled_by(record, accounted, known),
             steal_ns: accounted.and_then(|accounted| accounted.steal_ns),
             parts: parts(accounted, known),
             stacks: accounted.and_then(|accounted| accounted.stacks.clone()),
             chain: chain(accounted, known),
-            flags: flag_names(record.flags),
+            flags: breach_flags(record.flags),
         },
     };
     explain::explain(&mut breach);
@@ -83,7 +85,7 @@ fn throttled_by(record: &event::Breach, accounted: Option<&Accounted>, known: &K
     let last = accounted.and_then(|accounted| accounted.account.as_ref()?.chain.last());
     let id = match last {
         Some(link) => link.who.cgroup_id,
-        None if record.kind == BreachKind::Blocked as u32 => record.waker_cgroup_id,
+        None if record.kind == event::BreachKind::Blocked as u32 => record.waker_cgroup_id,
         None => record.cgroup_id,
     };
     let path = known.path_of(id);
@@ -100,7 +102,7 @@ fn parts(accounted: Option<&Accounted>, known: &Known) -> Vec<TimePart> {
     parts
         .iter()
         .map(|part| TimePart {
-            cause: part.cause.name().to_owned(),
+            cause: part.cause.into(),
             ns: part.ns,
             by: part.by.as_ref().map(|who| culprit(who, known)),
         })
@@ -112,7 +114,7 @@ fn chain(accounted: Option<&Accounted>, known: &Known) -> Vec<ChainLink> {
     let chain = accounted.and_then(|accounted| accounted.account.as_ref()).map_or(&[][..], |account| &account.chain);
     chain
         .iter()
-        .map(|link| ChainLink { who: culprit(&link.who, known), did: link.did.name().to_owned(), ns: link.ns })
+        .map(|link| ChainLink { who: culprit(&link.who, known), did: link.did.into(), ns: link.ns })
         .collect()
 }
 
@@ -129,31 +131,30 @@ fn throttled_while_asleep(record: &event::Breach) -> u64 {
     record.waker_throttled_ns.min(record.waker_throttled_until_ns.saturating_sub(record.slept_ns))
 }
 
-fn wake_context(context: u32) -> Option<String> {
-    let name = match context {
-        c if c == WakeContext::Task as u32 => "task",
-        c if c == WakeContext::Softirq as u32 => "softirq",
-        c if c == WakeContext::Hardirq as u32 => "hardirq",
-        _ => return None,
-    };
-    Some(name.to_owned())
+fn woken_by(context: u32) -> Option<WokenBy> {
+    match context {
+        c if c == WakeContext::Task as u32 => Some(WokenBy::Task),
+        c if c == WakeContext::Softirq as u32 => Some(WokenBy::Softirq),
+        c if c == WakeContext::Hardirq as u32 => Some(WokenBy::Hardirq),
+        _ => None,
+    }
 }
 
 /// Kind of a lock by contention_begin's flags: <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/lock.h>
-fn lock_kind(flags: u32) -> &'static str {
+fn lock_kind(flags: u32) -> LockKind {
     const SPIN: u32 = 1;
     const READ_OR_WRITE: u32 = 2 | 4;
     const RT: u32 = 8;
     const PERCPU: u32 = 16;
     const MUTEX: u32 = 32;
     match flags {
-        LOCK_PI_FUTEX => "PI futex",
-        f if f & MUTEX != 0 => "mutex",
-        f if f & READ_OR_WRITE != 0 => "rwlock",
-        f if f & PERCPU != 0 => "per-CPU rwlock",
-        f if f & RT != 0 => "rt_mutex",
-        f if f & SPIN != 0 => "spinlock",
-        _ => "semaphore",
+        LOCK_PI_FUTEX => LockKind::PiFutex,
+        f if f & MUTEX != 0 => LockKind::Mutex,
+        f if f & READ_OR_WRITE != 0 => LockKind::Rwlock,
+        f if f & PERCPU != 0 => LockKind::PerCpuRwlock,
+        f if f & RT != 0 => LockKind::RtMutex,
+        f if f & SPIN != 0 => LockKind::Spinlock,
+        _ => LockKind::Semaphore,
     }
 }
 
@@ -198,19 +199,19 @@ fn system_call(number: u32) -> Option<String> {
     Some(name.unwrap_or_else(|| format!("system call {number}")))
 }
 
-fn flag_names(flags: u32) -> Vec<String> {
+fn breach_flags(flags: u32) -> Vec<Word<BreachFlag>> {
     [
-        (breach_flags::PREEMPTED, "preempted"),
-        (breach_flags::REMOTE_TIMER, "remote_timer"),
-        (breach_flags::MIGRATED, "migrated"),
-        (breach_flags::RT_STOLEN, "rt_stolen"),
-        (breach_flags::FAIR_SERVER, "fair_server"),
-        (breach_flags::LOCK, "lock"),
-        (breach_flags::SOFT_TIMER, "soft_timer"),
-        (breach_flags::FUTEX_OWNER, "futex_owner"),
+        (bits::PREEMPTED, BreachFlag::Preempted),
+        (bits::REMOTE_TIMER, BreachFlag::RemoteTimer),
+        (bits::MIGRATED, BreachFlag::Migrated),
+        (bits::RT_STOLEN, BreachFlag::RtStolen),
+        (bits::FAIR_SERVER, BreachFlag::FairServer),
+        (bits::LOCK, BreachFlag::Lock),
+        (bits::SOFT_TIMER, BreachFlag::SoftTimer),
+        (bits::FUTEX_OWNER, BreachFlag::FutexOwner),
     ]
     .into_iter()
     .filter(|(bit, _)| flags & bit != 0)
-    .map(|(_, name)| name.to_owned())
+    .map(|(_, flag)| flag.into())
     .collect()
 }

@@ -7,10 +7,10 @@ use guard_common::event::{BreachKind, WakeContext, breach_flags};
 use guard_common::flight::flags;
 use guard_common::{event, maps};
 
-use super::Cause;
 use super::course::{Course, Doing, Occupant, Who};
 use super::interrupt::softirq_name;
 use super::share::FAIR;
+use crate::snapshot::{Cause, Did};
 
 /// How long a wake-up from another CPU may be on its way: what the scheduler chose until then, it chose without it, ns.
 const SETTLED_NS: u64 = 500_000;
@@ -37,35 +37,6 @@ pub struct Link {
     pub did: Did,
     /// For how long it was waited for, ns.
     pub ns: u64,
-}
-
-/// What a thread did while it was waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Did {
-    /// It ran.
-    Ran,
-    /// A quota stopped it.
-    Throttled,
-    /// It could run, and others had its CPU.
-    Preempted,
-    /// It waited for the next thread of the chain.
-    Waited,
-    /// It slept, until no thread woke it.
-    Slept,
-}
-
-impl Did {
-    /// Its name in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ran => "ran",
-            Self::Throttled => "throttled",
-            Self::Preempted => "preempted",
-            Self::Waited => "waited",
-            Self::Slept => "slept",
-        }
-    }
 }
 
 /// The time of a breach, part by part.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Coupling};
-use crate::snapshot::{Breach, ChainLink, Culprit, Inversion, Snapshot, Stacks};
+use super::Coupling;
+use crate::snapshot::{Breach, Cause, ChainLink, Culprit, Inversion, Snapshot, Stacks, Word};
 
 /// All that `guard explain` says; its JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +27,7 @@ pub struct Finding {
     /// Path of its cgroup.
     pub cgroup: String,
     /// Why; see `guard explain --help`.
-    pub cause: String,
+    pub cause: Word<Cause>,
     /// Because of whom, as far as known: of the worst one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub culprit: Option<Culprit>,
@@ -51,12 +51,12 @@ pub struct Finding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
     /// Time per cause of all of them, ns; together `total_ns`.
-    pub shares: BTreeMap<String, u64>,
+    pub shares: BTreeMap<Word<Cause>, u64>,
 }
 
 /// The late wake-ups of `snapshots`, merged, the largest loss first.
 pub fn findings<'a>(snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Vec<Finding> {
-    let mut merged: BTreeMap<(&str, &str, &str, &str), Finding> = BTreeMap::new();
+    let mut merged: BTreeMap<(&str, &str, &Word<Cause>, &str), Finding> = BTreeMap::new();
     for breach in snapshots.into_iter().flat_map(|snapshot| &snapshot.breaches) {
         let by = breach.culprit.as_ref().map_or("", |culprit| culprit.comm.as_str());
         merged
@@ -82,7 +82,7 @@ fn new(breach: &Breach) -> Finding {
         total_ns: breach.latency_ns,
         at: breach.at.clone(),
         sentence: breach.sentence.clone(),
-        remedy: Cause::from_name(&breach.cause).and_then(Cause::remedy).map(str::to_owned),
+        remedy: breach.cause.known().and_then(Cause::remedy).map(str::to_owned),
         shares: breach.shares.clone(),
     }
 }
@@ -114,13 +114,13 @@ mod tests {
         let mut snapshot = samples::full();
         let first = snapshot.breaches[0].clone();
         let worse = Breach { latency_ns: first.latency_ns + 5, sentence: "worse".into(), ..first.clone() };
-        let other = Breach { latency_ns: 1, cause: "irq".into(), culprit: None, ..first.clone() };
+        let other = Breach { latency_ns: 1, cause: Cause::Irq.into(), culprit: None, ..first.clone() };
         snapshot.breaches = vec![other, first.clone(), worse];
         let found = findings([&snapshot, &snapshot]);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].count, found[0].worst_ns, found[0].sentence.as_str()), (4, first.latency_ns + 5, "worse"));
         assert_eq!(found[0].total_ns, 4 * first.latency_ns + 10);
-        assert_eq!((found[1].count, found[1].cause.as_str()), (2, "irq"));
+        assert_eq!((found[1].count, found[1].cause.known()), (2, Some(Cause::Irq)));
         assert!(found[1].remedy.as_deref().is_some_and(|remedy| remedy.contains("smp_affinity")));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::snapshot::{Breach, Cgroup, Class, Culprit, Inversion, TimePart};
+use crate::snapshot::{Breach, Cause, Cgroup, Class, Culprit, Inversion, TimePart, Word};
 
 /// The inversions in `breaches`, the largest loss first. `cgroups` tell the classes.
 #[must_use]
@@ -35,7 +35,7 @@ pub fn inversions(breaches: &[Breach], cgroups: &[Cgroup]) -> Vec<Inversion> {
 }
 
 /// Each less urgent thread that the late one lost time to, with the time per cause.
-fn less_urgent(breach: &Breach) -> Vec<(Culprit, BTreeMap<String, u64>)> {
+fn less_urgent(breach: &Breach) -> Vec<(Culprit, BTreeMap<Word<Cause>, u64>)> {
     let own = breach.evidence.prio;
     let alone;
     let parts: &[TimePart] = if breach.evidence.parts.is_empty() {
@@ -45,7 +45,7 @@ fn less_urgent(breach: &Breach) -> Vec<(Culprit, BTreeMap<String, u64>)> {
     } else {
         &breach.evidence.parts
     };
-    let mut found: Vec<(Culprit, BTreeMap<String, u64>)> = Vec::new();
+    let mut found: Vec<(Culprit, BTreeMap<Word<Cause>, u64>)> = Vec::new();
     for part in parts {
         let Some(by) = part.by.as_ref().filter(|by| by.tid != 0 && by.tid != breach.tid) else { continue };
         if by.prio.is_none_or(|prio| prio <= own) || part.ns == 0 {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
     use crate::view::samples;
 
-    fn part(cause: &str, ns: u64, comm: &str, prio: i32) -> TimePart {
+    fn part(cause: Cause, ns: u64, comm: &str, prio: i32) -> TimePart {
         let by =
             Culprit { tid: prio.unsigned_abs() + 1, comm: comm.into(), cgroup: Some("/be".into()), prio: Some(prio) };
         TimePart { cause: cause.into(), ns, by: Some(by) }
@@ -78,9 +78,9 @@ mod tests {
         let mut breach = snapshot.breaches[0].clone();
         breach.evidence.prio = 19;
         breach.evidence.parts = vec![
-            part("throttled_lock_holder", 700, "mqtt", 120),
-            part("lock_holder_preempted", 200, "mqtt", 120),
-            part("higher_priority", 100, "rival", 9),
+            part(Cause::ThrottledLockHolder, 700, "mqtt", 120),
+            part(Cause::LockHolderPreempted, 200, "mqtt", 120),
+            part(Cause::HigherPriority, 100, "rival", 9),
         ];
         let found = inversions(&[breach.clone(), breach], &snapshot.cgroups);
         assert_eq!(found.len(), 1, "{found:?}");

@@ -3,19 +3,18 @@
 //! explained again.
 
 mod account;
-mod cause;
 mod coupling;
 mod course;
 mod finding;
 mod interrupt;
 pub mod inversion;
+mod remedy;
 mod sentence;
 mod share;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use account::{Account, Did, Link, Part, account};
-pub use cause::Cause;
+pub use account::{Account, Link, Part, account};
 pub use coupling::{Coupling, Couplings};
 pub use course::{Course, Who};
 pub use finding::{Explanation, Finding, findings};

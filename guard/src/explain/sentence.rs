@@ -1,20 +1,21 @@
 //! A late wake-up in one sentence that a person can act on.
 
-use super::Cause;
 use super::share::FAIR;
-use crate::snapshot::{Breach, ChainLink, Culprit};
+use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, ChainLink, Culprit, Word};
 
 /// Says what happened: `lost_ns` of it by `cause`.
 pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
     let evidence = &breach.evidence;
-    let late = match breach.kind.as_str() {
-        "timer" => format!("came on its CPU {} after its timer expired", time(breach.latency_ns)),
-        "blocked" => format!("was kept from its work for {}", time(breach.latency_ns)),
-        _ => format!("came on its CPU {} after it became runnable", time(breach.latency_ns)),
+    let late = match breach.kind.known() {
+        Some(BreachKind::Timer) => format!("came on its CPU {} after its timer expired", time(breach.latency_ns)),
+        Some(BreachKind::Blocked) => format!("was kept from its work for {}", time(breach.latency_ns)),
+        Some(BreachKind::Wakeup) | None => {
+            format!("came on its CPU {} after it became runnable", time(breach.latency_ns))
+        }
     };
     let who = breach.culprit.as_ref().map_or_else(String::new, |culprit| named(culprit, &breach.cgroup));
     let lost = time(lost_ns);
-    let lock = evidence.lock_kind.as_deref().unwrap_or("lock");
+    let lock = evidence.lock_kind.as_ref().map_or("lock", Word::as_str);
     let quota = evidence.throttled_by.as_ref().map_or_else(
         || "because of a CPU quota".to_owned(),
         |by| {
@@ -35,7 +36,7 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
         }
         Cause::LockContention if who.is_empty() => format!("it waited {lost} for a {lock}"),
         Cause::LockContention => format!("it waited {lost} for a {lock} held by {who}"),
-        Cause::NonPiLock if evidence.flags.iter().any(|flag| flag == "futex_owner") => {
+        Cause::NonPiLock if evidence.has(BreachFlag::FutexOwner) => {
             format!("it waited {lost} for a mutex without priority inheritance held by {who}, as the mutex itself says")
         }
         Cause::NonPiLock => {
@@ -71,10 +72,16 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
         Cause::Migration => format!("it was being moved to CPU {} for {lost}", evidence.cpu),
         Cause::CpuIdleExit => format!("CPU {} needed {lost} to wake from idle", evidence.cpu),
         Cause::Steal => format!("the host of this virtual machine took CPU {} away for {lost}", evidence.waker_cpu),
-        Cause::Unknown => match (breach.kind.as_str(), evidence.blocked_in.as_deref()) {
-            ("blocked", Some(call)) if !who.is_empty() => format!("it waited in {call} for {lost} until {who} woke it"),
-            ("blocked", Some(call)) => format!("it slept in {call} for {lost}; what for cannot be told"),
-            ("timer", _) if evidence.irq_delay_ns.is_some_and(|delay| delay * 2 > breach.latency_ns) => {
+        Cause::Unknown => match (breach.kind.known(), evidence.blocked_in.as_deref()) {
+            (Some(BreachKind::Blocked), Some(call)) if !who.is_empty() => {
+                format!("it waited in {call} for {lost} until {who} woke it")
+            }
+            (Some(BreachKind::Blocked), Some(call)) => {
+                format!("it slept in {call} for {lost}; what for cannot be told")
+            }
+            (Some(BreachKind::Timer), _)
+                if evidence.irq_delay_ns.is_some_and(|delay| delay * 2 > breach.latency_ns) =>
+            {
                 "the timer's interrupt itself came late: interrupts were off, or another machine had the CPU".to_owned()
             }
             _ => "the cause is unknown".to_owned(),

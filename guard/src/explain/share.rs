@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Cause;
 use super::account::{MOVER, by_name};
 use super::sentence::sentence;
-use crate::snapshot::{Breach, Culprit, Evidence};
+use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, Culprit, Evidence, WokenBy};
 
 /// Effective kernel priorities from here on are fair.
 pub(super) const FAIR: i32 = 100;
@@ -22,9 +21,9 @@ pub fn explain(breach: &mut Breach) {
     } else {
         worst(cause, &breach.evidence)
     };
-    breach.cause = cause.name().to_owned();
+    breach.cause = cause.into();
     breach.sentence = sentence(breach, cause, lost_ns);
-    breach.shares = shares.into_iter().map(|(cause, ns)| (cause.name().to_owned(), ns)).collect();
+    breach.shares = shares.into_iter().map(|(cause, ns)| (cause.into(), ns)).collect();
 }
 
 /// Time per cause, ns, as it was accounted for; none when it was not.
@@ -35,7 +34,7 @@ fn accounted(breach: &Breach) -> Option<BTreeMap<Cause, u64>> {
     for part in parts {
         let ns = part.ns.min(left);
         left -= ns;
-        *shares.entry(Cause::from_name(&part.cause).unwrap_or(Cause::Unknown)).or_insert(0) += ns;
+        *shares.entry(part.cause.known().unwrap_or(Cause::Unknown)).or_insert(0) += ns;
     }
     if left > 0 {
         *shares.entry(Cause::Unknown).or_insert(0) += left;
@@ -47,7 +46,7 @@ fn accounted(breach: &Breach) -> Option<BTreeMap<Cause, u64>> {
 /// nothing of this machine is in its way. What the host took explains no more than that.
 fn stolen(shares: &mut BTreeMap<Cause, u64>, breach: &Breach) {
     let mut left = breach.evidence.steal_ns.unwrap_or(0);
-    if breach.kind != "timer" {
+    if breach.kind != BreachKind::Timer {
         return;
     }
     for cause in [Cause::Unknown, Cause::CpuIdleExit] {
@@ -64,7 +63,7 @@ fn stolen(shares: &mut BTreeMap<Cause, u64>, breach: &Breach) {
 
 /// Who lost the late thread most of the time that `cause` took.
 fn worst(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
-    evidence.parts.iter().filter(|part| part.cause == cause.name()).max_by_key(|part| part.ns)?.by.clone()
+    evidence.parts.iter().filter(|part| part.cause == cause).max_by_key(|part| part.ns)?.by.clone()
 }
 
 /// Time per cause, ns, by the record alone: whoever had the CPU last is taken for all of the wait.
@@ -89,29 +88,25 @@ fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
     give(Cause::PolicyFallback, throttled);
     give(occupant(evidence), waited - hardirq - softirq - throttled);
     // Before it, a sleep or the way from the expiry to the timer's interrupt.
-    match breach.kind.as_str() {
-        "blocked" => {
+    match breach.kind.known() {
+        Some(BreachKind::Blocked) => {
             let blocked = evidence.blocked_ns.unwrap_or(0);
             let throttled = evidence.waker_throttled_ns.min(blocked);
             give(throttled_holder(evidence), throttled);
             give(sleep(evidence), blocked - throttled);
         }
-        "timer" => give(late_interrupt(evidence), u64::MAX),
-        _ => {}
+        Some(BreachKind::Timer) => give(late_interrupt(evidence), u64::MAX),
+        Some(BreachKind::Wakeup) | None => {}
     }
     give(Cause::Unknown, u64::MAX);
     shares
 }
 
-fn has(evidence: &Evidence, flag: &str) -> bool {
-    evidence.flags.iter().any(|own| own == flag)
-}
-
 /// Who had the CPU while the thread waited for it.
 fn occupant(evidence: &Evidence) -> Cause {
-    if has(evidence, "fair_server") {
+    if evidence.has(BreachFlag::FairServer) {
         Cause::FairServer
-    } else if has(evidence, "rt_stolen") {
+    } else if evidence.has(BreachFlag::RtStolen) {
         Cause::RtThrottling
     } else if evidence.prev_tid == 0 {
         Cause::CpuIdleExit
@@ -119,7 +114,7 @@ fn occupant(evidence: &Evidence) -> Cause {
         Cause::PolicyFallback
     } else if let Some(cause) = by_name(&evidence.prev_comm) {
         cause
-    } else if evidence.prev_comm.starts_with(MOVER) && has(evidence, "migrated") {
+    } else if evidence.prev_comm.starts_with(MOVER) && evidence.has(BreachFlag::Migrated) {
         Cause::Migration
     } else if evidence.prev_prio <= evidence.prio {
         Cause::HigherPriority
@@ -130,9 +125,9 @@ fn occupant(evidence: &Evidence) -> Cause {
 
 /// Why the timer's interrupt came late.
 fn late_interrupt(evidence: &Evidence) -> Cause {
-    if has(evidence, "soft_timer") {
+    if evidence.has(BreachFlag::SoftTimer) {
         Cause::SoftTimer
-    } else if has(evidence, "remote_timer") {
+    } else if evidence.has(BreachFlag::RemoteTimer) {
         Cause::RemoteTimer
     } else if evidence.waker == 0 {
         // The interrupt found its CPU idle.
@@ -144,7 +139,11 @@ fn late_interrupt(evidence: &Evidence) -> Cause {
 
 /// Whether it slept for a lock: one that the kernel knows, or a futex.
 fn for_lock(evidence: &Evidence) -> bool {
-    has(evidence, "lock") || evidence.blocked_in.as_deref() == Some("futex")
+    evidence.has(BreachFlag::Lock) || evidence.blocked_in.as_deref() == Some("futex")
+}
+
+fn by_task(evidence: &Evidence) -> bool {
+    evidence.woken_by.as_ref().is_some_and(|by| *by == WokenBy::Task)
 }
 
 /// What kept the thread from being woken while its waker was throttled.
@@ -154,10 +153,10 @@ fn throttled_holder(evidence: &Evidence) -> Cause {
 
 /// Why it slept as long as its waker was not throttled.
 fn sleep(evidence: &Evidence) -> Cause {
-    if has(evidence, "lock") {
+    if evidence.has(BreachFlag::Lock) {
         Cause::LockContention
-    } else if has(evidence, "futex_owner")
-        || evidence.blocked_in.as_deref() == Some("futex") && evidence.woken_by.as_deref() == Some("task")
+    } else if evidence.has(BreachFlag::FutexOwner)
+        || evidence.blocked_in.as_deref() == Some("futex") && by_task(evidence)
     {
         Cause::NonPiLock
     } else {
@@ -194,7 +193,7 @@ fn culprit(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
             })
         }
         Cause::ThrottledLockHolder | Cause::CoThreadThrottled => Some(waker()),
-        Cause::LockContention | Cause::NonPiLock if evidence.woken_by.as_deref() == Some("task") => Some(waker()),
+        Cause::LockContention | Cause::NonPiLock if by_task(evidence) => Some(waker()),
         _ => None,
     }
 }
@@ -213,7 +212,7 @@ mod tests {
             cgroup: "/plc".into(),
             kind: kind.into(),
             latency_ns,
-            cause: String::new(),
+            cause: Cause::Unknown.into(),
             culprit: None,
             shares: BTreeMap::new(),
             sentence: String::new(),
@@ -248,13 +247,13 @@ mod tests {
             prev_comm: "mqtt".into(),
             blocked_ns: Some(80_000_000),
             blocked_in: Some("futex".into()),
-            woken_by: Some("task".into()),
+            woken_by: Some(WokenBy::Task.into()),
             waker: 12,
             waker_comm: "mqtt".into(),
             waker_prio: 120,
             waker_cgroup: Some("/plc".into()),
             waker_throttled_ns: throttled_ns,
-            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            flags: flags.iter().map(|flag| (*flag).into()).collect(),
             ..Evidence::default()
         }
     }
@@ -262,7 +261,7 @@ mod tests {
     #[test]
     fn who_had_the_cpu_is_the_cause() {
         let flagged = |flags: &[&str]| Evidence {
-            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            flags: flags.iter().map(|flag| (*flag).into()).collect(),
             ..behind("burner", 120)
         };
         for (evidence, cause) in [
@@ -283,7 +282,7 @@ mod tests {
             (flagged(&["rt_stolen", "fair_server"]), "fair_server"),
         ] {
             let breach = breach("wakeup", 2_000_000, evidence.clone());
-            assert_eq!(breach.cause, cause, "{evidence:?}");
+            assert_eq!(breach.cause.as_str(), cause, "{evidence:?}");
         }
     }
 
@@ -292,7 +291,7 @@ mod tests {
         let late = |waker: u32, flags: &[&str]| Evidence {
             irq_delay_ns: Some(5_000_000),
             waker,
-            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            flags: flags.iter().map(|flag| (*flag).into()).collect(),
             ..behind("burner", 120)
         };
         for (evidence, cause) in [
@@ -302,7 +301,7 @@ mod tests {
             (late(9, &[]), "unknown"),
         ] {
             let breach = breach("timer", 7_000_000, evidence);
-            assert_eq!(breach.cause, cause, "{}", breach.sentence);
+            assert_eq!(breach.cause.as_str(), cause, "{}", breach.sentence);
             assert_eq!(breach.shares["lower_priority_blocking"], 2_000_000);
         }
     }
@@ -314,7 +313,7 @@ mod tests {
                 Evidence { irq_delay_ns: Some(5_000_000), steal_ns: Some(steal_ns), ..behind("burner", 120) };
             breach(kind, 7_000_000, evidence)
         };
-        assert_eq!(stolen("timer", 4_000_000).cause, "steal");
+        assert_eq!(stolen("timer", 4_000_000).cause.known(), Some(Cause::Steal));
         assert_eq!(stolen("timer", 4_000_000).shares["unknown"], 1_000_000);
         assert_eq!(stolen("timer", 20_000_000).shares["lower_priority_blocking"], 2_000_000);
         assert_eq!(stolen("wakeup", 4_000_000).shares.get("steal"), None);
@@ -329,10 +328,10 @@ mod tests {
             (asleep(&["lock"], 0), "lock_contention"),
             (Evidence { blocked_in: Some("read".into()), ..asleep(&[], 75_000_000) }, "co_thread_throttled"),
             (Evidence { blocked_in: Some("read".into()), ..asleep(&[], 0) }, "unknown"),
-            (Evidence { woken_by: Some("hardirq".into()), ..asleep(&[], 0) }, "unknown"),
+            (Evidence { woken_by: Some(WokenBy::Hardirq.into()), ..asleep(&[], 0) }, "unknown"),
         ] {
             let breach = breach("blocked", 80_010_000, evidence);
-            assert_eq!(breach.cause, cause, "{}", breach.sentence);
+            assert_eq!(breach.cause.as_str(), cause, "{}", breach.sentence);
         }
         assert_eq!(
             breach("blocked", 80_010_000, asleep(&[], 75_000_000)).sentence,
@@ -376,7 +375,7 @@ mod tests {
             let breach = breach(kind, latency, evidence);
             let sum: u128 = breach.shares.values().map(|ns| u128::from(*ns)).sum();
             prop_assert_eq!(sum, u128::from(latency));
-            prop_assert!(Cause::from_name(&breach.cause).is_some());
+            prop_assert!(breach.cause.known().is_some());
             prop_assert!(!breach.sentence.is_empty());
         }
     }

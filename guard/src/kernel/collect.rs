@@ -96,6 +96,7 @@ impl Kernel {
             at_ns,
             seconds: elapsed_ns as f64 / 1e9,
             signals: self.signals.clone(),
+            throttle_source: self.throttle_source,
             map_bytes: self.map_bytes,
             user_rest_ns: self.user_rest_ns,
             ..KernelSample::default()

@@ -28,6 +28,7 @@ use super::{
     sources::{Refused, Sources, Throttle},
     sys::Shared,
 };
+use crate::snapshot::{SignalName, ThrottleSource, sees};
 
 /// The kernel side, compiled; `cargo xtask ebpf` makes it from guard-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../guard-ebpf/guard.bpf.o"));
@@ -167,6 +168,7 @@ impl Kernel {
         kernel.signals = signals::attach(sources, options.flight, |probes| {
             programs.attach(probes).map_err(|refusal| refusal.to_string())
         });
+        kernel.throttle_source = sources.throttle.counted_by(sees(&kernel.signals, SignalName::Timer));
         step("loaded and attached the programs");
         kernel.user_rest_ns = own.check(&mut kernel, options)?;
         for cpu in 0..kernel.cpus.len() {
@@ -226,6 +228,7 @@ impl Kernel {
             generation: 0,
             ebpf,
             signals: Vec::new(),
+            throttle_source: ThrottleSource::default(),
             attached: Vec::new(),
             asked: BTreeMap::new(),
             config,

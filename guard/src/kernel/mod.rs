@@ -34,7 +34,7 @@ use guard_common::maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, threa
 pub use load::{LoadOptions, Verified};
 pub use records::Event;
 
-use crate::snapshot::Signal;
+use crate::snapshot::{Signal, ThrottleSource};
 
 /// Why the kernel side could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +130,7 @@ pub struct Kernel {
     /// Keeps programs and links alive.
     ebpf: Ebpf,
     signals: Vec<Signal>,
+    throttle_source: ThrottleSource,
     attached: Vec<&'static str>,
     /// What the kernel was asked for, and whether it has it.
     asked: BTreeMap<String, offer::Asked>,
@@ -326,6 +327,12 @@ impl Kernel {
     #[must_use]
     pub fn signals(&self) -> &[Signal] {
         &self.signals
+    }
+
+    /// Where throttles are counted.
+    #[must_use]
+    pub fn throttle_source(&self) -> ThrottleSource {
+        self.throttle_source
     }
 
     /// What the kernel was asked for, by name.

@@ -10,7 +10,7 @@ use guard_common::event::{Breach, Stacks};
 use guard_common::flight::Entry;
 use guard_common::maps::{CGROUP_KINDS, CgroupKind, Kind, THREAD_KINDS, ThreadKind};
 
-use crate::snapshot::{Cpu, Histogram, Lost, Signal};
+use crate::snapshot::{Cpu, Histogram, Lost, Signal, ThrottleSource};
 
 /// A histogram of each kind.
 #[derive(Clone, Debug)]
@@ -77,6 +77,8 @@ pub struct KernelSample {
     pub seconds: f64,
     /// What can be seen.
     pub signals: Vec<Signal>,
+    /// Where throttles are counted.
+    pub throttle_source: ThrottleSource,
     /// Cgroups with a slot, id 0 being "other". Only those with something counted.
     pub cgroups: Vec<CgroupSample>,
     /// Watched threads, those that exited in the interval included.

@@ -14,6 +14,7 @@ use super::{
     offsets::{self, CgroupSource},
     programs::{self, Probe},
 };
+use crate::snapshot::ThrottleSource;
 
 /// How far a signal can be seen: what is missing of it, or why it cannot be seen at all.
 pub(super) type Sight = Result<Vec<String>, String>;
@@ -68,6 +69,17 @@ pub(super) enum Throttle {
     PeriodTimer(String),
     /// cpu.stat alone.
     CpuStat(String),
+}
+
+impl Throttle {
+    /// What counts throttles, given whether the timer signal is seen.
+    pub(super) fn counted_by(&self, timer_is_seen: bool) -> ThrottleSource {
+        match self {
+            Self::Fentry => ThrottleSource::Fentry,
+            Self::PeriodTimer(_) if timer_is_seen => ThrottleSource::PeriodTimer,
+            Self::PeriodTimer(_) | Self::CpuStat(_) | Self::Nowhere(_) => ThrottleSource::CpuStat,
+        }
+    }
 }
 
 /// By which source each signal can be seen.

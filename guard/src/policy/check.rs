@@ -1,8 +1,7 @@
 //! Checks of settings that several policies share.
 
+use crate::snapshot::{BudgetMetric, BudgetMetricError, Word};
 use std::{fmt, ops::RangeInclusive};
-
-use super::budget::Metric;
 
 /// A setting that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +49,9 @@ pub(super) fn seconds(field: &'static str, value: f64) -> Result<(), Invalid> {
     Err(Invalid::new(field, format!("{value} is no time between 0 and 31536000 s")))
 }
 
-pub(super) fn metric(field: &'static str, value: &str) -> Result<(), Invalid> {
-    match value.parse::<Metric>() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Invalid::new(field, error.to_string())),
+pub(super) fn metric(field: &'static str, value: &Word<BudgetMetric>) -> Result<(), Invalid> {
+    match value {
+        Word::Known(_) => Ok(()),
+        Word::Other(text) => Err(Invalid::new(field, BudgetMetricError::new(text).to_string())),
     }
 }

@@ -2,7 +2,6 @@
 //! time is the sum of the windows of the Snapshots. One file per policy; `plan` merges what they want, so that each
 //! knob has one owner.
 
-pub mod budget;
 pub mod burst;
 mod check;
 mod cpus;

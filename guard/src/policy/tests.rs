@@ -92,7 +92,7 @@ fn impossible_settings_are_named() {
         ("suppress.forget_max_s", |s| s.suppress.forget_max_s = 1.0),
         ("suppress.shared_lock_memory_s", |s| s.suppress.shared_lock_memory_s = -1.0),
         ("suppress.latency.plc_metric", |s| s.suppress.latency.plc_metric = "wakeup.avg".into()),
-        ("suppress.latency.ls_metric", |s| s.suppress.latency.ls_metric = String::new()),
+        ("suppress.latency.ls_metric", |s| s.suppress.latency.ls_metric = "".into()),
         ("suppress.latency.cut_percent", |s| s.suppress.latency.cut_percent = 100),
         ("suppress.latency.calm_percent", |s| s.suppress.latency.calm_percent = 0),
         ("suppress.latency.hold_s", |s| s.suppress.latency.hold_s = f64::INFINITY),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rustix::thread::CapabilitySet;
 
 use super::call::CallError;
-use super::policy::SchedPolicy;
+use crate::snapshot::SchedPolicy;
 use super::sys;
 
 /// A scheduling policy with its parameter.

@@ -2,7 +2,7 @@
 
 use std::{io, mem};
 
-use super::policy::SchedPolicy;
+use crate::snapshot::SchedPolicy;
 
 /// Gives a thread a policy (SCHED_*, with flags) and a priority.
 ///

@@ -1,6 +1,7 @@
 //! The Snapshot: one value that says what this node was like in one interval. Whatever shows, decides, records or
 //! judges takes a Snapshot and nothing else. This room does no I/O and knows no kernel.
 
+mod budget;
 mod cpulist;
 mod inversion;
 mod knob;
@@ -11,14 +12,15 @@ mod words;
 
 use std::collections::BTreeMap;
 
+pub use budget::{BudgetMetric, BudgetMetricError, BudgetOf, Point};
 pub use cpulist::{CpuList, CpuListError, MAX_CPU};
 pub use knob::{Bandwidth, Knobs, Partition};
 pub use latency::{Histogram, Latency};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use words::{
-    BreachFlag, BreachKind, LockKind, Named, SchedPolicy, SignalName, ThrottleSource, TimerKind, UnknownWord, WokenBy,
-    Word,
+    BreachFlag, BreachKind, Cause, Did, LockKind, Named, SchedPolicy, SignalName, ThrottleSource, TimerKind,
+    UnknownWord, WokenBy, Word,
 };
 
 /// Version of the JSON form. Fields are added without changing it; a rename or a changed meaning raises it.
@@ -283,7 +285,7 @@ pub struct Cgroup {
 pub struct Budget {
     /// Which figure: "wakeup" (RT tasks of the cgroup) or "timer" (last stage that is seen), a point, and a percentile
     /// or "max", as in "wakeup.p999" and "timer.max".
-    pub metric: String,
+    pub metric: Word<BudgetMetric>,
     /// Its limit, ns.
     pub limit_ns: u64,
 }
@@ -334,7 +336,7 @@ pub struct Throttle {
     pub by: Option<String>,
     /// Where count and duration come from: "fentry", "period_timer" or "cpu.stat".
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
+    pub source: Option<Word<ThrottleSource>>,
     /// The same interval by the cgroup's cpu.stat, for reconciliation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_stat: Option<CpuStat>,
@@ -422,7 +424,7 @@ pub struct Thread {
     /// Path of its cgroup.
     pub cgroup: String,
     /// OTHER, FIFO, RR, BATCH, IDLE, DEADLINE or EXT.
-    pub policy: String,
+    pub policy: Word<SchedPolicy>,
     /// rt_priority, 1..99 for FIFO and RR, 0 otherwise.
     pub prio: u32,
     /// CPUs it may run on, in the kernel's list form; absent when it ended before they were read.
@@ -436,7 +438,7 @@ pub struct Thread {
     pub period_ns: Option<u64>,
     /// What kind of timer wakes it: sleeper, softirq-sleeper, deadline, callback or softirq-callback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timer_kind: Option<String>,
+    pub timer_kind: Option<Word<TimerKind>>,
     /// Timer wake-ups.
     pub timer: Timer,
     /// `user` samples whose thread never left its CPU; counted with the time of the interrupt.
@@ -528,16 +530,16 @@ pub struct Breach {
     pub cgroup: String,
     /// timer (counted from the expiry), wakeup (from sched_waking, or from the preemption) or blocked (from going to sleep
     /// for a lock, or in the middle of a cycle).
-    pub kind: String,
+    pub kind: Word<BreachKind>,
     /// How late, ns.
     pub latency_ns: u64,
     /// What made it late, in the words of `guard explain`; "unknown" where it cannot be told.
-    pub cause: String,
+    pub cause: Word<Cause>,
     /// Who made it late, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub culprit: Option<Culprit>,
     /// Time per cause, ns; together the latency.
-    pub shares: BTreeMap<String, u64>,
+    pub shares: BTreeMap<Word<Cause>, u64>,
     /// One sentence for people.
     pub sentence: String,
     /// What was known at the switch-in.
@@ -592,7 +594,7 @@ pub struct Evidence {
     pub lock_owner_cgroup: Option<String>,
     /// What kind of lock that was: "PI futex", "rt_mutex", "rwlock", "mutex", "spinlock", "semaphore".
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lock_kind: Option<String>,
+    pub lock_kind: Option<Word<LockKind>>,
     /// Time asleep before the wake-up; absent when it had not slept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_ns: Option<u64>,
@@ -620,13 +622,13 @@ pub struct Evidence {
     pub waker_cgroup: Option<String>,
     /// Where the wake-up came from: task, softirq or hardirq; then the waker is only who was interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub woken_by: Option<String>,
+    pub woken_by: Option<Word<WokenBy>>,
     /// Part of `blocked_ns` in which the waker could not run because of a quota.
     #[serde(default)]
     pub waker_throttled_ns: u64,
     /// preempted, remote_timer, migrated, rt_stolen, fair_server, lock, soft_timer, futex_owner (the owner is what the
     /// futex's own word says).
-    pub flags: Vec<String>,
+    pub flags: Vec<Word<BreachFlag>>,
     /// Whose quota stopped the thread that was waited for, or the late one itself: the nearest cgroup, itself or an
     /// ancestor, that was throttled in the interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -645,6 +647,14 @@ pub struct Evidence {
     /// Kernel stacks; absent unless they were asked for (`--stacks`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stacks: Option<Stacks>,
+}
+
+impl Evidence {
+    /// Whether `flag` is among its flags.
+    #[must_use]
+    pub fn has(&self, flag: BreachFlag) -> bool {
+        self.flags.iter().any(|own| *own == flag)
+    }
 }
 
 /// Kernel stacks of a late wake-up, as "function+0x1a", the innermost first.
@@ -670,7 +680,7 @@ pub struct ThrottledBy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimePart {
     /// Why, in the words of `guard explain`.
-    pub cause: String,
+    pub cause: Word<Cause>,
     /// How long, ns.
     pub ns: u64,
     /// Because of whom, as far as known; an interrupt has a name and no tid.
@@ -684,7 +694,7 @@ pub struct ChainLink {
     /// Which.
     pub who: Culprit,
     /// What it did most of that time: ran, throttled, preempted, waited (for the next one) or slept.
-    pub did: String,
+    pub did: Word<Did>,
     /// For how long it was waited for, ns.
     pub ns: u64,
 }
@@ -714,7 +724,7 @@ pub struct Inversion {
     /// Most time lost in one of them, ns.
     pub worst_ns: u64,
     /// Time per cause, ns; together `lost_ns`.
-    pub causes: BTreeMap<String, u64>,
+    pub causes: BTreeMap<Word<Cause>, u64>,
 }
 
 /// A change guard made.

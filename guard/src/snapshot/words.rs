@@ -308,6 +308,94 @@ words! {
         /// Any other callback, in the soft interrupt.
         CallbackSoft = "softirq-callback",
     }
+
+    /// What made a wake-up late, after rtla's taxonomy.
+    enum Cause {
+        /// It waited for a lock whose holder could not run because of a quota.
+        ThrottledLockHolder = "throttled_lock_holder",
+        /// It waited for a thread, mostly for a lock of it, that could run and had to wait for its CPU.
+        LockHolderPreempted = "lock_holder_preempted",
+        /// It waited for a lock of the kernel or a futex with priority inheritance.
+        LockContention = "lock_contention",
+        /// It waited for a futex without priority inheritance.
+        NonPiLock = "non_pi_lock",
+        /// It waited for the data of a thread that could not run because of a quota.
+        CoThreadThrottled = "co_thread_throttled",
+        /// A thread of the same or a higher priority had the CPU.
+        HigherPriority = "higher_priority",
+        /// A thread of a lower priority had the CPU and could not be preempted.
+        LowerPriorityBlocking = "lower_priority_blocking",
+        /// Hard interrupts, or the threads that handle them, had the CPU.
+        Irq = "irq",
+        /// Soft interrupts, or the threads that run them, had the CPU.
+        Softirq = "softirq",
+        /// Non-maskable interrupts had the CPU.
+        Nmi = "nmi",
+        /// The kernel took the CPU from all real-time threads.
+        RtThrottling = "rt_throttling",
+        /// The kernel gave the CPU to a fair thread that would have starved.
+        FairServer = "fair_server",
+        /// It runs under a fair policy, although it has a budget.
+        PolicyFallback = "policy_fallback",
+        /// It waited for memory that it touched.
+        PageFault = "page_fault",
+        /// Its timer expired on another CPU.
+        RemoteTimer = "remote_timer",
+        /// Its timer had to wait for the thread that runs soft timers.
+        SoftTimer = "soft_timer",
+        /// It was being moved to another CPU.
+        Migration = "migration",
+        /// Its CPU had to wake from idle.
+        CpuIdleExit = "cpu_idle_exit",
+        /// The host of this virtual machine gave the CPU to somebody else.
+        Steal = "steal",
+        /// What was seen does not tell.
+        Unknown = "unknown",
+    }
+
+    /// What a thread did while it was waited for.
+    enum Did {
+        /// It ran.
+        Ran = "ran",
+        /// A quota stopped it.
+        Throttled = "throttled",
+        /// It could run, and others had its CPU.
+        Preempted = "preempted",
+        /// It waited for the next thread of the chain.
+        Waited = "waited",
+        /// It slept, until no thread woke it.
+        Slept = "slept",
+    }
+}
+
+impl Default for ThrottleSource {
+    /// What every kernel has.
+    fn default() -> Self {
+        Self::CpuStat
+    }
+}
+
+impl SchedPolicy {
+    /// From the number of include/uapi/linux/sched.h.
+    #[must_use]
+    pub fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Other,
+            1 => Self::Fifo,
+            2 => Self::Rr,
+            3 => Self::Batch,
+            5 => Self::Idle,
+            6 => Self::Deadline,
+            7 => Self::Ext,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Whether it is above the fair class: FIFO, RR or DEADLINE.
+    #[must_use]
+    pub fn is_realtime(self) -> bool {
+        matches!(self, Self::Fifo | Self::Rr | Self::Deadline)
+    }
 }
 
 #[cfg(test)]
@@ -341,5 +429,7 @@ mod tests {
         all(WokenBy::ALL);
         all(SchedPolicy::ALL);
         all(TimerKind::ALL);
+        all(Cause::ALL);
+        all(Did::ALL);
     }
 }

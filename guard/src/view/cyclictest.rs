@@ -77,7 +77,7 @@ fn write(out: &mut String, columns: &[Column<'_>]) -> std::fmt::Result {
             out,
             "# guard: thread {i} is tid {} {comm} {} {} in {cgroup}, {stage}",
             thread.tid,
-            printable(&thread.policy),
+            printable(thread.policy.as_str()),
             thread.prio
         )?;
     }

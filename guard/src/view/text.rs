@@ -118,7 +118,7 @@ fn falls_back(thread: &Thread) -> bool {
 }
 
 pub(super) fn scheduling(thread: &Thread) -> String {
-    let policy = printable(&thread.policy);
+    let policy = printable(thread.policy.as_str());
     if thread.prio > 0 { format!("{policy} {}", thread.prio) } else { policy.into_owned() }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use guard::snapshot::{BreachFlag, Cause, Did};
 use serde_json::Value;
 
 use crate::{
@@ -65,14 +66,14 @@ pub(super) fn chain_is_whole() -> Result<Verdict> {
     let far = trial.far.as_deref().context("there is no far cgroup")?;
     let own = trial.snapshot.breaches.iter().filter(|breach| breach.tid == trial.log.victim);
     let chains: Vec<_> = own
-        .filter(|breach| breach.cause == "throttled_lock_holder" && breach.evidence.chain.len() >= 2)
+        .filter(|breach| breach.cause == Cause::ThrottledLockHolder && breach.evidence.chain.len() >= 2)
         .map(|breach| (&breach.evidence.chain, &breach.sentence, &breach.evidence.throttled_by))
         .collect();
     let sentences: Vec<_> = score.hurt.iter().filter_map(|shot| shot.sentence.as_deref()).collect();
     let (chain, sentence, by) = chains.first().with_context(|| format!("no chain in {sentences:?}"))?;
     let last = chain.last().context("an empty chain")?;
-    ensure!(last.did == "throttled" && last.who.cgroup.as_deref() == Some(far), "{chain:?}");
-    ensure!(chain[0].did == "waited" && chain[0].who.cgroup.as_deref() != Some(far), "{chain:?}");
+    ensure!(last.did == Did::Throttled && last.who.cgroup.as_deref() == Some(far), "{chain:?}");
+    ensure!(chain[0].did == Did::Waited && chain[0].who.cgroup.as_deref() != Some(far), "{chain:?}");
     ensure!(by.as_ref().is_some_and(|by| by.cgroup == far), "{by:?}");
     ensure!(sentence.contains(far) && sentence.contains("which waited for"), "{sentence}");
     let inversion = trial.snapshot.inversions.iter().find(|inversion| inversion.by_cgroup.as_deref() == Some(far));
@@ -102,13 +103,15 @@ pub(super) fn futex_owner() -> Result<Verdict> {
         let late: Vec<_> = snapshot
             .breaches
             .iter()
-            .filter(|breach| breach.tid == waiter && breach.cause == "non_pi_lock" && !breach.evidence.parts.is_empty())
+            .filter(|breach| {
+                breach.tid == waiter && breach.cause == Cause::NonPiLock && !breach.evidence.parts.is_empty()
+            })
             .collect();
         ensure!(!late.is_empty(), "none of {} waits, the longest of {} ns, is told", own.cycles, own.max_ns);
         for breach in &late {
             let evidence = &breach.evidence;
             ensure!(breach.culprit.as_ref().is_some_and(|by| by.tid == holder), "not by {holder}: {breach:?}");
-            ensure!(evidence.flags.iter().any(|flag| flag == "futex_owner"), "the word was not read: {breach:?}");
+            ensure!(evidence.has(BreachFlag::FutexOwner), "the word was not read: {breach:?}");
             ensure!(evidence.lock_owner == holder && breach.sentence.contains("held by"), "{breach:?}");
             let stacks = evidence.stacks.as_ref().context("no stacks")?;
             let futex = stacks.waking.iter().any(|frame| frame.starts_with("futex_wake"));

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use guard::snapshot::{Breach, Evidence};
+use guard::snapshot::{Breach, BreachKind, Cause, Evidence};
 
 use super::rtla::{self, TRACEFS};
 use crate::{
@@ -127,7 +127,8 @@ fn side_by_side() -> Result<Seen> {
     ensure!(ended.success(), "the herds ended with {ended}: {}", herds.stderr()?);
     let (snapshot, trace) = (guard.stop()?, instance.text()?);
     let accounted = |breach: &Breach| !breach.evidence.parts.is_empty();
-    let own = snapshot.breaches.into_iter().filter(|breach| breach.kind == "timer" && tids.contains(&breach.tid));
+    let own =
+        snapshot.breaches.into_iter().filter(|breach| breach.kind == BreachKind::Timer && tids.contains(&breach.tid));
     Ok(Seen { breaches: own.filter(accounted).collect(), rival: rival.tid()?, trace, marks })
 }
 
@@ -355,10 +356,10 @@ impl Account {
         let mut this = Self::default();
         for part in &evidence.parts {
             let tid = part.by.as_ref().map_or(0, |by| by.tid);
-            match part.cause.as_str() {
-                "irq" if tid == 0 => this.irq_ns += part.ns,
-                "softirq" if tid == 0 => this.softirq_ns += part.ns,
-                "unknown" | "cpu_idle_exit" => {}
+            match part.cause.known() {
+                Some(Cause::Irq) if tid == 0 => this.irq_ns += part.ns,
+                Some(Cause::Softirq) if tid == 0 => this.softirq_ns += part.ns,
+                Some(Cause::Unknown | Cause::CpuIdleExit) => {}
                 _ => *this.threads.entry(tid).or_default() += part.ns,
             }
         }

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use guard::snapshot::{Quota, Throttle};
+use guard::snapshot::{Quota, Throttle, ThrottleSource, Word};
 
 use crate::{
     compare::{Row, Tolerance},
@@ -34,7 +34,7 @@ fn spinner() -> Result<Workload> {
 /// In how many periods cpu.stat counts these throttles, at least and at most. It counts periods: where the period's timer
 /// came late by a whole one, which an emulated machine under load is capable of, one throttle counts twice.
 fn throttled_periods(throttle: &Throttle) -> RangeInclusive<u64> {
-    if throttle.source.as_deref() != Some("fentry") {
+    if throttle.source != Some(ThrottleSource::Fentry.into()) {
         return throttle.count..=throttle.count;
     }
     let period_ns = PERIOD_US * 1000;
@@ -97,7 +97,7 @@ pub(super) fn throttles_reconcile() -> Result<Verdict> {
         throttle.total_ns / 1_000_000,
         own.throttled_ns / 1_000_000,
         throttle.duration.count(),
-        throttle.source.as_deref().unwrap_or("unknown")
+        throttle.source.as_ref().map_or("unknown", Word::as_str)
     )))
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use guard::snapshot::{Class, Snapshot, Thread};
+use guard::snapshot::{BreachKind, Class, SchedPolicy, Snapshot, Thread, TimerKind, Word};
 
 use crate::{
     compare::{self, Row, Tolerance, Tolerances},
@@ -79,11 +79,16 @@ pub(super) fn cyclic_thread_is_found() -> Result<Verdict> {
     let (ran, snapshot) = observed(&[&["clock-nanosleep-abs", "--policy", "fifo:80"]], Some(&cgroup), false)?;
     let [Ran { tid, own }] = ran.as_slice() else { bail!("{} loops instead of one", ran.len()) };
     let thread = snapshot.thread(*tid)?;
-    ensure!((thread.policy.as_str(), thread.prio) == ("FIFO", 80), "policy {} {}", thread.policy, thread.prio);
+    ensure!(
+        (thread.policy.known(), thread.prio) == (Some(SchedPolicy::Fifo), 80),
+        "policy {} {}",
+        thread.policy,
+        thread.prio
+    );
     ensure!(thread.pid == *tid, "process {} instead of {tid}", thread.pid);
     ensure!(thread.comm == "guard-workload", "comm {}", thread.comm);
     ensure!(thread.cgroup == cgroup.path(), "cgroup {} instead of {}", thread.cgroup, cgroup.path());
-    ensure!(thread.timer_kind.as_deref() == Some("sleeper"), "timer kind {:?}", thread.timer_kind);
+    ensure!(thread.timer_kind == Some(TimerKind::Sleeper.into()), "timer kind {:?}", thread.timer_kind);
     expect_period(thread)?;
     expect_count("thread stage", own.cycles, thread.timer.thread.count(), &snapshot)?;
     expect_count("irq stage", own.cycles, thread.timer.irq.count(), &snapshot)?;
@@ -126,7 +131,7 @@ pub(super) fn every_wait_is_seen() -> Result<Verdict> {
     let (mut counted, mut wrong) = (Vec::new(), Vec::new());
     for ((wait, policy, kinds), Ran { tid, own }) in WAITS.iter().zip(&ran) {
         let thread = snapshot.thread(*tid)?;
-        let replenished = *wait != "sched-yield" && thread.timer_kind.as_deref() == Some("deadline");
+        let replenished = *wait != "sched-yield" && thread.timer_kind == Some(TimerKind::Deadline.into());
         if *policy == DEADLINE && (replenished || thread.timer.thread.count() > own.cycles) {
             // A machine so slow that the run time was used up after all: the replenishments are timers too.
             counted.push(format!("{wait} {policy} replenished, {} in all", thread.timer.thread.count()));
@@ -135,7 +140,11 @@ pub(super) fn every_wait_is_seen() -> Result<Verdict> {
         let kind = kinds[usize::from(snapshot.node.realtime)];
         let seen = thread.timer.thread.count();
         let outcome = || -> Result<()> {
-            ensure!(thread.timer_kind.as_deref() == Some(kind), "kind {:?} instead of {kind}", thread.timer_kind);
+            ensure!(
+                thread.timer_kind.as_ref().map(Word::as_str) == Some(kind),
+                "kind {:?} instead of {kind}",
+                thread.timer_kind
+            );
             expect_count("thread stage", own.cycles, seen, &snapshot)?;
             ensure!(thread.timer.irq.count() == seen, "{} irq stages", thread.timer.irq.count());
             ensure!(
@@ -249,9 +258,13 @@ pub(super) fn stages_differ() -> Result<Verdict> {
     let mut said = Vec::new();
     for (tid, kind, context) in [(tids[0], "sleeper", "hardirq"), (tids[1], "softirq-callback", "softirq")] {
         let thread = snapshot.thread(tid)?;
-        ensure!(thread.timer_kind.as_deref() == Some(kind), "{:?} instead of {kind}", thread.timer_kind);
-        let by_timer = snapshot.breaches.iter().filter(|breach| breach.tid == tid && breach.kind == "timer");
-        let contexts: Vec<_> = by_timer.map(|breach| breach.evidence.woken_by.as_deref()).collect();
+        ensure!(
+            thread.timer_kind.as_ref().map(Word::as_str) == Some(kind),
+            "{:?} instead of {kind}",
+            thread.timer_kind
+        );
+        let by_timer = snapshot.breaches.iter().filter(|breach| breach.tid == tid && breach.kind == BreachKind::Timer);
+        let contexts: Vec<_> = by_timer.map(|breach| breach.evidence.woken_by.as_ref().map(Word::as_str)).collect();
         let right = contexts.iter().filter(|seen| **seen == Some(context)).count();
         ensure!(!contexts.is_empty(), "no wake-up of the {kind} is told");
         ensure!(right == contexts.len(), "{right} of {} wake-ups of the {kind} in {context}", contexts.len());

@@ -36,7 +36,7 @@ use crate::inventory::{CgroupInfo, Topology};
 use crate::kernel::sample::ThreadSample;
 use crate::kernel::symbols::Functions;
 use crate::kernel::{Event, Kernel, KernelError};
-use crate::snapshot::{Cgroup, Class, SignalName, Snapshot};
+use crate::snapshot::{Cgroup, Class, Snapshot, ThrottleSource};
 
 /// Time after which what is slow to read and seldom changes is read again: all quotas, the node.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
@@ -281,21 +281,13 @@ impl Observer {
         }
         let inventory = &self.roster.inventory;
         self.meter.meet(inventory.hierarchy(), inventory.cgroups().map(id_and_path));
-        if self.reread_at.elapsed() >= REREAD_EVERY || self.counts_throttles_by_file() {
+        if self.reread_at.elapsed() >= REREAD_EVERY || self.kernel.throttle_source() == ThrottleSource::CpuStat {
             self.reread_at = Instant::now();
             for cgroup in inventory.cgroups() {
                 self.meter.look(inventory.hierarchy(), cgroup.id, &cgroup.path);
             }
             self.roster.reread_node();
         }
-    }
-
-    /// Whether only the files count throttles, so that a quota must not be noticed late.
-    fn counts_throttles_by_file(&self) -> bool {
-        self.kernel
-            .signals()
-            .iter()
-            .any(|s| s.name == SignalName::Throttle && join::throttle_source(std::slice::from_ref(s)) == "cpu.stat")
     }
 
     /// Reads the files of all cgroups with a quota, or with one until a moment ago, that are not in `readings` yet.

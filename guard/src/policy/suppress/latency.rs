@@ -10,10 +10,9 @@ use super::memory::Memory;
 use super::settings::{LatencySettings, Settings};
 use super::targets::Why;
 use crate::policy::{
-    budget::Metric,
     model::{Model, rounded},
 };
-use crate::snapshot::{Cgroup, Class, SignalName, Snapshot};
+use crate::snapshot::{BudgetMetric, Cgroup, Class, SignalName, Snapshot, Word};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +71,7 @@ impl Judged {
 }
 
 /// The limits of a cgroup: its budgets, else its class's default. Those of best-effort work are not judged.
-fn limits(cgroup: &Cgroup, settings: &LatencySettings) -> Vec<(String, Metric, u64)> {
+fn limits(cgroup: &Cgroup, settings: &LatencySettings) -> Vec<(BudgetMetric, u64)> {
     let default = match cgroup.class {
         Class::Be => return Vec::new(),
         Class::Plc => (&settings.plc_metric, settings.plc_limit_us),
@@ -81,10 +80,10 @@ fn limits(cgroup: &Cgroup, settings: &LatencySettings) -> Vec<(String, Metric, u
     };
     let own = cgroup.budgets.iter().map(|budget| (&budget.metric, budget.limit_ns));
     let default = (default.0, default.1.saturating_mul(1000));
-    let all: Vec<(&String, u64)> = if cgroup.budgets.is_empty() { vec![default] } else { own.collect() };
+    let all: Vec<(&Word<BudgetMetric>, u64)> = if cgroup.budgets.is_empty() { vec![default] } else { own.collect() };
     all.into_iter()
         .filter(|(_, limit_ns)| *limit_ns > 0)
-        .filter_map(|(text, limit_ns)| Some((text.clone(), text.parse().ok()?, limit_ns)))
+        .filter_map(|(metric, limit_ns)| Some((metric.known()?, limit_ns)))
         .collect()
 }
 
@@ -94,7 +93,7 @@ pub(super) fn watch(snapshot: &Snapshot, settings: &LatencySettings, state: &mut
         let limits = limits(cgroup, settings);
         limits
             .into_iter()
-            .map(|(_, metric, limit_ns)| Watched {
+            .map(|(metric, limit_ns)| Watched {
                 limit_ns,
                 fair: metric.is_of_fair_tasks(cgroup),
                 spare: metric.spare(cgroup),
@@ -128,8 +127,8 @@ pub(super) fn decide(
         return Decision::Keep("neither wake-ups nor timers were seen".into());
     }
     let judged = snapshot.cgroups.iter().filter(|cgroup| cgroup.id != 0).flat_map(|cgroup| {
-        limits(cgroup, &settings.latency).into_iter().filter_map(|(text, metric, limit_ns)| {
-            let name = format!("cgroups[{}].{text}", cgroup.path);
+        limits(cgroup, &settings.latency).into_iter().filter_map(|(metric, limit_ns)| {
+            let name = format!("cgroups[{}].{metric}", cgroup.path);
             Some(Judged { name, value_ns: metric.value_ns(cgroup)?, limit_ns })
         })
     });

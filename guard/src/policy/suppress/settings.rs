@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::policy::check::{self, Invalid};
+use crate::snapshot::{BudgetMetric, Word};
 
 /// The section [suppress] of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,11 +89,11 @@ pub enum Form {
 #[serde(deny_unknown_fields, default)]
 pub struct LatencySettings {
     /// Which latency of a PLC cgroup without budgets of its own is judged, as in its budgets.
-    pub plc_metric: String,
+    pub plc_metric: Word<BudgetMetric>,
     /// Its limit, us; 0 for none.
     pub plc_limit_us: u64,
     /// Which latency of an LS, LSR or LSE cgroup without budgets of its own is judged.
-    pub ls_metric: String,
+    pub ls_metric: Word<BudgetMetric>,
     /// Its limit, us; 0 for none.
     pub ls_limit_us: u64,
     /// On a breach the allowance is multiplied by this, percent.

@@ -122,7 +122,7 @@ pub(super) fn findings(findings: &[Finding]) -> String {
         .map(|finding| {
             let culprit = finding.culprit.as_ref();
             vec![
-                finding.cause.clone(),
+                finding.cause.to_string(),
                 finding.count.to_string(),
                 figures::time(finding.worst_ns),
                 format!("{} in {}", finding.comm, finding.cgroup),

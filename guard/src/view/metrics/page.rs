@@ -146,8 +146,8 @@ impl<'a> Page<'a> {
         }
         if totals.sees(SignalName::Breach) {
             for (cause, (n, share_ns)) in &totals.causes {
-                self.count(&c::BREACH_CAUSES, [cause], *n);
-                self.add(&c::BREACH_SHARES, [cause], seconds(*share_ns));
+                self.count(&c::BREACH_CAUSES, [cause.as_str()], *n);
+                self.add(&c::BREACH_SHARES, [cause.as_str()], seconds(*share_ns));
             }
         }
     }
@@ -264,10 +264,10 @@ impl<'a> Page<'a> {
             said(container.and_then(|container| container.qos.as_deref())),
         ];
         self.add(&c::CGROUP_INFO, labels, 1.0);
-        let budgets: BTreeMap<&str, u64> =
-            sum.budgets.iter().map(|budget| (budget.metric.as_str(), budget.limit_ns)).collect();
+        let budgets: BTreeMap<String, u64> =
+            sum.budgets.iter().map(|budget| (budget.metric.to_string(), budget.limit_ns)).collect();
         for (metric, limit_ns) in budgets {
-            self.add(&c::BUDGET, [path, metric], seconds(limit_ns));
+            self.add_owned(&c::BUDGET, [path.into(), metric.into()], seconds(limit_ns));
         }
         let knobs = sum.knobs.as_ref();
         let quota = sum

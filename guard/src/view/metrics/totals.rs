@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::places::Places;
 use crate::snapshot::{
-    self, Breach, Cgroup, Class, Cpu, Latency, Lost, Node, Pressure, Signal, SignalName, Snapshot, Thread, Timer,
+    self, Breach, Cause, Cgroup, Class, Cpu, Latency, Lost, Node, Pressure, Signal, SignalName, Snapshot, Thread,
+    Timer, Word,
 };
 
 /// Path of what found no slot, or has no place.
@@ -41,7 +42,7 @@ pub(super) struct Totals {
     pub(super) threads: Places<(String, String), ThreadTotal>,
     pub(super) cpus: BTreeMap<u32, CpuTotal>,
     /// By cause: how many, and their shares in ns.
-    pub(super) causes: BTreeMap<String, (u64, u64)>,
+    pub(super) causes: BTreeMap<Word<Cause>, (u64, u64)>,
     pub(super) actions: BTreeMap<(String, &'static str), u64>,
 }
 
@@ -236,10 +237,10 @@ impl Totals {
             total.breaches = total.breaches.saturating_add(n);
         }
         for breach in breaches {
-            let key = bounded(&self.causes, breach.cause.clone(), |_| OTHER.to_owned());
+            let key = bounded(&self.causes, breach.cause.clone(), |_| OTHER.into());
             self.causes.entry(key).or_default().0 += 1;
             for (cause, ns) in &breach.shares {
-                let key = bounded(&self.causes, cause.clone(), |_| OTHER.to_owned());
+                let key = bounded(&self.causes, cause.clone(), |_| OTHER.into());
                 let total = &mut self.causes.entry(key).or_default().1;
                 *total = total.saturating_add(*ns);
             }

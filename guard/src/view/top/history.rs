@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::super::figures;
-use crate::snapshot::{Action, Cgroup, Histogram, Latency, Snapshot};
+use crate::snapshot::{Action, BudgetOf, Cgroup, Histogram, Latency, Snapshot};
 
 /// Snapshots kept, at most.
 const SNAPSHOTS: usize = 600;
@@ -193,29 +193,18 @@ fn weight(snapshot: &Snapshot) -> usize {
 /// The part of a cgroup's budgets that its worst figure has used up; none without a budget or anything measured.
 pub(super) fn budget_use(cgroup: &Cgroup) -> Option<f64> {
     let used = |budget: &crate::snapshot::Budget| {
-        let (whose, point) = budget.metric.split_once('.')?;
-        let latency = match whose {
-            "wakeup" => &cgroup.wakeup.rt,
-            "timer" => cgroup.timer.last_stage()?.1,
-            _ => return None,
+        let metric = budget.metric.known()?;
+        let latency = match metric.of {
+            BudgetOf::Wakeup => &cgroup.wakeup.rt,
+            BudgetOf::Timer => cgroup.timer.last_stage()?.1,
         };
         if latency.is_empty() || budget.limit_ns == 0 {
             return None;
         }
-        let ns = match point {
-            "max" => latency.max_ns(),
-            _ => latency.quantile_ns(percentile(point)?),
-        };
         #[allow(clippy::cast_precision_loss, reason = "a share for people")]
-        Some(ns as f64 / budget.limit_ns as f64)
+        Some(metric.point.of(latency) as f64 / budget.limit_ns as f64)
     };
     cgroup.budgets.iter().filter_map(used).reduce(f64::max)
-}
-
-/// "p999" as 0.999.
-fn percentile(point: &str) -> Option<f64> {
-    let digits = point.strip_prefix('p').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))?;
-    format!("0.{digits}").parse().ok()
 }
 
 /// Name of a cgroup for a row.
@@ -272,6 +261,5 @@ mod tests {
         let budget = |metric: &str, limit_ns| Budget { metric: metric.into(), limit_ns };
         cgroup.budgets = vec![budget("timer.max", 1_000_000), budget("wakeup.p999", 100_000_000), budget("x.y", 1)];
         assert_eq!(budget_use(&cgroup), Some(1.9));
-        assert_eq!((percentile("p99"), percentile("p"), percentile("pé")), (Some(0.99), None, None));
     }
 }

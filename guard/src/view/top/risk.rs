@@ -28,7 +28,7 @@ fn harm(snapshot: &Snapshot, limit_ns: u64) -> Option<String> {
             printable(&breach.comm),
             breach.tid,
             figures::time(breach.latency_ns),
-            printable(&breach.cause)
+            printable(breach.cause.as_str())
         ));
     }
     if let Some(cgroup) = snapshot.cgroups.iter().find(|c| budget_use(c).is_some_and(|used| used > 1.0)) {

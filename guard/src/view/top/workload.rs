@@ -155,7 +155,8 @@ fn threads(page: &mut Page, app: &App, snapshot: &Snapshot, cgroup: &Cgroup, wid
     let mut grid = Grid::new(&THREAD);
     for thread in own.iter().take(THREADS) {
         let [_, p99, max] = figures::timer(&thread.timer);
-        let sched = if thread.prio > 0 { format!("{} {}", thread.policy, thread.prio) } else { thread.policy.clone() };
+        let sched =
+            if thread.prio > 0 { format!("{} {}", thread.policy, thread.prio) } else { thread.policy.to_string() };
         grid.push(plain([
             format!("  {}", thread.comm),
             thread.tid.to_string(),
