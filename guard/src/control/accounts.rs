@@ -9,7 +9,7 @@ use guard_common::event::{Breach, breach_flags};
 use guard_common::flight::kind;
 
 use super::cpu_times;
-use crate::explain::{Account, Course, Traced, account};
+use crate::explain::{Account, Timeline, Traced, account};
 use crate::kernel::sample::KernelSample;
 use crate::kernel::symbols::Functions;
 use crate::snapshot::Stacks;
@@ -17,7 +17,7 @@ use crate::snapshot::Stacks;
 /// Late wake-ups of one sample that are accounted for, of named threads and then the worst: each costs a look through a
 /// second of events.
 const MOST: usize = 200;
-/// How much of the course of events is kept around a late wake-up that is traced, ns.
+/// How much of the timeline of events is kept around a late wake-up that is traced, ns.
 const TRACED_AROUND_NS: u64 = 5_000_000;
 /// Most late wake-ups with a trace, and most events of all of them.
 const TRACES: (usize, usize) = (20, 200_000);
@@ -52,7 +52,7 @@ impl Accounted {
 /// Accounts, sample by sample.
 #[derive(Debug, Default)]
 pub(super) struct Accountant {
-    course: Course,
+    timeline: Timeline,
     /// CPU → stolen since boot, ns.
     stolen: HashMap<u32, u64>,
     traces: Option<Traces>,
@@ -74,14 +74,14 @@ impl Traces {
     }
 
     /// Adds one, if there is room.
-    fn add(&self, record: &Breach, course: &Course) {
+    fn add(&self, record: &Breach, timeline: &Timeline) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = TRACES.1.saturating_sub(all.iter().map(|trace| trace.entries.len()).sum());
         if all.len() >= TRACES.0 || room == 0 {
             return;
         }
         let begin_ns = record.since_ns.saturating_sub(TRACED_AROUND_NS);
-        let mut entries = course.between(begin_ns, record.switched_in_ns.saturating_add(TRACED_AROUND_NS));
+        let mut entries = timeline.between(begin_ns, record.switched_in_ns.saturating_add(TRACED_AROUND_NS));
         entries.truncate(room);
         all.push(Traced {
             tid: record.tid,
@@ -89,13 +89,13 @@ impl Traces {
             from_ns: record.since_ns,
             to_ns: record.switched_in_ns,
             entries,
-            interrupts: course.interrupts().clone(),
+            interrupts: timeline.interrupts().clone(),
         });
     }
 }
 
 impl Accountant {
-    /// `named` threads come first. With `traces`, also keeps the course of events around late wake-ups; with `functions`,
+    /// `named` threads come first. With `traces`, also keeps the timeline of events around late wake-ups; with `functions`,
     /// their kernel stacks.
     pub(super) fn new(named: Vec<u32>, traces: Option<Traces>, functions: Option<Functions>) -> Self {
         Self { stolen: stolen(), traces, named, functions, ..Self::default() }
@@ -103,7 +103,7 @@ impl Accountant {
 
     /// Learns the names of interrupts that nobody has named yet.
     fn name_interrupts(&mut self, sample: &KernelSample) {
-        let interrupts = self.course.interrupts_mut();
+        let interrupts = self.timeline.interrupts_mut();
         for entry in sample.flight.iter().filter(|entry| entry.kind == kind::IRQ) {
             if interrupts.lacks(entry.arg) {
                 // https://docs.kernel.org/admin-guide/abi-testing.html: /sys/kernel/irq/<irq>/actions
@@ -115,7 +115,7 @@ impl Accountant {
 
     /// Accounts for the breaches of a sample.
     pub(super) fn look(&mut self, sample: &KernelSample) -> HashMap<Key, Accounted> {
-        self.course.add(&sample.flight);
+        self.timeline.add(&sample.flight);
         self.name_interrupts(sample);
         let now = stolen();
         let before = std::mem::replace(&mut self.stolen, now);
@@ -131,13 +131,13 @@ impl Accountant {
             let cpu = if record.expired_ns > 0 { record.waker_cpu } else { record.cpu };
             let steal_ns = self.stolen.get(&cpu).zip(before.get(&cpu)).map(|(now, before)| now.saturating_sub(*before));
             if let Some(traces) = &self.traces {
-                traces.add(record, &self.course);
+                traces.add(record, &self.timeline);
             }
             let stacks = self.functions.as_ref().zip(stacks.get(&key(record))).map(|(functions, stacks)| Stacks {
                 waking: functions.stack(&stacks.waking),
                 leaving: functions.stack(&stacks.leaving),
             });
-            accounts.insert(key(record), Accounted { account: account(record, &self.course), steal_ns, stacks });
+            accounts.insert(key(record), Accounted { account: account(record, &self.timeline), steal_ns, stacks });
         }
         accounts
     }

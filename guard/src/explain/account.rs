@@ -1,18 +1,18 @@
-//! Accounts for the whole time of a late wake-up by the course of events: who had the CPU that the thread waited for, and
-//! what the thread that it slept for did meanwhile, through as many threads as wait for one another.
+//! Accounts for the whole time of a late wake-up by the CPUs' timeline: which task had the CPU that the thread waited for,
+//! and what the thread that it slept for did meanwhile, through as many threads as wait for one another.
 
 use std::collections::BTreeMap;
 
 use guard_common::event::{BreachKind, WakeContext, breach_flags};
 use guard_common::flight::flags;
-use guard_common::{event, maps};
+use guard_common::{comm, event, maps};
 
-use super::course::{Course, Doing, Occupant, Who};
 use super::interrupt::softirq_name;
-use super::share::FAIR;
+use super::task::{FAIR, MOVER, Who, cause_of};
+use super::timeline::{Activity, Occupant, Timeline};
 use crate::snapshot::{Cause, Did};
 
-/// How long a wake-up from another CPU may be on its way: what the scheduler chose until then, it chose without it, ns.
+/// How long a wake-up from another CPU may be on its way: until then the scheduler chooses without knowing of it, ns.
 const SETTLED_NS: u64 = 500_000;
 /// Most threads of a chain.
 const CHAIN: usize = 8;
@@ -20,7 +20,7 @@ const CHAIN: usize = 8;
 /// A part of the time lost, with its cause and with who did it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Why.
+    /// WaitCauses.
     pub cause: Cause,
     /// How long, ns.
     pub ns: u64,
@@ -48,13 +48,13 @@ pub struct Account {
     pub chain: Vec<Link>,
 }
 
-/// Accounts for a breach; none when the recorder does not reach back far enough.
+/// Accounts for a breach; `None` when the recorder does not reach back far enough.
 #[must_use]
-pub fn account(record: &event::Breach, course: &Course) -> Option<Account> {
-    if !course.covers(record.cpu, record.since_ns) {
+pub fn account(record: &event::Breach, timeline: &Timeline) -> Option<Account> {
+    if !timeline.covers(record.cpu, record.since_ns) {
         return None;
     }
-    let mut teller = Teller { record, course, parts: BTreeMap::new() };
+    let mut accounting = Accounting { record, timeline, parts: BTreeMap::new() };
     let end_ns = record.switched_in_ns;
     let begin_ns = record.since_ns;
     let woken_ns = [record.waking_ns, record.expired_ns, begin_ns].into_iter().find(|ns| *ns > 0).unwrap_or(begin_ns);
@@ -63,27 +63,27 @@ pub fn account(record: &event::Breach, course: &Course) -> Option<Account> {
     if record.kind == BreachKind::Timer as u32 {
         let expired_ns = if record.expired_ns > 0 { record.expired_ns } else { woken_ns };
         let expired_ns = expired_ns.clamp(begin_ns, woken_ns);
-        teller.late_timer(begin_ns, expired_ns);
-        let callback = if teller.flag(breach_flags::SOFT_TIMER) { Cause::SoftTimer } else { Cause::Irq };
-        teller.add(callback, woken_ns - expired_ns, None);
+        accounting.late_timer(begin_ns, expired_ns);
+        let callback = if accounting.flag(breach_flags::SOFT_TIMER) { Cause::SoftTimer } else { Cause::Irq };
+        accounting.add(callback, woken_ns - expired_ns, None);
     } else if record.kind == BreachKind::Blocked as u32 {
-        chain = teller.sleep(begin_ns, woken_ns);
+        chain = accounting.sleep(begin_ns, woken_ns);
     } else {
-        teller.add(Cause::Unknown, woken_ns - begin_ns, None);
+        accounting.add(Cause::Unknown, woken_ns - begin_ns, None);
     }
-    teller.wait(woken_ns, end_ns);
-    let mut parts: Vec<Part> = teller.parts.into_values().collect();
+    accounting.wait(woken_ns, end_ns);
+    let mut parts: Vec<Part> = accounting.parts.into_values().collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.ns));
     Some(Account { parts, chain })
 }
 
-struct Teller<'a> {
+struct Accounting<'a> {
     record: &'a event::Breach,
-    course: &'a Course,
+    timeline: &'a Timeline,
     parts: BTreeMap<(Cause, u32, Option<String>), Part>,
 }
 
-impl Teller<'_> {
+impl Accounting<'_> {
     fn flag(&self, flag: u32) -> bool {
         self.record.flags & flag != 0
     }
@@ -99,7 +99,7 @@ impl Teller<'_> {
     /// Time in interrupts has a cause of its own, whoever waits.
     fn interrupt(&self, what: &Occupant) -> Option<(Cause, Who)> {
         let (cause, comm) = match what {
-            Occupant::Irq(number) => (Cause::Irq, self.course.interrupts().name(*number)),
+            Occupant::Irq(number) => (Cause::Irq, self.timeline.interrupts().name(*number)),
             Occupant::Softirq(vector) => (Cause::Softirq, softirq_name(*vector)),
             Occupant::Nmi => (Cause::Nmi, "NMI".to_owned()),
             Occupant::Task(..) | Occupant::Unknown => return None,
@@ -111,7 +111,7 @@ impl Teller<'_> {
     fn late_timer(&mut self, from_ns: u64, to_ns: u64) {
         let soft = self.flag(breach_flags::SOFT_TIMER);
         let remote = self.flag(breach_flags::REMOTE_TIMER);
-        for span in self.course.occupants(self.record.waker_cpu, from_ns, to_ns) {
+        for span in self.timeline.occupants(self.record.waker_cpu, from_ns, to_ns) {
             let ns = span.ns();
             if let Some((cause, who)) = self.interrupt(&span.what) {
                 // The soft interrupts before its own are what a soft timer waits for.
@@ -127,7 +127,7 @@ impl Teller<'_> {
                 (_, true) => self.add(Cause::RemoteTimer, ns, (who.tid != 0).then_some(who)),
                 (true, false) => self.add(Cause::SoftTimer, ns, (who.tid != 0).then_some(who)),
                 (false, false) if who.tid == 0 => self.add(Cause::CpuIdleExit, ns, None),
-                // Whatever ran had interrupts off, or the whole CPU stood still: that cannot be seen.
+                // The task that ran had interrupts off, or the whole CPU stood still: that cannot be seen.
                 (false, false) => self.add(Cause::Unknown, ns, Some(who)),
             }
         }
@@ -136,9 +136,9 @@ impl Teller<'_> {
     /// From when the thread became ready until it had a CPU.
     fn wait(&mut self, from_ns: u64, to_ns: u64) {
         let own = self.record.tid;
-        let mut cpu = self.course.cpu_before(own, from_ns).unwrap_or(self.record.cpu);
+        let mut cpu = self.timeline.cpu_before(own, from_ns).unwrap_or(self.record.cpu);
         let moves: Vec<(u64, u32)> = self
-            .course
+            .timeline
             .between(from_ns, to_ns)
             .iter()
             .filter(|e| e.kind == guard_common::flight::kind::MIGRATE && e.tid == own)
@@ -170,7 +170,7 @@ impl Teller<'_> {
             let all = to_ns - from_ns;
             self.add(Cause::PolicyFallback, throttled, None);
             let rest = all - throttled;
-            for span in self.course.occupants(cpu, from_ns, to_ns) {
+            for span in self.timeline.occupants(cpu, from_ns, to_ns) {
                 // Which part of the wait the quota caused is not known.
                 let ns = u64::try_from(u128::from(span.ns()) * u128::from(rest) / u128::from(all)).unwrap_or(0);
                 match span.what {
@@ -183,15 +183,15 @@ impl Teller<'_> {
             }
             return;
         }
-        let mut taken = self.course.taken(cpu, from_ns);
-        for span in self.course.occupants(cpu, from_ns, to_ns) {
+        let mut taken = self.timeline.taken(cpu, from_ns);
+        for span in self.timeline.occupants(cpu, from_ns, to_ns) {
             let ns = span.ns();
             match span.what {
                 Occupant::Task(who, bits, since_ns) => {
                     if who.prio.is_some_and(|own| own < FAIR) {
                         taken = None;
                     } else if bits & flags::STOLEN != 0 || since_ns > from_ns + SETTLED_NS {
-                        // Whoever chooses a fair task while this thread waits here does not choose real-time ones now.
+                        // A scheduler that chooses a fair task while this thread waits does not choose real-time ones now.
                         taken = Some(taken.unwrap_or(false) || bits & flags::SERVER != 0);
                     }
                     let cause = who_had_the_cpu(&who, taken, prio, moved);
@@ -235,33 +235,33 @@ impl Teller<'_> {
             return Vec::new();
         };
         let mut chain = Vec::new();
-        let why = Why { base, throttled };
+        let why = WaitCauses { base, throttled };
         self.waited_for(holder, why, from_ns, to_ns, &mut chain);
         chain
     }
 
     /// What `tid` did while it was waited for.
-    fn waited_for(&mut self, tid: u32, why: Why, from_ns: u64, to_ns: u64, chain: &mut Vec<Link>) {
-        let who = self.course.who(tid, to_ns).unwrap_or_else(|| self.waker(tid));
+    fn waited_for(&mut self, tid: u32, why: WaitCauses, from_ns: u64, to_ns: u64, chain: &mut Vec<Link>) {
+        let who = self.timeline.who(tid, to_ns).unwrap_or_else(|| self.waker(tid));
         let mut times: BTreeMap<Did, u64> = BTreeMap::new();
         // The longest sleep that another thread ended.
         let mut next: (u64, Vec<Link>) = (0, Vec::new());
         let deep = chain.len() + 1 >= CHAIN;
-        for span in self.course.doings(tid, from_ns, to_ns) {
+        for span in self.timeline.activities(tid, from_ns, to_ns) {
             let ns = span.ns();
             match span.what {
-                Doing::Runs => {
+                Activity::Runs => {
                     *times.entry(Did::Ran).or_insert(0) += ns;
                     self.add(why.base, ns, Some(who.clone()));
                 }
-                Doing::Waits { cpu, throttled_ns } => {
+                Activity::Waits { cpu, throttled_ns } => {
                     let throttled = throttled_ns.min(ns);
                     *times.entry(Did::Throttled).or_insert(0) += throttled;
                     self.add(why.throttled, throttled, Some(who.clone()));
                     *times.entry(Did::Preempted).or_insert(0) += ns - throttled;
                     self.preempted(&who, why, cpu, (span.from_ns, span.to_ns), ns - throttled);
                 }
-                Doing::Sleeps { woken_by: Some(waker) } if !deep && waker != tid => {
+                Activity::Sleeps { woken_by: Some(waker) } if !deep && waker != tid => {
                     *times.entry(Did::Waited).or_insert(0) += ns;
                     let mut links = vec![];
                     self.waited_for(waker, why, span.from_ns, span.to_ns, &mut links);
@@ -269,11 +269,11 @@ impl Teller<'_> {
                         next = (ns, links);
                     }
                 }
-                Doing::Sleeps { .. } => {
+                Activity::Sleeps { .. } => {
                     *times.entry(Did::Slept).or_insert(0) += ns;
                     self.add(why.base, ns, Some(who.clone()));
                 }
-                Doing::Unknown => self.add(why.base, ns, Some(who.clone())),
+                Activity::Unknown => self.add(why.base, ns, Some(who.clone())),
             }
         }
         let did = times.into_iter().max_by_key(|(_, ns)| *ns).map_or(Did::Ran, |(did, _)| did);
@@ -285,13 +285,13 @@ impl Teller<'_> {
     }
 
     /// `holder` could run and did not: `ns` of `span` are to be accounted for.
-    fn preempted(&mut self, holder: &Who, why: Why, cpu: u32, span: (u64, u64), ns: u64) {
+    fn preempted(&mut self, holder: &Who, why: WaitCauses, cpu: u32, span: (u64, u64), ns: u64) {
         let all = span.1.saturating_sub(span.0);
         if ns == 0 || all == 0 {
             return;
         }
         let mut left = ns;
-        for part in self.course.occupants(cpu, span.0, span.1) {
+        for part in self.timeline.occupants(cpu, span.0, span.1) {
             let share = u64::try_from(u128::from(part.ns()) * u128::from(ns) / u128::from(all)).unwrap_or(0).min(left);
             left -= share;
             match part.what {
@@ -311,7 +311,7 @@ impl Teller<'_> {
     fn waker(&self, tid: u32) -> Who {
         let record = self.record;
         if tid == record.waker {
-            let comm = guard_common::comm::text(&record.waker_comm).to_string();
+            let comm = comm::text(&record.waker_comm).to_string();
             return Who { tid, comm, prio: Some(record.waker_prio), cgroup_id: record.waker_cgroup_id };
         }
         Who { tid, comm: String::new(), prio: None, cgroup_id: 0 }
@@ -320,7 +320,7 @@ impl Teller<'_> {
 
 /// What a wait for another thread is called: while that one runs or sleeps, and while a quota stops it.
 #[derive(Clone, Copy)]
-struct Why {
+struct WaitCauses {
     base: Cause,
     throttled: Cause,
 }
@@ -333,7 +333,7 @@ enum Moved {
     After,
 }
 
-/// Why `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
+/// WaitCauses `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
 /// tasks only, and whether the fair server does.
 fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: Moved) -> Cause {
     let its_prio = who.prio.unwrap_or(FAIR);
@@ -342,24 +342,15 @@ fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: Moved) -> C
     } else if who.tid == 0 {
         if moved == Moved::Before { Cause::Migration } else { Cause::CpuIdleExit }
     } else if who.comm.starts_with(MOVER) {
-        // It has other work as well, and is above everybody then.
+        // It has other work as well, and then is above every other task.
         if moved == Moved::Never { Cause::HigherPriority } else { Cause::Migration }
     } else {
-        by_name(&who.comm).unwrap_or(if its_prio <= prio {
+        cause_of(&who.comm).unwrap_or(if its_prio <= prio {
             Cause::HigherPriority
         } else {
             Cause::LowerPriorityBlocking
         })
     }
-}
-
-/// Begin of the names of the threads that move others from CPU to CPU.
-pub(super) const MOVER: &str = "migration/";
-
-/// The kernel's own threads that stand for something else.
-pub(super) fn by_name(comm: &str) -> Option<Cause> {
-    let causes = [("irq/", Cause::Irq), ("ksoftirqd/", Cause::Softirq), ("ktimers/", Cause::Softirq)];
-    causes.into_iter().find(|(begin, _)| comm.starts_with(begin)).map(|(_, cause)| cause)
 }
 
 #[cfg(test)]
@@ -392,9 +383,9 @@ mod tests {
     }
 
     fn accounted(record: &event::Breach, entries: &[Entry]) -> Account {
-        let mut course = Course::default();
-        course.add(entries);
-        let account = account(record, &course).expect("the recorder reaches back");
+        let mut timeline = Timeline::default();
+        timeline.add(entries);
+        let account = account(record, &timeline).expect("the recorder reaches back");
         let sum: u64 = account.parts.iter().map(|part| part.ns).sum();
         assert_eq!(sum, record.switched_in_ns - record.since_ns, "{account:?}");
         account
@@ -560,9 +551,9 @@ mod tests {
     #[test]
     fn what_was_overwritten_is_not_guessed() {
         let gap = Entry { kind: kind::GAP, ..switch(5 * MS, 0, VICTIM, 0) };
-        let mut course = Course::default();
-        course.add(&[switch(0, 0, 90, 0), gap, switch(9 * MS, 90, VICTIM, 0)]);
-        assert_eq!(account(&record(BreachKind::Wakeup, 1, 1, 9), &course), None);
+        let mut timeline = Timeline::default();
+        timeline.add(&[switch(0, 0, 90, 0), gap, switch(9 * MS, 90, VICTIM, 0)]);
+        assert_eq!(account(&record(BreachKind::Wakeup, 1, 1, 9), &timeline), None);
     }
 
     proptest! {
@@ -583,9 +574,9 @@ mod tests {
             let mut record = record(kind, since, waking, to);
             (record.tid, record.waker, record.lock_owner, record.flags) = (3, waker, owner, bits);
             (record.slept_in, record.expired_ns) = (slept_in, waking * MS);
-            let mut course = Course::default();
-            course.add(&entries);
-            if let Some(account) = account(&record, &course) {
+            let mut timeline = Timeline::default();
+            timeline.add(&entries);
+            if let Some(account) = account(&record, &timeline) {
                 let sum: u64 = account.parts.iter().map(|part| part.ns).sum();
                 prop_assert_eq!(sum, record.switched_in_ns - record.since_ns);
                 prop_assert!(account.chain.len() <= CHAIN);

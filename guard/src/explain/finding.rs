@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Coupling;
+use super::coupling::Coupling;
 use crate::snapshot::{Breach, Cause, ChainLink, Culprit, Inversion, Snapshot, Stacks, Word};
 
 /// All that `guard explain` says; its JSON.

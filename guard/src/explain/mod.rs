@@ -1,26 +1,28 @@
 //! Why a wake-up was late: from what was known at the switch-in, and from the flight recorder where it runs, to one
-//! primary cause, the shares of the time lost, who did it, a sentence and a remedy. Pure: a recorded Snapshot can be
+//! primary cause, the shares of the time lost, the culprit, a sentence and a remedy. Pure: a recorded Snapshot can be
 //! explained again.
 
 mod account;
 mod coupling;
-mod course;
 mod finding;
 mod interrupt;
 pub mod inversion;
 mod remedy;
 mod sentence;
 mod share;
+mod task;
 #[cfg(test)]
 pub(crate) mod testing;
+mod timeline;
 
 pub use account::{Account, Link, Part, account};
 pub use coupling::{Coupling, Couplings};
-pub use course::{Course, Who};
 pub use finding::{Explanation, Finding, findings};
 pub use interrupt::Interrupts;
 pub(crate) use interrupt::softirq_name;
 pub use share::explain;
+pub use task::Who;
+pub use timeline::Timeline;
 
 /// What happened around a late wake-up; instants are CLOCK_MONOTONIC in ns.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! A late wake-up in one sentence that a person can act on.
 
-use super::share::FAIR;
+use super::task::FAIR;
 use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, ChainLink, Culprit, Word};
 
 /// Says what happened: `lost_ns` of it by `cause`.

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::account::{MOVER, by_name};
 use super::sentence::sentence;
+use super::task::{FAIR, MOVER, cause_of};
 use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, Culprit, Evidence, WokenBy};
-
-/// Effective kernel priorities from here on are fair.
-pub(super) const FAIR: i32 = 100;
 
 /// Sets cause, culprit, shares and sentence of a breach by its evidence. The shares add up to its latency.
 pub fn explain(breach: &mut Breach) {
@@ -26,7 +23,7 @@ pub fn explain(breach: &mut Breach) {
     breach.shares = shares.into_iter().map(|(cause, ns)| (cause.into(), ns)).collect();
 }
 
-/// Time per cause, ns, as it was accounted for; none when it was not.
+/// Time per cause, ns, as it was accounted for; `None` when it was not.
 fn accounted(breach: &Breach) -> Option<BTreeMap<Cause, u64>> {
     let parts = &breach.evidence.parts;
     let mut left = breach.latency_ns;
@@ -42,8 +39,8 @@ fn accounted(breach: &Breach) -> Option<BTreeMap<Cause, u64>> {
     (!parts.is_empty()).then_some(shares)
 }
 
-/// In a virtual machine a CPU stands still when its host runs something else: then an interrupt comes late though
-/// nothing of this machine is in its way. What the host took explains no more than that.
+/// In a virtual machine a CPU stands still while its host runs something else: an interrupt comes late then though nothing
+/// of this machine delays it. Stolen time explains no more than that.
 fn stolen(shares: &mut BTreeMap<Cause, u64>, breach: &Breach) {
     let mut left = breach.evidence.steal_ns.unwrap_or(0);
     if breach.kind != BreachKind::Timer {
@@ -61,12 +58,12 @@ fn stolen(shares: &mut BTreeMap<Cause, u64>, breach: &Breach) {
     shares.retain(|_, ns| *ns > 0);
 }
 
-/// Who lost the late thread most of the time that `cause` took.
+/// Who is responsible for most of the time lost to `cause`.
 fn worst(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
     evidence.parts.iter().filter(|part| part.cause == cause).max_by_key(|part| part.ns)?.by.clone()
 }
 
-/// Time per cause, ns, by the record alone: whoever had the CPU last is taken for all of the wait.
+/// Time per cause, ns, by the record alone: the last task on the CPU counts for the whole wait.
 fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
     let evidence = &breach.evidence;
     let mut left = breach.latency_ns;
@@ -78,7 +75,7 @@ fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
             *shares.entry(cause).or_insert(0) += ns;
         }
     };
-    // From the end backwards: the wait for the CPU, of which the interrupts in it are known.
+    // From the end backwards: the wait for the CPU, whose interrupts are known.
     let waited = evidence.wait_ns;
     let hardirq = evidence.hardirq_ns.min(waited);
     let softirq = evidence.softirq_ns.min(waited - hardirq);
@@ -112,7 +109,7 @@ fn occupant(evidence: &Evidence) -> Cause {
         Cause::CpuIdleExit
     } else if evidence.prio >= FAIR {
         Cause::PolicyFallback
-    } else if let Some(cause) = by_name(&evidence.prev_comm) {
+    } else if let Some(cause) = cause_of(&evidence.prev_comm) {
         cause
     } else if evidence.prev_comm.starts_with(MOVER) && evidence.has(BreachFlag::Migrated) {
         Cause::Migration

@@ -1,9 +1,10 @@
-//! The course of events on each CPU, from the flight recorder: who had a CPU when, and what a thread did when. Pure.
+//! The timeline of each CPU, from the flight recorder: which task had a CPU when, and what a thread did when. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::interrupt::Interrupts;
-use super::share::FAIR;
+use super::task::{FAIR, Who};
+use guard_common::comm;
 use guard_common::event::WakeContext;
 use guard_common::flight::{Entry, flags, kind};
 
@@ -11,29 +12,16 @@ use guard_common::flight::{Entry, flags, kind};
 const KEEP_NS: u64 = 4_000_000_000;
 /// Most events that are kept of one CPU.
 const KEEP: usize = 1 << 18;
-/// How far before an interval what a thread was doing at its begin is looked for, ns.
+/// How far back to search for a thread's state when an interval begins, ns.
 const LOOK_BACK_NS: u64 = 300_000_000;
 
-/// What the CPUs did lately.
+/// What the CPUs did in the last seconds.
 #[derive(Clone, Debug, Default)]
-pub struct Course {
+pub struct Timeline {
     cpus: BTreeMap<u32, VecDeque<Entry>>,
     /// CPU → since when nothing of it is missing, where something is.
     known_since: BTreeMap<u32, u64>,
     interrupts: Interrupts,
-}
-
-/// A task as the recorder names it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Who {
-    /// Its tid; 0 for what is no task.
-    pub tid: u32,
-    /// Its name.
-    pub comm: String,
-    /// Its effective kernel priority, where known.
-    pub prio: Option<i32>,
-    /// Id of its cgroup; 0 when unknown.
-    pub cgroup_id: u64,
 }
 
 /// What had a CPU for a while.
@@ -53,12 +41,12 @@ pub(super) enum Occupant {
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(super) enum Activity {
     /// It has a CPU.
     Runs,
     /// It could run and waits for this CPU; for so long, ns, because of a quota.
     Waits { cpu: u32, throttled_ns: u64 },
-    /// It sleeps, until this task wakes it; none when an interrupt does, or nobody has.
+    /// It sleeps, until this task wakes it; `None` when an interrupt does, or nothing has.
     Sleeps { woken_by: Option<u32> },
     /// It is not known.
     Unknown,
@@ -78,15 +66,11 @@ impl<T> Span<T> {
     }
 }
 
-fn name(entry: &Entry) -> String {
-    guard_common::comm::text(&entry.comm).to_string()
-}
-
 fn task_of(entry: &Entry) -> Who {
-    Who { tid: entry.tid, comm: name(entry), prio: Some(entry.prio), cgroup_id: entry.cgroup_id }
+    Who { tid: entry.tid, comm: comm::text(&entry.comm).to_string(), prio: Some(entry.prio), cgroup_id: entry.cgroup_id }
 }
 
-impl Course {
+impl Timeline {
     /// Adds events in order of time, and forgets the oldest.
     pub fn add(&mut self, entries: &[Entry]) {
         for entry in entries {
@@ -127,13 +111,12 @@ impl Course {
 
     /// Events of all CPUs between two instants, in order of time.
     pub fn between(&self, from_ns: u64, to_ns: u64) -> Vec<Entry> {
-        let mut all: Vec<Entry> =
-            self.cpus.values().flat_map(|events| within(events, from_ns, to_ns)).copied().collect();
+        let mut all: Vec<Entry> = self.cpus.values().flat_map(|events| within(events, from_ns, to_ns)).copied().collect();
         all.sort_by_key(|e| e.at_ns);
         all
     }
 
-    /// What had `cpu` from `from_ns` to `to_ns`, each instant once: of nested ones the innermost.
+    /// What had `cpu` from `from_ns` to `to_ns`, each instant once: the innermost where they nest.
     pub(super) fn occupants(&self, cpu: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Occupant>> {
         let Some(events) = self.cpus.get(&cpu) else {
             return vec![Span { from_ns, to_ns, what: Occupant::Unknown }];
@@ -175,8 +158,8 @@ impl Course {
         flatten(&layers)
     }
 
-    /// Whether only fair tasks have had `cpu` since it was taken from a real-time task that could have gone on; if so,
-    /// whether the fair server took it.
+    /// `Some` if only fair tasks have had `cpu` since it was taken from a runnable real-time task; whether the fair server
+    /// took it.
     pub(super) fn taken(&self, cpu: u32, at_ns: u64) -> Option<bool> {
         let events = self.cpus.get(&cpu)?;
         let end = events.partition_point(|e| e.at_ns <= at_ns);
@@ -186,8 +169,8 @@ impl Course {
     }
 
     /// What the thread `tid` did from `from_ns` to `to_ns`, in order.
-    pub(super) fn doings(&self, tid: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Doing>> {
-        let mut state = Doing::Unknown;
+    pub(super) fn activities(&self, tid: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Activity>> {
+        let mut state = Activity::Unknown;
         let mut last_cpu = None;
         let mut since_ns = from_ns;
         let mut spans = Vec::new();
@@ -201,40 +184,40 @@ impl Course {
             self.cpus.values().flat_map(|events| within(events, begin_ns, to_ns)).filter(|e| about(e)).collect();
         own.sort_by_key(|e| e.at_ns);
         for event in own {
-            // Whoever leaves a CPU had it.
-            if state == Doing::Unknown && event.kind == kind::SWITCH && event.other == tid {
-                state = Doing::Runs;
+            // A task that leaves a CPU had it.
+            if state == Activity::Unknown && event.kind == kind::SWITCH && event.other == tid {
+                state = Activity::Runs;
             }
             let cpu = u32::from(event.cpu);
             let quota = event.flags & flags::THROTTLED != 0;
             let next = match (event.kind, state) {
                 (kind::SWITCH, _) if event.tid == tid => {
                     // How much of the wait a quota caused is known at its end.
-                    if let Doing::Waits { throttled_ns, .. } = &mut state {
+                    if let Activity::Waits { throttled_ns, .. } = &mut state {
                         let all = event.at_ns.saturating_sub(since_ns);
                         *throttled_ns =
                             if event.took_ns > 0 { event.took_ns.min(all) } else { (*throttled_ns).min(all) };
                     }
                     last_cpu = Some(cpu);
-                    Doing::Runs
+                    Activity::Runs
                 }
                 (kind::SWITCH, _) => {
                     last_cpu = Some(cpu);
                     if event.arg == 0 || event.flags & flags::PREEMPTED != 0 {
-                        Doing::Waits { cpu, throttled_ns: if quota { u64::MAX } else { 0 } }
+                        Activity::Waits { cpu, throttled_ns: if quota { u64::MAX } else { 0 } }
                     } else {
-                        Doing::Sleeps { woken_by: None }
+                        Activity::Sleeps { woken_by: None }
                     }
                 }
-                (kind::WAKING, Doing::Sleeps { .. } | Doing::Unknown) => {
-                    if let Doing::Sleeps { woken_by } = &mut state {
+                (kind::WAKING, Activity::Sleeps { .. } | Activity::Unknown) => {
+                    if let Activity::Sleeps { woken_by } = &mut state {
                         *woken_by = (event.arg == WakeContext::Task as u32).then_some(event.other);
                     }
-                    Doing::Waits { cpu: last_cpu.unwrap_or(cpu), throttled_ns: if quota { u64::MAX } else { 0 } }
+                    Activity::Waits { cpu: last_cpu.unwrap_or(cpu), throttled_ns: if quota { u64::MAX } else { 0 } }
                 }
-                (kind::MIGRATE, Doing::Waits { throttled_ns, .. }) => {
+                (kind::MIGRATE, Activity::Waits { throttled_ns, .. }) => {
                     last_cpu = Some(event.arg);
-                    Doing::Waits { cpu: event.arg, throttled_ns: if throttled_ns > 0 { u64::MAX } else { 0 } }
+                    Activity::Waits { cpu: event.arg, throttled_ns: if throttled_ns > 0 { u64::MAX } else { 0 } }
                 }
                 (kind::MIGRATE, other) => {
                     last_cpu = Some(event.arg);
@@ -248,7 +231,7 @@ impl Course {
             }
             state = next;
         }
-        if let Doing::Waits { throttled_ns, .. } = &mut state {
+        if let Activity::Waits { throttled_ns, .. } = &mut state {
             *throttled_ns = (*throttled_ns).min(to_ns.saturating_sub(since_ns));
         }
         push(&mut spans, since_ns.max(from_ns), to_ns, state);
@@ -264,7 +247,7 @@ impl Course {
         last.max_by_key(|e| e.at_ns).map(task_of)
     }
 
-    /// The CPU that the thread `tid` left last, at `at_ns` at the latest: when it was preempted its wait begins just then.
+    /// The CPU that the thread `tid` left last, at `at_ns` at the latest: the wait of a preempted thread begins just then.
     pub(super) fn cpu_before(&self, tid: u32, at_ns: u64) -> Option<u32> {
         let last = self.cpus.values().filter_map(|events| {
             let end = events.partition_point(|e| e.at_ns <= at_ns);
@@ -279,13 +262,13 @@ fn within(events: &VecDeque<Entry>, from_ns: u64, to_ns: u64) -> impl Iterator<I
     events.iter().skip(begin).take_while(move |e| e.at_ns <= to_ns)
 }
 
-/// When the soft interrupt that ended with the entry `at` ran, as far back as `since_ns`. What it took is net of the hard interrupts
-/// in it and, on PREEMPT_RT, of the time in which its thread had to leave the CPU to others.
+/// When the soft interrupt that ended with the entry `at` ran, as far back as `since_ns`. Its time is net of the hard
+/// interrupts in it and, on PREEMPT_RT, of the time in which its thread had to leave the CPU to others.
 fn softirq_runs(events: &VecDeque<Entry>, at: usize, since_ns: u64) -> Vec<(u64, u64)> {
     let Some(ended) = events.get(at) else { return Vec::new() };
     let owner = events.iter().take(at).rev().find(|e| e.kind == kind::SWITCH).map(|e| e.tid);
     let (mut left_ns, mut runs) = (ended.took_ns, Vec::new());
-    // Backwards: the end of the run that is looked at; none while others have the CPU.
+    // Backwards: the end of this run; `None` while others have the CPU.
     let mut end_ns = Some(ended.at_ns);
     for event in events.iter().take(at).rev() {
         if left_ns == 0 || event.at_ns < since_ns {
@@ -310,17 +293,17 @@ fn softirq_runs(events: &VecDeque<Entry>, at: usize, since_ns: u64) -> Vec<(u64,
     runs
 }
 
-fn push(spans: &mut Vec<Span<Doing>>, from_ns: u64, to_ns: u64, mut what: Doing) {
+fn push(spans: &mut Vec<Span<Activity>>, from_ns: u64, to_ns: u64, mut what: Activity) {
     if to_ns <= from_ns {
         return;
     }
-    if let Doing::Waits { throttled_ns, .. } = &mut what {
+    if let Activity::Waits { throttled_ns, .. } = &mut what {
         *throttled_ns = (*throttled_ns).min(to_ns - from_ns);
     }
     spans.push(Span { from_ns, to_ns, what });
 }
 
-/// Of overlapping spans the deepest one for each instant.
+/// For each instant the deepest of the spans that overlap.
 fn flatten(layers: &[(u8, Span<Occupant>)]) -> Vec<Span<Occupant>> {
     let mut edges: Vec<u64> = layers.iter().flat_map(|(_, span)| [span.from_ns, span.to_ns]).collect();
     edges.sort_unstable();
