@@ -549,6 +549,20 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_has_had_a_cpu_for_longer_than_events_are_kept_still_has_it() {
+        let irq = Entry { kind: kind::IRQ, arg: 24, took_ns: MS, ..waking(700 * MS, 0, 0, 0) };
+        let came = switch(0, VICTIM, task(10, 120), 1);
+        let late = [irq, waking(5_500 * MS, VICTIM, 90, 1), switch(6_000 * MS, 10, VICTIM, 0)];
+        let record = record(BreachKind::Wakeup, 5_500, 5_500, 6_000);
+        let account = accounted(&record, &[&[came][..], &late].concat());
+        assert_eq!(ms(&account, Cause::LowerPriorityBlocking), 500, "{account:?}");
+        // Of what came before a gap nothing is known.
+        let gap = Entry { kind: kind::GAP, ..waking(500 * MS, 0, 0, 0) };
+        let account = accounted(&record, &[&[came, gap][..], &late].concat());
+        assert_eq!(ms(&account, Cause::Unknown), 500, "{account:?}");
+    }
+
+    #[test]
     fn what_was_overwritten_is_not_guessed() {
         let gap = Entry { kind: kind::GAP, ..switch(5 * MS, 0, VICTIM, 0) };
         let mut timeline = Timeline::default();

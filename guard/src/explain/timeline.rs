@@ -18,10 +18,36 @@ const LOOK_BACK_NS: u64 = 300_000_000;
 /// What the CPUs did in the last seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
-    cpus: BTreeMap<u32, VecDeque<Entry>>,
-    /// CPU → since when nothing of it is missing, where something is.
-    known_since: BTreeMap<u32, u64>,
+    cpus: BTreeMap<u32, CpuEvents>,
     interrupts: Interrupts,
+}
+
+/// Events of one CPU.
+#[derive(Clone, Debug, Default)]
+struct CpuEvents {
+    /// Oldest first.
+    entries: VecDeque<Entry>,
+    /// Since when none is missing but for the switch that comes first, ns.
+    complete_since_ns: u64,
+    /// When the recorder last lost some, ns.
+    gap_ns: u64,
+}
+
+impl CpuEvents {
+    /// Forgets what is too old or too much. The last switch among it stays: what the CPU is doing may have begun long ago.
+    fn forget(&mut self, newest_ns: u64) {
+        let mut switch = None;
+        while self.entries.front().is_some_and(|e| e.at_ns + KEEP_NS < newest_ns) || self.entries.len() > KEEP {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.complete_since_ns = self.complete_since_ns.max(oldest.at_ns);
+            if oldest.kind == kind::SWITCH && oldest.at_ns >= self.gap_ns {
+                switch = Some(oldest);
+            }
+        }
+        if let Some(switch) = switch {
+            self.entries.push_front(switch);
+        }
+    }
 }
 
 /// What had a CPU for a while.
@@ -74,22 +100,19 @@ impl Timeline {
     /// Adds events in order of time, and forgets the oldest.
     pub fn add(&mut self, entries: &[Entry]) {
         for entry in entries {
-            let cpu = u32::from(entry.cpu);
+            let cpu = self.cpus.entry(u32::from(entry.cpu)).or_default();
             if entry.kind == kind::GAP {
-                self.known_since.insert(cpu, entry.at_ns);
-                continue;
-            }
-            self.cpus.entry(cpu).or_default().push_back(*entry);
-        }
-        let newest = self.cpus.values().filter_map(|cpu| cpu.back()).map(|e| e.at_ns).max().unwrap_or(0);
-        for (cpu, events) in &mut self.cpus {
-            while events.front().is_some_and(|e| e.at_ns + KEEP_NS < newest) || events.len() > KEEP {
-                // What a CPU is doing now may have begun long ago: of its switches the last one stays.
-                let Some(oldest) = events.pop_front() else { break };
-                let since = self.known_since.entry(*cpu).or_insert(0);
-                *since = (*since).max(oldest.at_ns);
+                (cpu.complete_since_ns, cpu.gap_ns) = (entry.at_ns, entry.at_ns);
+            } else {
+                cpu.entries.push_back(*entry);
             }
         }
+        let newest_ns = self.cpus.values().filter_map(|cpu| cpu.entries.back()).map(|e| e.at_ns).max().unwrap_or(0);
+        self.cpus.values_mut().for_each(|cpu| cpu.forget(newest_ns));
+    }
+
+    fn events(&self) -> impl Iterator<Item = &VecDeque<Entry>> {
+        self.cpus.values().map(|cpu| &cpu.entries)
     }
 
     /// Names of interrupts.
@@ -105,20 +128,20 @@ impl Timeline {
 
     /// Whether nothing of `cpu` is missing from `from_ns` on, and there is something at all.
     pub(super) fn covers(&self, cpu: u32, from_ns: u64) -> bool {
-        let begin = self.cpus.get(&cpu).and_then(|events| events.front()).map_or(u64::MAX, |e| e.at_ns);
-        begin.max(self.known_since.get(&cpu).copied().unwrap_or(0)) <= from_ns
+        let begins = |cpu: &CpuEvents| Some(cpu.entries.front()?.at_ns.max(cpu.complete_since_ns));
+        self.cpus.get(&cpu).and_then(begins).is_some_and(|begin_ns| begin_ns <= from_ns)
     }
 
     /// Events of all CPUs between two instants, in order of time.
     pub fn between(&self, from_ns: u64, to_ns: u64) -> Vec<Entry> {
-        let mut all: Vec<Entry> = self.cpus.values().flat_map(|events| within(events, from_ns, to_ns)).copied().collect();
+        let mut all: Vec<Entry> = self.events().flat_map(|events| within(events, from_ns, to_ns)).copied().collect();
         all.sort_by_key(|e| e.at_ns);
         all
     }
 
     /// What had `cpu` from `from_ns` to `to_ns`, each instant once: the innermost where they nest.
     pub(super) fn occupants(&self, cpu: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Occupant>> {
-        let Some(events) = self.cpus.get(&cpu) else {
+        let Some(CpuEvents { entries: events, .. }) = self.cpus.get(&cpu) else {
             return vec![Span { from_ns, to_ns, what: Occupant::Unknown }];
         };
         // Tasks first, as they came.
@@ -161,7 +184,7 @@ impl Timeline {
     /// `Some` if only fair tasks have had `cpu` since it was taken from a runnable real-time task; whether the fair server
     /// took it.
     pub(super) fn taken(&self, cpu: u32, at_ns: u64) -> Option<bool> {
-        let events = self.cpus.get(&cpu)?;
+        let events = &self.cpus.get(&cpu)?.entries;
         let end = events.partition_point(|e| e.at_ns <= at_ns);
         let switches = events.iter().take(end).rev().filter(|e| e.kind == kind::SWITCH);
         let fair = switches.take_while(|e| e.prio >= FAIR);
@@ -181,7 +204,7 @@ impl Timeline {
         };
         let begin_ns = from_ns.saturating_sub(LOOK_BACK_NS);
         let mut own: Vec<&Entry> =
-            self.cpus.values().flat_map(|events| within(events, begin_ns, to_ns)).filter(|e| about(e)).collect();
+            self.events().flat_map(|events| within(events, begin_ns, to_ns)).filter(|e| about(e)).collect();
         own.sort_by_key(|e| e.at_ns);
         for event in own {
             // A task that leaves a CPU had it.
@@ -240,7 +263,7 @@ impl Timeline {
 
     /// The task `tid` by its last switch before `at_ns`.
     pub(super) fn who(&self, tid: u32, at_ns: u64) -> Option<Who> {
-        let last = self.cpus.values().filter_map(|events| {
+        let last = self.events().filter_map(|events| {
             let end = events.partition_point(|e| e.at_ns <= at_ns);
             events.iter().take(end).rev().find(|e| e.kind == kind::SWITCH && e.tid == tid)
         });
@@ -249,7 +272,7 @@ impl Timeline {
 
     /// The CPU that the thread `tid` left last, at `at_ns` at the latest: the wait of a preempted thread begins just then.
     pub(super) fn cpu_before(&self, tid: u32, at_ns: u64) -> Option<u32> {
-        let last = self.cpus.values().filter_map(|events| {
+        let last = self.events().filter_map(|events| {
             let end = events.partition_point(|e| e.at_ns <= at_ns);
             events.iter().take(end).rev().find(|e| e.kind == kind::SWITCH && e.other == tid)
         });
