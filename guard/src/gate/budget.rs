@@ -7,8 +7,9 @@ use globset::{Glob, GlobMatcher};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::facts::printable;
-use super::{Difference, Fact, Facts, GateError, Metric};
+use super::error::GateError;
+use super::facts::{Difference, Fact, Facts, printable};
+use super::metric::Metric;
 
 /// Budgets and the node they are meant for.
 #[derive(Clone, Debug, Default)]

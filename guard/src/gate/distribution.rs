@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Metric;
+use super::metric::Metric;
 
 /// Counts of latencies in intervals of any width.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

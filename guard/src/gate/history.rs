@@ -7,8 +7,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::read::Wrong;
-use super::{Entry, Facts, Figures, GateError, Run, Series};
+use super::distribution::Figures;
+use super::error::{GateError, Wrong};
+use super::facts::Facts;
+use super::run::{Entry, Run, Series};
 
 /// Version of the form of a line.
 const VERSION: u64 = 1;

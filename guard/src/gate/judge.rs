@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use globset::GlobSet;
 
-use super::verdict::{chance, percent, time};
-use super::{
-    Budget, Budgeted, Budgets, Comparison, Entry, Fact, Facts, Judged, Metric, Outcome, Run, Series, Status, Verdict,
-    holm, median, probability, shift, smallest_probability, without_largest,
-};
+use super::budget::{Budget, Budgets};
+use super::facts::{Fact, Facts};
+use super::metric::Metric;
+use super::run::{Entry, Run, Series};
+use super::stats::{holm, median, probability, shift, smallest_probability, without_largest};
+use super::verdict::{Budgeted, Comparison, Judged, Outcome, Status, Verdict, chance, percent, time};
 
 /// Runs a side without which nothing is judged: of fewer, one outlier would be too large a part.
 pub const MIN_RUNS: usize = 5;

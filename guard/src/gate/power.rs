@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
-use super::stats;
-use super::{MIN_RUNS, Metric, Run, Series, Settings, judge, relative_spread, without_largest};
+use super::judge::{self, MIN_RUNS, Settings};
+use super::metric::Metric;
+use super::run::{Run, Series};
+use super::stats::{self, relative_spread, without_largest};
 use crate::random::Random;
 
 /// Runs a side that are tried.

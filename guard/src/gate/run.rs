@@ -5,9 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::distribution::Distribution;
-use super::facts::printable;
-use super::{Facts, Figures};
+use super::distribution::{Distribution, Figures};
+use super::facts::{Facts, printable};
 
 /// A run of a measurement, whatever wrote it down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,4 +71,12 @@ impl Collected {
             |(distribution, detail): (Distribution, bool)| Some(Entry { figures: distribution.figures()?, detail });
         self.0.into_iter().filter_map(|(series, collected)| Some((series, entry(collected)?))).collect()
     }
+}
+
+/// Hash of a run's text (FNV-1a; Fowler, Noll and Vo, 1991), as hexadecimal digits.
+pub(super) fn id_of(text: &str) -> String {
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
 }

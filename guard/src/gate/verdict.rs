@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Difference, Fact, Metric};
+use super::facts::{Difference, Fact};
+use super::metric::Metric;
 
 /// How the gate ends. The exit codes are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Wrong, id, number};
 use crate::gate::distribution::Distribution;
-use crate::gate::run::Collected;
-use crate::gate::{Fact, Facts, Run};
+use crate::gate::error::{Wrong, number};
+use crate::gate::facts::{Fact, Facts};
+use crate::gate::run::{Collected, Run, id_of};
 
 const WORKLOAD: &str = "cyclictest";
 const SIGNAL: &str = "timer";
@@ -262,7 +262,7 @@ fn run(
     if series.is_empty() {
         return Err(Wrong::whole("no thread has counted anything"));
     }
-    Ok(Run { source: path.display().to_string(), id: id(text), at, facts, series, notes: Vec::new() })
+    Ok(Run { source: path.display().to_string(), id: id_of(text), at, facts, series, notes: Vec::new() })
 }
 
 #[cfg(test)]

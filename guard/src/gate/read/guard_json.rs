@@ -6,10 +6,10 @@ use std::path::Path;
 use guard_common::hist;
 use serde::Deserialize;
 
-use super::{Wrong, id};
 use crate::gate::distribution::Distribution;
-use crate::gate::run::Collected;
-use crate::gate::{Fact, Facts, Run};
+use crate::gate::error::Wrong;
+use crate::gate::facts::{Fact, Facts};
+use crate::gate::run::{Collected, Run, id_of};
 use crate::snapshot::{Cgroup, Class, CpuList, Histogram, SCHEMA, SignalName, Snapshot};
 
 /// The run in a report.
@@ -41,7 +41,7 @@ pub(super) fn parse(path: &Path, text: &str, more: bool) -> Result<Run, Wrong> {
     }
     Ok(Run {
         source: path.display().to_string(),
-        id: id(text),
+        id: id_of(text),
         at: Some(snapshot.window.start.clone()),
         facts: facts(&snapshot),
         series,

@@ -10,45 +10,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{GateError, Run, history};
+use crate::gate::error::{GateError, Wrong};
+use crate::gate::history;
+use crate::gate::run::Run;
 
 /// Largest file that is read; a report of a node with thousands of cgroups has some MiB.
 pub const MAX_BYTES: u64 = 256 << 20;
-
-/// What is wrong with a text, and where in it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) place: Option<String>,
-    pub(super) what: String,
-}
-
-impl Wrong {
-    /// As an error of the file `path`.
-    pub(super) fn of(self, path: &Path) -> GateError {
-        GateError::Format { path: path.to_owned(), place: self.place, what: self.what }
-    }
-
-    /// Of the file as such.
-    pub(super) fn whole(what: impl Into<String>) -> Self {
-        Self { place: None, what: what.into() }
-    }
-
-    /// At a line, counted from 1.
-    pub(super) fn line(line: usize, what: impl Into<String>) -> Self {
-        Self { place: Some(format!("line {line}")), what: what.into() }
-    }
-
-    /// Of serde_json, which says where; `line` is the one that its text begins on.
-    pub(super) fn json(error: &serde_json::Error, line: usize) -> Self {
-        let text = error.to_string();
-        let what = text.split(" at line ").next().unwrap_or(&text);
-        let what = if error.is_eof() { format!("{what}: the file is cut off") } else { what.to_owned() };
-        if error.line() == 0 {
-            return Self::line(line, what);
-        }
-        Self { place: Some(format!("line {}, column {}", error.line() + line - 1, error.column())), what }
-    }
-}
 
 /// The runs in a file, or in all files of a directory, in the order of their names. Files whose name begins with a dot
 /// are left out.
@@ -154,21 +121,6 @@ fn table(path: &Path, text: &str) -> Result<Run, Wrong> {
         "neither JSON, nor a histogram of cyclictest (a line \"# Histogram\"; record with -h US), nor one of rtla (a \
          line \"# RTLA …\")",
     ))
-}
-
-/// Hash of a run's text (FNV-1a; Fowler, Noll and Vo, 1991), as hexadecimal digits.
-pub(super) fn id(text: &str) -> String {
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
-}
-
-/// A count of a table: decimal digits, nothing else.
-fn number(line: usize, text: &str) -> Result<u64, Wrong> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let value = if digits { text.parse().ok() } else { None };
-    value.ok_or_else(|| Wrong::line(line, format!("{:?} is no count", super::facts::printable(text))))
 }
 
 #[cfg(test)]

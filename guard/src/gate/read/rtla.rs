@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Wrong, id, number};
 use crate::gate::distribution::Distribution;
-use crate::gate::run::Collected;
-use crate::gate::{Fact, Facts, Run};
+use crate::gate::error::{Wrong, number};
+use crate::gate::facts::{Fact, Facts};
+use crate::gate::run::{Collected, Run, id_of};
 
 /// A column: stage ("IRQ", "Thr", "Usr", "CPU") and CPU.
 type Column = (String, String);
@@ -55,7 +55,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Run, Wrong> {
     if table.tool == "timerlat" {
         facts.set(Fact::Options, if last_stage == "Usr" { "until user" } else { "until thread" });
     }
-    Ok(Run { source: path.display().to_string(), id: id(text), at: None, facts, series, notes: Vec::new() })
+    Ok(Run { source: path.display().to_string(), id: id_of(text), at: None, facts, series, notes: Vec::new() })
 }
 
 fn read(text: &str) -> Result<Table<'_>, Wrong> {

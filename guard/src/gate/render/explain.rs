@@ -1,8 +1,9 @@
 //! What `guard gate --explain` teaches: how the gate decides, and how many runs that takes on this baseline.
 
-use super::columns;
+use super::rows::columns;
+use crate::gate::judge::MIN_RUNS;
+use crate::gate::power::Explanation;
 use crate::gate::verdict::{percent, time};
-use crate::gate::{Explanation, MIN_RUNS};
 
 /// The explanation for a terminal.
 #[must_use]

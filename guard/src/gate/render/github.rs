@@ -1,7 +1,7 @@
 //! The verdict as workflow commands of GitHub Actions: an error for every regression, a warning for what could not be
 //! judged, a notice with the outcome.
 
-use crate::gate::{Outcome, Status, Verdict};
+use crate::gate::verdict::{Outcome, Status, Verdict};
 
 pub(super) fn render(verdict: &Verdict) -> String {
     let level = match verdict.outcome {

@@ -1,7 +1,7 @@
 //! The verdict as JUnit XML: a test case for the comparability, for every budget and for every figure.
 
-use super::compared;
-use crate::gate::{Outcome, Status, Verdict};
+use super::rows::compared;
+use crate::gate::verdict::{Outcome, Status, Verdict};
 
 /// A test case: class, name, and what went wrong: (element, type, text).
 struct Case {

@@ -1,7 +1,7 @@
 //! The verdict as Markdown, for a job summary or a comment on a merge request.
 
-use super::{HEAD, compared, rows};
-use crate::gate::Verdict;
+use super::rows::{HEAD, compared, rows};
+use crate::gate::verdict::Verdict;
 
 pub(super) fn render(verdict: &Verdict) -> String {
     let mut text = format!("## guard gate: {}\n\n{}\n\n", verdict.outcome.name(), plain(&verdict.sentence));

@@ -1,7 +1,7 @@
 //! The verdict for a terminal: the outcome first, then the figures, then a sentence for each, then what was compared.
 
-use super::{HEAD, columns, compared, rows};
-use crate::gate::Verdict;
+use super::rows::{HEAD, columns, compared, rows};
+use crate::gate::verdict::Verdict;
 
 pub(super) fn render(verdict: &Verdict) -> String {
     let mut text = format!("{}: {}\n", verdict.outcome.name().to_uppercase(), verdict.sentence);
