@@ -26,7 +26,7 @@ use crate::fault::{self, Panic};
 use crate::record::{Replay, ReplayError};
 use crate::snapshot::Snapshot;
 use crate::view::json;
-use crate::view::top::{App, Effect, Event, Kind, Options as View, SourceState, Theme, render, svg};
+use crate::view::top::{App, Effect, Event, Options as View, SourceKind, SourceState, Theme, render, svg};
 use source::{Outlet, Source, Told};
 
 /// Events that wait to be taken in, at most: a source that is faster waits.
@@ -171,7 +171,7 @@ pub fn picture(path: &Path, limit: Duration, size: (u16, u16)) -> Result<String,
         &Options { from: From::Replay(path.to_owned(), 1.0), limit, snapshot_dir: PathBuf::new(), colour: true },
         size,
     );
-    view.kind = Kind::Live;
+    view.kind = SourceKind::Live;
     let mut app = App::new(view, SourceState::Running);
     for snapshot in Replay::open(path)?.filter_map(Result::ok) {
         app.update(Event::Snapshot(Box::new(snapshot)));
@@ -191,9 +191,9 @@ fn open(from: &From) -> Result<Box<dyn Source>, DashboardError> {
 
 fn view(options: &Options, size: (u16, u16)) -> View {
     let (kind, speed) = match &options.from {
-        From::Node { .. } => (Kind::Live, 1.0),
-        From::Socket(_) => (Kind::Socket, 1.0),
-        From::Replay(_, speed) => (Kind::Replay, *speed),
+        From::Node { .. } => (SourceKind::Live, 1.0),
+        From::Socket(_) => (SourceKind::Socket, 1.0),
+        From::Replay(_, speed) => (SourceKind::Replay, *speed),
     };
     View {
         kind,

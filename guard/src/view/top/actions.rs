@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use super::super::text::time_of_day;
-use super::app::App;
-use super::grid::{Align, Column, Grid, column};
+use super::grid::{Align, Column, Grid, column, plain};
 use super::page::Page;
-use super::workload::plain;
+use super::state::App;
 use crate::snapshot::Action;
 use ratatui::style::Style;
 

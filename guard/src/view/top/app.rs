@@ -1,54 +1,13 @@
-//! The state of the dashboard and what changes it: Snapshots, keys, the size of the terminal.
+//! What changes the dashboard: Snapshots, keys, the size of the terminal.
 
 use std::time::Duration;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::history::History;
-use super::overview::{self, Sort};
-use super::page;
-use super::theme::Theme;
+use super::state::{App, Prompt, SourceKind, SourceState, View};
+use super::{overview, screen};
 use crate::doctor::DoctorReport;
 use crate::snapshot::Snapshot;
-
-/// Where Snapshots come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// guard's own programs in the kernel.
-    Live,
-    /// A running controller.
-    Socket,
-    /// A recording.
-    Replay,
-}
-
-/// How the dashboard begins.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where Snapshots come from.
-    pub kind: Kind,
-    /// When a wake-up is late, ns.
-    pub limit_ns: u64,
-    /// Speed of a replay.
-    pub speed: f64,
-    /// Colours or none.
-    pub theme: Theme,
-    /// Columns and rows of the terminal.
-    pub size: (u16, u16),
-}
-
-/// How the source is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceState {
-    /// It will bring Snapshots; what it does until then.
-    Loading(String),
-    /// It brings Snapshots.
-    Running,
-    /// It is gone and may come back; why.
-    Lost(String),
-    /// There will be no more.
-    Ended,
-}
 
 /// What happens to the dashboard.
 #[derive(Debug)]
@@ -95,103 +54,12 @@ pub enum Order {
     Threshold(Duration),
 }
 
-/// Which view is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum View {
-    Overview,
-    Workload,
-    Causes,
-    Actions,
-    Node,
-    Doctor,
-    Help,
-}
-
-impl View {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Overview, Self::Workload, Self::Causes, Self::Actions, Self::Node, Self::Doctor, Self::Help];
-
-    fn by_key(key: char) -> Option<Self> {
-        Some(match key {
-            '1' | 'o' => Self::Overview,
-            '2' | 'w' => Self::Workload,
-            '3' | 'c' => Self::Causes,
-            '4' | 'a' => Self::Actions,
-            '5' | 'n' => Self::Node,
-            '6' | 'd' => Self::Doctor,
-            '?' | 'h' => Self::Help,
-            _ => return None,
-        })
-    }
-}
-
-/// A line that is being typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Prompt {
-    Filter(String),
-    Threshold(String),
-}
-
 /// Longest line that can be typed.
 const PROMPT_MAX: usize = 64;
 /// Speeds of a replay.
 const SPEEDS: (f64, f64) = (0.125, 1024.0);
 
-/// The state.
-pub struct App {
-    pub(super) options: Options,
-    pub(super) history: History,
-    pub(super) source: SourceState,
-    pub(super) view: View,
-    /// Number of the Snapshot that is shown while time stands still; none shows the newest.
-    pub(super) held: Option<u64>,
-    /// Whether time stops by itself at a late wake-up.
-    pub(super) freeze: bool,
-    pub(super) sort: Sort,
-    pub(super) reversed: bool,
-    pub(super) filter: String,
-    pub(super) prompt: Option<Prompt>,
-    pub(super) message: Option<String>,
-    /// Id of the workload under the cursor.
-    pub(super) selected: Option<u64>,
-    /// What doctor found; none before it has looked.
-    pub(super) examined: Option<DoctorReport>,
-    /// Whether doctor is looking.
-    pub(super) examining: bool,
-    /// First line shown of each view but the overview.
-    scroll: [usize; View::ALL.len()],
-    changed: bool,
-}
-
 impl App {
-    /// The dashboard before the first Snapshot.
-    #[must_use]
-    pub fn new(options: Options, source: SourceState) -> Self {
-        Self {
-            options,
-            history: History::default(),
-            source,
-            view: View::Overview,
-            held: None,
-            freeze: false,
-            sort: Sort::Worst,
-            reversed: false,
-            filter: String::new(),
-            prompt: None,
-            message: None,
-            selected: None,
-            examined: None,
-            examining: false,
-            scroll: [0; View::ALL.len()],
-            changed: true,
-        }
-    }
-
-    /// Whether the picture differs from when this was asked last.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
-    }
-
     /// Takes in what happened, and says what has to be done.
     pub fn update(&mut self, event: Event) -> Vec<Effect> {
         let effects = match event {
@@ -224,24 +92,8 @@ impl App {
             }
         };
         let index = self.view as usize;
-        self.scroll[index] = self.scroll[index].min(page::last_line(self));
+        self.scroll[index] = self.scroll[index].min(screen::last_line(self));
         effects
-    }
-
-    /// Number of the Snapshot that is shown.
-    pub(super) fn shown_number(&self) -> Option<u64> {
-        let newest = self.history.newest()?;
-        Some(self.held.map_or(newest, |held| held.clamp(self.history.oldest(), newest)))
-    }
-
-    /// The Snapshot that is shown.
-    pub(super) fn shown(&self) -> Option<&Snapshot> {
-        self.history.get(self.shown_number()?)
-    }
-
-    /// First line shown of the present view.
-    pub(super) fn scrolled(&self) -> usize {
-        self.scroll[self.view as usize]
     }
 
     fn take(&mut self, snapshot: Snapshot) -> Vec<Effect> {
@@ -322,7 +174,7 @@ impl App {
 
     /// A recording is of another time, if not of another node: what doctor would see now is none of its.
     fn examine(&mut self) -> Vec<Effect> {
-        if self.options.kind == Kind::Replay || std::mem::replace(&mut self.examining, true) {
+        if self.options.kind == SourceKind::Replay || std::mem::replace(&mut self.examining, true) {
             return Vec::new();
         }
         vec![Effect::Examine]
@@ -372,7 +224,7 @@ impl App {
     }
 
     fn speed(&mut self, factor: f64) -> Vec<Effect> {
-        if self.options.kind == Kind::Replay {
+        if self.options.kind == SourceKind::Replay {
             self.options.speed = (self.options.speed * factor).clamp(SPEEDS.0, SPEEDS.1);
         }
         self.order(Order::Speed(self.options.speed))
@@ -380,7 +232,7 @@ impl App {
 
     /// Only a replay goes by what the dashboard says of time.
     fn order(&self, order: Order) -> Vec<Effect> {
-        if self.options.kind == Kind::Replay { vec![Effect::Order(order)] } else { Vec::new() }
+        if self.options.kind == SourceKind::Replay { vec![Effect::Order(order)] } else { Vec::new() }
     }
 
     /// A key while a line is being typed.
@@ -419,8 +271,8 @@ impl App {
         };
         self.options.limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         match self.options.kind {
-            Kind::Live => vec![Effect::Order(Order::Threshold(limit))],
-            Kind::Socket | Kind::Replay => {
+            SourceKind::Live => vec![Effect::Order(Order::Threshold(limit))],
+            SourceKind::Socket | SourceKind::Replay => {
                 self.message =
                     Some("marks from now on; what is recorded as late is decided by who measures".to_owned());
                 Vec::new()

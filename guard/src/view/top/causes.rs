@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::super::figures;
 use super::super::text::time_of_day;
-use super::app::App;
-use super::grid::{Align, Column, Grid, column};
+use super::grid::{Align, Column, Grid, column, plain};
 use super::page::Page;
-use super::workload::plain;
+use super::state::App;
 use crate::snapshot::{Breach, SignalName, Snapshot};
 use ratatui::style::Style;
 

@@ -2,8 +2,8 @@
 
 use ratatui::style::Style;
 
-use super::app::{App, Kind};
 use super::page::Page;
+use super::state::{App, SourceKind};
 use super::theme::Level;
 use crate::doctor::{Finding, Severity};
 
@@ -15,8 +15,10 @@ pub(super) fn page(app: &App, width: usize) -> Page {
     let theme = app.options.theme;
     let Some(report) = &app.examined else {
         let text = match app.options.kind {
-            Kind::Replay => "A recording does not have what doctor looks at; run guard doctor on the node itself.",
-            Kind::Live | Kind::Socket => "Looking at this node ...",
+            SourceKind::Replay => {
+                "A recording does not have what doctor looks at; run guard doctor on the node itself."
+            }
+            SourceKind::Live | SourceKind::Socket => "Looking at this node ...",
         };
         page.wrapped(text, 0, width, Style::new());
         return page;

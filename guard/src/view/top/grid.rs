@@ -144,6 +144,11 @@ pub(super) fn log_bar(count: u64, most: u64, width: usize) -> String {
     "█".repeat(length.clamp(1, width.max(1)))
 }
 
+/// Cells without a look of their own.
+pub(super) fn plain<const N: usize>(cells: [String; N]) -> Vec<(String, Style)> {
+    cells.into_iter().map(|text| (text, Style::new())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Keys and columns in short; docs/top.md has the long form.
 
-use super::app::App;
 use super::page::Page;
+use super::state::App;
 
 const KEYS: [(&str, &str); 18] = [
     ("1 o", "overview"),

@@ -18,7 +18,7 @@ const ACTIONS: usize = 1_000;
 
 /// Which latency speaks for a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Metric {
+pub(super) enum Measure {
     /// Timer expiry to return to user space.
     User,
     /// Timer expiry to switch-in, where no return to user space was seen.
@@ -29,7 +29,7 @@ pub(super) enum Metric {
     Fair,
 }
 
-impl Metric {
+impl Measure {
     /// Its name in a column.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -59,8 +59,8 @@ impl Metric {
 }
 
 /// The latency that speaks for a cgroup: the first that was seen of timers, real-time waits and fair waits.
-pub(super) fn measured(cgroup: &Cgroup) -> Option<(Metric, &Latency)> {
-    Metric::ALL.into_iter().map(|m| (m, m.of(cgroup))).find(|(_, latency)| !latency.is_empty())
+pub(super) fn measured(cgroup: &Cgroup) -> Option<(Measure, &Latency)> {
+    Measure::ALL.into_iter().map(|m| (m, m.of(cgroup))).find(|(_, latency)| !latency.is_empty())
 }
 
 /// A workload since the begin.
@@ -75,7 +75,7 @@ pub(super) struct Track {
 
 impl Track {
     /// The sum of a latency since the begin.
-    pub(super) fn sum(&self, metric: Metric) -> &Histogram {
+    pub(super) fn sum(&self, metric: Measure) -> &Histogram {
         &self.sums[metric as usize]
     }
 
@@ -93,7 +93,7 @@ impl Track {
     }
 
     fn add(&mut self, number: u64, cgroup: &Cgroup) {
-        for metric in Metric::ALL {
+        for metric in Measure::ALL {
             self.sums[metric as usize].merge(metric.of(cgroup));
         }
         self.throttles = self.throttles.saturating_add(cgroup.throttle.count);
@@ -229,7 +229,7 @@ mod tests {
         assert!(history.get(history.oldest()).is_some() && history.get(history.oldest() - 1).is_none());
         assert_eq!(history.actions.len(), ACTIONS);
         let track = history.track(101).unwrap();
-        assert_eq!(track.sum(Metric::User).count(), 3 * 2 * SNAPSHOTS as u64);
+        assert_eq!(track.sum(Measure::User).count(), 3 * 2 * SNAPSHOTS as u64);
         assert_eq!(track.worst.len(), TREND);
     }
 

@@ -12,14 +12,17 @@ mod node;
 mod overview;
 mod page;
 pub(super) mod risk;
+mod screen;
+mod state;
 mod svg;
 #[cfg(test)]
 mod tests;
 mod theme;
 mod workload;
 
-pub use app::{App, Effect, Event, Kind, Options, Order, SourceState};
-pub use page::render;
+pub use app::{Effect, Event, Order};
+pub use screen::render;
+pub use state::{App, Options, SourceKind, SourceState};
 pub use svg::svg;
 pub(super) use theme::Level;
 pub use theme::Theme;

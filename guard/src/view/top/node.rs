@@ -2,11 +2,10 @@
 
 use super::super::figures::{self, ABSENT};
 use super::super::text;
-use super::app::App;
-use super::grid::{Align, Column, Grid, column};
+use super::grid::{Align, Column, Grid, column, plain};
 use super::page::Page;
+use super::state::App;
 use super::theme::Level;
-use super::workload::plain;
 use crate::snapshot::{Cpu, SignalName, SignalState, Snapshot, Stolen};
 use ratatui::style::Style;
 

@@ -8,10 +8,10 @@ use ratatui::text::{Line, Span};
 
 use super::super::figures::{self, ABSENT, printable};
 use super::super::text::time_of_day;
-use super::app::App;
 use super::grid::{Align, Column, Grid, column, trend};
-use super::history::{Metric, budget_use, measured, name};
+use super::history::{Measure, budget_use, measured, name};
 use super::page::Page;
+use super::state::{App, Sort};
 use super::theme::Level;
 use crate::snapshot::{Cgroup, SignalName, Snapshot};
 
@@ -23,47 +23,6 @@ const TREND_NARROW: usize = 12;
 const WIDE: usize = 140;
 /// Part of a budget from which on it is worth a look.
 const BUDGET_WARN: f64 = 0.8;
-
-/// What the workloads are ordered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sort {
-    /// Harm first, then as the Snapshot has them.
-    Worst,
-    /// 99th percentile.
-    P99,
-    /// Maximum.
-    Max,
-    /// Throttles.
-    Throttles,
-    /// Part of the budget.
-    Budget,
-    /// Name.
-    Name,
-}
-
-impl Sort {
-    pub(super) fn next(self) -> Self {
-        match self {
-            Self::Worst => Self::P99,
-            Self::P99 => Self::Max,
-            Self::Max => Self::Throttles,
-            Self::Throttles => Self::Budget,
-            Self::Budget => Self::Name,
-            Self::Name => Self::Worst,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Worst => "worst first",
-            Self::P99 => "by p99",
-            Self::Max => "by max",
-            Self::Throttles => "by throttles",
-            Self::Budget => "by budget",
-            Self::Name => "by name",
-        }
-    }
-}
 
 /// A workload of the Snapshot that is shown.
 struct Row<'a> {
@@ -237,7 +196,7 @@ fn three(histogram: &crate::snapshot::Histogram) -> [String; 3] {
         .map(|ns| figures::time_if(!histogram.is_empty(), ns))
 }
 
-fn since_start(app: &App, id: u64, metric: Metric) -> [String; 3] {
+fn since_start(app: &App, id: u64, metric: Measure) -> [String; 3] {
     app.history.track(id).map_or_else(|| [ABSENT; 3].map(str::to_owned), |track| three(track.sum(metric)))
 }
 

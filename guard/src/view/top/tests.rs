@@ -12,7 +12,7 @@ use crate::snapshot::{Bandwidth, Budget, Cgroup, Class, Knobs, Snapshot};
 use crate::view::samples;
 
 fn app(theme: Theme, size: (u16, u16)) -> App {
-    let options = Options { kind: Kind::Live, limit_ns: 1_000_000, speed: 1.0, theme, size };
+    let options = Options { kind: SourceKind::Live, limit_ns: 1_000_000, speed: 1.0, theme, size };
     App::new(options, SourceState::Loading("Loading guard's programs into the kernel".into()))
 }
 
@@ -153,7 +153,7 @@ fn doctor_is_asked_once_and_shown_and_asked_again_on_request() {
     assert_eq!(press(&mut app, "r"), [Effect::Examine]);
     assert!(screen(&app).contains("(looking)"));
     let mut replayed = after(1, (100, 30));
-    replayed.options.kind = Kind::Replay;
+    replayed.options.kind = SourceKind::Replay;
     assert_eq!(press(&mut replayed, "d"), []);
     assert!(screen(&replayed).contains("A recording does not have"));
 }
@@ -222,7 +222,7 @@ fn it_stops_by_itself_at_a_late_wake_up() {
 #[test]
 fn a_replay_is_told_to_pause_step_and_hurry() {
     let mut app = after(1, (80, 24));
-    app.options.kind = Kind::Replay;
+    app.options.kind = SourceKind::Replay;
     assert_eq!(press(&mut app, " "), [Effect::Order(Order::Pause)]);
     assert_eq!(press(&mut app, ">"), [Effect::Order(Order::Step)]);
     assert_eq!(press(&mut app, "<"), []);
@@ -238,7 +238,7 @@ fn the_limit_is_typed_and_told_to_who_measures() {
     assert_eq!(effects, [Effect::Order(Order::Threshold(std::time::Duration::from_micros(200)))]);
     assert_eq!(press(&mut app, "t5\n"), []);
     assert!(screen(&app).contains("\"5\" is no time"), "{}", screen(&app));
-    app.options.kind = Kind::Socket;
+    app.options.kind = SourceKind::Socket;
     assert_eq!(press(&mut app, "t1ms\n"), []);
 }
 

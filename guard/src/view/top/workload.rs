@@ -7,11 +7,11 @@ use guard_common::hist;
 
 use super::super::figures;
 use super::super::text::{class, time_of_day};
-use super::app::App;
-use super::grid::{Align, Column, Grid, column, log_bar, trend};
-use super::history::{Metric, budget_use, measured, name};
+use super::grid::{Align, Column, Grid, column, log_bar, plain, trend};
+use super::history::{Measure, budget_use, measured, name};
 use super::overview;
 use super::page::Page;
+use super::state::App;
 use crate::snapshot::{Cgroup, Histogram, Latency, SignalName, Snapshot, Thread};
 
 /// Events listed below the timeline.
@@ -59,13 +59,13 @@ const LATENCY: [Column; 7] = [
 ];
 
 fn latencies(page: &mut Page, app: &App, cgroup: &Cgroup, width: usize) {
-    let since = |metric: Metric| app.history.track(cgroup.id).map(|track| track.sum(metric));
-    let rows: [(&str, &Latency, Option<Metric>); 7] = [
+    let since = |metric: Measure| app.history.track(cgroup.id).map(|track| track.sum(metric));
+    let rows: [(&str, &Latency, Option<Measure>); 7] = [
         ("timer: irq", &cgroup.timer.irq, None),
-        ("timer: thread", &cgroup.timer.thread, Some(Metric::Thread)),
-        ("timer: user", &cgroup.timer.user, Some(Metric::User)),
-        ("wait, real-time", &cgroup.wakeup.rt, Some(Metric::Rt)),
-        ("wait, fair", &cgroup.wakeup.fair, Some(Metric::Fair)),
+        ("timer: thread", &cgroup.timer.thread, Some(Measure::Thread)),
+        ("timer: user", &cgroup.timer.user, Some(Measure::User)),
+        ("wait, real-time", &cgroup.wakeup.rt, Some(Measure::Rt)),
+        ("wait, fair", &cgroup.wakeup.fair, Some(Measure::Fair)),
         ("wait for quota", &cgroup.wakeup.throttled, None),
         ("wait for locks", &cgroup.lock.wait, None),
     ];
@@ -262,11 +262,6 @@ fn table(page: &mut Page, app: &App, grid: Grid<'_>, width: usize) {
     let (head, rows) = grid.lines(width, app.options.theme.faint());
     page.body.push(head);
     page.body.extend(rows);
-}
-
-/// Cells without a look of their own.
-pub(super) fn plain<const N: usize>(cells: [String; N]) -> Vec<(String, Style)> {
-    cells.into_iter().map(|text| (text, Style::new())).collect()
 }
 
 #[cfg(test)]
