@@ -1,12 +1,14 @@
 //! The live dashboard: brings Snapshots from a source and keys from the terminal to [`view::top`](crate::view::top), and draws what it shows.
 //! Between events it sleeps. Whatever ends it, the terminal is left as it was.
 
+mod error;
 mod live;
 mod replay;
 mod screen;
 mod socket;
 mod source;
 
+pub use error::DashboardError;
 pub use screen::Screen;
 
 use std::fs::OpenOptions;
@@ -20,10 +22,10 @@ use ratatui::crossterm::event::{self, Event as Input};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::control::{ControlError, Watch, runtime};
+use crate::control::{Watch, runtime};
 use crate::doctor;
-use crate::fault::{self, Panic};
-use crate::record::{Replay, ReplayError};
+use crate::fault;
+use crate::record::Replay;
 use crate::snapshot::Snapshot;
 use crate::view::json;
 use crate::view::top::{App, Effect, Event, Options as View, SourceKind, SourceState, Theme, render, svg};
@@ -59,44 +61,6 @@ pub struct Options {
     pub snapshot_dir: PathBuf,
     /// Whether to use colours.
     pub colour: bool,
-}
-
-/// Why there is no dashboard.
-#[derive(Debug, thiserror::Error)]
-pub enum DashboardError {
-    /// No terminal to draw on, or to read keys from.
-    #[error(
-        "guard top needs a terminal on stdin and stdout, and there is none; guard report and guard run print plain text"
-    )]
-    NoTerminal,
-    /// The terminal fails.
-    #[error("the terminal cannot be used: {0}")]
-    Terminal(#[source] io::Error),
-    /// A thread or signal handler cannot be had.
-    #[error("cannot start {what}: {source}")]
-    Start {
-        /// What.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The node cannot be observed.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// The recording cannot be read.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// A thread of the dashboard panicked, upon which the terminal was given back.
-    #[error("{0}")]
-    Panicked(Panic),
-    /// Nobody listens on the socket.
-    #[error("--connect {}: {source}; is guard run --listen unix:{} running, and by the same user?", path.display(), path.display())]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// What came of it.
-        source: io::Error,
-    },
 }
 
 /// Shows the dashboard until the user, a signal or a lost terminal ends it.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use super::DashboardError;
+use super::error::DashboardError;
 use super::source::{Orders, Outlet, Source};
 use crate::record;
 use crate::snapshot::Snapshot;

@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 
 use tokio::sync::mpsc::Sender;
 
-use super::DashboardError;
+use super::error::DashboardError;
 use crate::snapshot::Snapshot;
 use crate::view::top::{Event, Order, SourceState};
 

@@ -13,6 +13,3 @@ pub use recorder::Recorder;
 pub(crate) use replay::snapshot;
 pub use replay::{Damage, Replay, ReplayError};
 pub use ring::{Limits, RecordError};
-
-/// Longest Snapshot that is read, bytes of JSON. One of 1,024 cgroups and 1,024 threads with full histograms has less.
-const MAX_JSON: usize = 256 << 20;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::frame::{self, Found};
-use super::{MAX_JSON, ring};
+use super::frame::{self, Found, MAX_JSON};
+use super::ring;
 use crate::snapshot::{SCHEMA, Snapshot};
 
 /// Largest segment that is read, bytes; guard writes smaller ones.

@@ -1,6 +1,6 @@
 //! Sums of inversions: repeated ones merged.
 
-use super::Inversion;
+use super::parts::Inversion;
 
 impl Inversion {
     /// Adds one to those that are there.

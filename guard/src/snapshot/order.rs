@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::{Cgroup, Class, Histogram, Thread};
+use super::latency::Histogram;
+use super::parts::{Cgroup, Class, Thread};
 
 /// Sorts worst first: class PLC before the others; then by [`cgroup_rank`]. Equals stand by path.
 pub(crate) fn cgroups(cgroups: &mut [Cgroup]) {

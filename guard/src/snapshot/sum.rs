@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::{
+use super::order;
+use super::parts::{
     Breach, Cgroup, Cpu, CpuStat, Interrupt, Inversion, Lock, Lost, Overhead, Pressure, Snapshot, Stolen, Thread,
-    Throttle, Timer, order,
+    Throttle, Timer,
 };
 
 /// Late wake-ups that a sum keeps: the worst. The others are counted in [`Lost::breaches`].
