@@ -11,7 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use guard::gate::{self, Entry, Fact, Facts, Figures, Metric, Outcome, Run, Series, Settings, Status, Verdict};
+use guard::gate::{
+    self, Fact, Figures, GateOutcome, GateSettings, Metric, Run, RunFacts, Series, SeriesFigures, Status, Verdict,
+};
 use guard::random::Random;
 use guard_tests::harness::{binary, finish};
 use serde::Serialize;
@@ -116,8 +118,8 @@ fn drawn(random: &mut Random) -> Run {
         source: "drawn".to_owned(),
         id: random.bits().to_string(),
         at: None,
-        facts: Facts::default(),
-        series: BTreeMap::from([(series(), Entry { figures, detail: false })]),
+        facts: RunFacts::default(),
+        series: BTreeMap::from([(series(), SeriesFigures { figures, detail: false })]),
         notes: Vec::new(),
     }
 }
@@ -151,7 +153,7 @@ type Sides = (Vec<Run>, Vec<Run>);
 
 /// Share of comparisons that end as `wanted`.
 fn share(cases: u32, mut sides: impl FnMut() -> Sides, wanted: impl Fn(&Verdict) -> bool) -> f64 {
-    let settings = Settings::default();
+    let settings = GateSettings::default();
     let mut count = 0;
     for _ in 0..cases {
         let (baseline, candidate) = sides();
@@ -161,7 +163,7 @@ fn share(cases: u32, mut sides: impl FnMut() -> Sides, wanted: impl Fn(&Verdict)
 }
 
 fn regression(verdict: &Verdict) -> bool {
-    verdict.outcome == Outcome::Regression
+    verdict.outcome == GateOutcome::Regression
 }
 
 fn regression_of(metric: Metric) -> impl Fn(&Verdict) -> bool {
@@ -215,7 +217,7 @@ fn dealt(args: &Args, runs: &[Run]) -> Vec<Line> {
     ];
     // These runs differ from each other by more than a small shift; what can be seen in them is what --explain says.
     let shifts: Vec<f64> = [0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0].into();
-    for needed in gate::explain(runs, &shifts, &Settings::default()).figures {
+    for needed in gate::explain(runs, &shifts, &GateSettings::default()).figures {
         let metric = needed.metric;
         lines.push(Line::told(&format!("recorded runs: {metric} from run to run"), needed.spread));
         let seen = needed.needed.iter().find(|(_, runs)| runs.is_some_and(|runs| runs <= SIDE));
@@ -243,8 +245,9 @@ fn different_nodes(args: &Args, runs: &[Run]) -> Line {
         candidate.iter_mut().for_each(|run| run.facts.set(fact, "another"));
         (baseline, candidate)
     };
-    let judged =
-        share(args.cases, sides, |verdict| verdict.outcome != Outcome::NotComparable || !verdict.metrics.is_empty());
+    let judged = share(args.cases, sides, |verdict| {
+        verdict.outcome != GateOutcome::NotComparable || !verdict.metrics.is_empty()
+    });
     Line::at_most("runs of different nodes: judged", judged, 0.0)
 }
 

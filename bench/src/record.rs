@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use guard::record::{Limits, Recorder, Replay};
+use guard::record::{RecordLimits, Recorder, Replay};
 use guard::snapshot::Snapshot;
 use guard::view::json;
 use rustix::thread::ClockId;
@@ -94,7 +94,7 @@ fn measured(snapshot: &Snapshot, count: u32) -> Result<Row> {
     }
     let json_cpu = cpu() - begin;
 
-    let limits = Limits { bytes: 1 << 40, age: Duration::from_secs(86_400) };
+    let limits = RecordLimits { bytes: 1 << 40, age: Duration::from_secs(86_400) };
     let mut recorder = Recorder::start(dir.path(), limits)?;
     for _ in 0..count {
         let before = size(dir.path())?;

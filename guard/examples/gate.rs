@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use guard::gate::{self, Budgets, Settings, Verdict, render::Format};
+use guard::gate::{self, Budgets, GateSettings, Verdict, render::VerdictFormat};
 use guard::record::Replay;
 use guard::view;
 
@@ -18,7 +18,7 @@ const BUDGET: &str = "[[budget]]\nworkload = \"/cell-control\"\nmetric = \"timer
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).unwrap_or_else(|| RECORDING.into());
-    print!("{}", Format::Table.render(&verdict(Path::new(&path), BUDGET)?)?);
+    print!("{}", VerdictFormat::Table.render(&verdict(Path::new(&path), BUDGET)?)?);
     Ok(())
 }
 
@@ -30,5 +30,5 @@ pub(crate) fn verdict(path: &Path, budget: &str) -> Result<Verdict, Box<dyn Erro
         let snapshot = snapshot.map_err(|damage| damage.to_string())?;
         runs.extend(gate::parse(path, view::json::line(&snapshot)?.as_bytes())?);
     }
-    Ok(gate::judge(None, runs, Some(&budgets), &Settings::default()))
+    Ok(gate::judge(None, runs, Some(&budgets), &GateSettings::default()))
 }

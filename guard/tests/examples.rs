@@ -27,8 +27,8 @@ fn the_gate_judges_a_recording_by_a_budget() {
         format!("[[budget]]\nworkload = \"/cell-control\"\nmetric = \"timer.max\"\nlimit = \"{limit}\"\n")
     };
     let outcome = |limit| gate::verdict(Path::new(RECORDING), &budget(limit)).unwrap().outcome;
-    assert_eq!(outcome("10s"), guard::gate::Outcome::Pass);
-    assert_eq!(outcome("1us"), guard::gate::Outcome::Regression);
+    assert_eq!(outcome("10s"), guard::gate::GateOutcome::Pass);
+    assert_eq!(outcome("1us"), guard::gate::GateOutcome::Regression);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use super::exit::{Exit, Failure};
 use super::output::{self, Target};
 use crate::gate::{
-    self, Budgets, Fact, History, Metric, Outcome, Run, Settings, Smallest, Verdict,
-    render::{self, Format},
+    self, Budgets, Fact, GateOutcome, GateSettings, History, Metric, Run, Smallest, Verdict,
+    render::{self, VerdictFormat},
 };
 
 /// Judge runs against budgets and a baseline
@@ -32,10 +32,10 @@ pub(super) struct Arguments {
     budget: Option<PathBuf>,
     /// What to print: table, json, markdown, junit or github.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: Format,
+    format: VerdictFormat,
     /// Write the verdict to a file as well. May be repeated.
     #[arg(long, value_name = "FORMAT=FILE", value_parser = form_and_file)]
-    output: Vec<(Format, PathBuf)>,
+    output: Vec<(VerdictFormat, PathBuf)>,
     /// Figures to judge, of p50, p90, p99, p999, p9999 and max [default: p99,p999,max]. Those named must be judged: a run that
     /// lacks one is too little data.
     #[arg(long, value_name = "METRIC,…", value_delimiter = ',')]
@@ -122,26 +122,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let baseline = if arguments.baseline.is_empty() { None } else { Some(runs(&arguments.baseline)?) };
     let verdict = gate::judge(baseline, candidate.clone(), budgets.as_ref(), &settings);
     tell(&verdict, arguments.format, outputs)?;
-    if matches!(verdict.outcome, Outcome::Pass | Outcome::TooLittleData) {
+    if matches!(verdict.outcome, GateOutcome::Pass | GateOutcome::TooLittleData) {
         update(arguments, &candidate)?;
     }
     Ok(match verdict.outcome {
-        Outcome::Pass => Exit::Done,
-        Outcome::Regression => Exit::Found,
-        Outcome::NotComparable => Exit::Node,
-        Outcome::TooLittleData => Exit::TooLittleData,
+        GateOutcome::Pass => Exit::Done,
+        GateOutcome::Regression => Exit::Found,
+        GateOutcome::NotComparable => Exit::Node,
+        GateOutcome::TooLittleData => Exit::TooLittleData,
     })
 }
 
-fn settings(arguments: &Arguments) -> Result<Settings, Failure> {
-    let mut settings = Settings {
+fn settings(arguments: &Arguments) -> Result<GateSettings, Failure> {
+    let mut settings = GateSettings {
         metrics: arguments.metric.clone(),
         workloads: globs(&arguments.workload)?,
         each: arguments.each,
         allowed: arguments.allow_different.iter().copied().collect(),
         level: arguments.level,
         seed: arguments.seed,
-        ..Settings::default()
+        ..GateSettings::default()
     };
     for (metric, fraction, ns) in &arguments.smallest {
         let ns = ns.unwrap_or(settings.smallest(*metric).ns);
@@ -160,7 +160,7 @@ fn runs(paths: &[PathBuf]) -> Result<Vec<Run>, Failure> {
     Ok(all)
 }
 
-fn tell(verdict: &Verdict, format: Format, outputs: Vec<(Format, Target)>) -> Result<(), Failure> {
+fn tell(verdict: &Verdict, format: VerdictFormat, outputs: Vec<(VerdictFormat, Target)>) -> Result<(), Failure> {
     for (format, target) in outputs {
         target.write(&format.render(verdict)?)?;
     }
@@ -179,7 +179,7 @@ fn update(arguments: &Arguments, candidate: &[Run]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn form_and_file(text: &str) -> Result<(Format, PathBuf), String> {
+fn form_and_file(text: &str) -> Result<(VerdictFormat, PathBuf), String> {
     let (format, file) = text.split_once('=').ok_or("want FORMAT=FILE, such as junit=gate.xml")?;
     if file.is_empty() {
         return Err("want a file after the =".to_owned());

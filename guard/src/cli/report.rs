@@ -108,7 +108,7 @@ fn rendered(snapshots: impl Iterator<Item = Snapshot>, format: Format) -> Result
         return Ok(String::from_utf8_lossy(&log).into_owned());
     }
     if let Format::Html = format {
-        return Ok(view::html::Report::of(snapshots).render());
+        return Ok(view::html::HtmlReport::of(snapshots).render());
     }
     let Some(snapshot) = Snapshot::sum(snapshots) else { return Ok(String::new()) };
     Ok(match format {

@@ -11,10 +11,10 @@ use super::exit::Failure;
 use super::output::{self, Lines};
 use crate::config::{self, Config, Endpoint};
 use crate::control::{self, Acting, Answer, Enforce, HttpServer, Pace, Server};
-use crate::record::{Limits, Recorder};
+use crate::record::{RecordLimits, Recorder};
 use crate::snapshot::Snapshot;
 use crate::view;
-use crate::view::metrics::{Exporter, Format};
+use crate::view::metrics::{Exporter, MetricsFormat};
 
 /// Lines on stdout between two heads.
 const HEAD_EVERY: u32 = 20;
@@ -103,7 +103,7 @@ struct ShownMetrics {
 impl Sinks {
     /// Opens them; within the runtime, which serves the socket.
     fn open(&self, metrics: &config::Metrics) -> Result<Opened, Failure> {
-        let limits = Limits { bytes: self.record_size, age: self.record_age };
+        let limits = RecordLimits { bytes: self.record_size, age: self.record_age };
         let recorder = self.record.as_deref().map(|dir| Recorder::start(dir, limits)).transpose()?;
         let bind = |path: &PathBuf| Server::bind(path).map_err(|source| Failure::Listen { path: path.clone(), source });
         let sockets = self.listen.iter().filter_map(|listen| match listen {
@@ -122,7 +122,7 @@ impl Sinks {
         if endpoints.is_empty() {
             return Ok(None);
         }
-        let limits = view::metrics::Limits { cgroups: metrics.max_cgroups, threads: metrics.max_threads };
+        let limits = view::metrics::SeriesLimits { cgroups: metrics.max_cgroups, threads: metrics.max_threads };
         let exporter = Arc::new(Mutex::new(Exporter::new(limits)));
         let start = |endpoint: &Endpoint| {
             if endpoint.is_remote() && !self.allow_remote && !metrics.allow_remote {
@@ -144,7 +144,7 @@ impl Sinks {
 fn answer(exporter: &Arc<Mutex<Exporter>>) -> Arc<Answer> {
     let exporter = Arc::clone(exporter);
     Arc::new(move |accept: &str| {
-        let format = Format::accepted(accept);
+        let format = MetricsFormat::accepted(accept);
         // A panic elsewhere leaves totals that are not whole; they are still the best there is.
         let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
         (format.content_type(), exporter.page(format))

@@ -9,7 +9,7 @@ use super::arguments::{self, WatchArguments};
 use super::exit::Failure;
 use super::output;
 use crate::control::SOCKET;
-use crate::dashboard::{self, From, Options};
+use crate::dashboard::{self, DashboardOptions, From};
 
 /// Watch the node live: workloads worst first, causes, what guard did
 ///
@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         (None, None) => From::Node { watch: arguments.watch.watch(), interval: arguments.interval },
     };
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    dashboard::run(&Options {
+    dashboard::run(&DashboardOptions {
         from,
         limit,
         snapshot_dir: arguments.snapshot_dir.clone(),

@@ -3,7 +3,7 @@
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use super::source::{Orders, Outlet, Source};
+use super::source::{LoopSender, Orders, SnapshotSource};
 use crate::control::{ControlError, Observer, Watch};
 use crate::view::top::{Order, SourceState};
 
@@ -17,7 +17,7 @@ pub(super) struct Live {
 }
 
 /// Why observing ended.
-enum End {
+enum ObserveEnd {
     /// Nobody takes Snapshots any more.
     Unwanted,
     /// Another latency is to count as late.
@@ -30,19 +30,19 @@ impl Live {
     }
 
     /// Observes until it is told otherwise.
-    fn observe(&self, outlet: &Outlet, orders: &Orders) -> Result<End, ControlError> {
+    fn observe(&self, outlet: &LoopSender, orders: &Orders) -> Result<ObserveEnd, ControlError> {
         let mut observer = Observer::start(&self.watch)?;
         if !outlet.state(SourceState::Running) {
-            return Ok(End::Unwanted);
+            return Ok(ObserveEnd::Unwanted);
         }
         let mut next = Instant::now() + self.interval;
         loop {
             let wait = next.saturating_duration_since(Instant::now()).min(SAMPLE_EVERY);
             match orders.recv_timeout(wait) {
-                Ok(Order::Threshold(limit)) => return Ok(End::Threshold(limit)),
+                Ok(Order::Threshold(limit)) => return Ok(ObserveEnd::Threshold(limit)),
                 // Time cannot be made to go otherwise.
                 Ok(Order::Pause | Order::Resume | Order::Step | Order::Speed(_)) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Ok(End::Unwanted),
+                Err(RecvTimeoutError::Disconnected) => return Ok(ObserveEnd::Unwanted),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if Instant::now() < next {
@@ -50,7 +50,7 @@ impl Live {
                 continue;
             }
             if !outlet.snapshot(observer.snapshot()?) {
-                return Ok(End::Unwanted);
+                return Ok(ObserveEnd::Unwanted);
             }
             // A node that was too busy for an interval gets no shorter ones to make up for it.
             next = (next + self.interval).max(Instant::now());
@@ -58,13 +58,13 @@ impl Live {
     }
 }
 
-impl Source for Live {
-    fn run(mut self: Box<Self>, outlet: &Outlet, orders: &Orders) {
+impl SnapshotSource for Live {
+    fn run(mut self: Box<Self>, outlet: &LoopSender, orders: &Orders) {
         loop {
             match self.observe(outlet, orders) {
-                Ok(End::Unwanted) => return,
+                Ok(ObserveEnd::Unwanted) => return,
                 // The kernel side has it as a constant, so it is loaded anew.
-                Ok(End::Threshold(limit)) => {
+                Ok(ObserveEnd::Threshold(limit)) => {
                     self.watch.threshold = limit;
                     outlet.message(format!("late from {limit:?} on"));
                 }

@@ -28,8 +28,8 @@ use crate::fault;
 use crate::record::Replay;
 use crate::snapshot::Snapshot;
 use crate::view::json;
-use crate::view::top::{App, Effect, Event, Options as View, SourceKind, SourceState, Theme, render, svg};
-use source::{Outlet, Source, Told};
+use crate::view::top::{App, AppEvent, AppOptions, Effect, SourceKind, SourceState, Theme, render, svg};
+use source::{LoopSender, SnapshotSource, SourceEvent};
 
 /// Events that wait to be taken in, at most: a source that is faster waits.
 const WAITING: usize = 16;
@@ -52,7 +52,7 @@ pub enum From {
 
 /// How the dashboard is run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct DashboardOptions {
     /// Where Snapshots come from.
     pub from: From,
     /// When a wake-up is late.
@@ -67,7 +67,7 @@ pub struct Options {
 ///
 /// # Errors
 /// See [`DashboardError`].
-pub fn run(options: &Options) -> Result<(), DashboardError> {
+pub fn run(options: &DashboardOptions) -> Result<(), DashboardError> {
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         return Err(DashboardError::NoTerminal);
     }
@@ -75,7 +75,7 @@ pub fn run(options: &Options) -> Result<(), DashboardError> {
     let source = open(&options.from)?;
     let start = |what| move |source| DashboardError::Start { what, source };
     runtime().map_err(start("the event loop"))?.block_on(async {
-        let mut stop = Stop::new().map_err(start("signal handling"))?;
+        let mut stop = StopSignals::new().map_err(start("signal handling"))?;
         let mut screen = Screen::open().map_err(DashboardError::Terminal)?;
         let (sender, mut events) = mpsc::channel(WAITING);
         let (orders, received) = std::sync::mpsc::channel();
@@ -96,22 +96,22 @@ pub fn run(options: &Options) -> Result<(), DashboardError> {
                 told = events.recv() => told,
             };
             let event = match told {
-                Some(Told::Event(event)) => event,
-                Some(Told::Failed(error)) => return Err(error),
-                Some(Told::InputEnded) | None => return Ok(()),
+                Some(SourceEvent::Event(event)) => event,
+                Some(SourceEvent::Failed(error)) => return Err(error),
+                Some(SourceEvent::InputEnded) | None => return Ok(()),
             };
             for effect in app.update(event) {
                 match effect {
                     Effect::Quit => return Ok(()),
                     Effect::Save(snapshot) => {
                         let text = save(&snapshot, &options.snapshot_dir);
-                        app.update(Event::Message(text));
+                        app.update(AppEvent::Message(text));
                     }
                     // It reads hundreds of files: not while keys wait.
                     Effect::Examine => {
-                        let work = |outlet: Outlet| {
+                        let work = |outlet: LoopSender| {
                             let report = doctor::examine(&doctor::collect(Path::new("/")));
-                            outlet.event(Event::Examined(Box::new(report)));
+                            outlet.event(AppEvent::Examined(Box::new(report)));
                         };
                         // Whoever sends is gone only when everything is.
                         if let Some(sender) = doctors.upgrade() {
@@ -132,20 +132,25 @@ pub fn run(options: &Options) -> Result<(), DashboardError> {
 /// When the recording cannot be read.
 pub fn picture(path: &Path, limit: Duration, size: (u16, u16)) -> Result<String, DashboardError> {
     let mut view = view(
-        &Options { from: From::Replay(path.to_owned(), 1.0), limit, snapshot_dir: PathBuf::new(), colour: true },
+        &DashboardOptions {
+            from: From::Replay(path.to_owned(), 1.0),
+            limit,
+            snapshot_dir: PathBuf::new(),
+            colour: true,
+        },
         size,
     );
     view.kind = SourceKind::Live;
     let mut app = App::new(view, SourceState::Running);
     for snapshot in Replay::open(path)?.filter_map(Result::ok) {
-        app.update(Event::Snapshot(Box::new(snapshot)));
+        app.update(AppEvent::Snapshot(Box::new(snapshot)));
     }
     let Ok(mut terminal) = Terminal::new(TestBackend::new(size.0, size.1));
     let Ok(frame) = terminal.draw(|frame| render(frame, &app));
     Ok(svg(frame.buffer))
 }
 
-fn open(from: &From) -> Result<Box<dyn Source>, DashboardError> {
+fn open(from: &From) -> Result<Box<dyn SnapshotSource>, DashboardError> {
     Ok(match from {
         From::Node { watch, interval } => Box::new(live::Live::new(watch.clone(), *interval)),
         From::Socket(path) => Box::new(socket::Socket::connect(path)?),
@@ -153,13 +158,13 @@ fn open(from: &From) -> Result<Box<dyn Source>, DashboardError> {
     })
 }
 
-fn view(options: &Options, size: (u16, u16)) -> View {
+fn view(options: &DashboardOptions, size: (u16, u16)) -> AppOptions {
     let (kind, speed) = match &options.from {
         From::Node { .. } => (SourceKind::Live, 1.0),
         From::Socket(_) => (SourceKind::Socket, 1.0),
         From::Replay(_, speed) => (SourceKind::Replay, *speed),
     };
-    View {
+    AppOptions {
         kind,
         limit_ns: u64::try_from(options.limit.as_nanos()).unwrap_or(u64::MAX),
         speed,
@@ -176,8 +181,12 @@ fn loading(from: &From) -> String {
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce(Outlet) + Send + 'static, sender: &mpsc::Sender<Told>) -> io::Result<()> {
-    let (outlet, after) = (Outlet::new(sender.clone()), Outlet::new(sender.clone()));
+fn spawn(
+    name: &str,
+    work: impl FnOnce(LoopSender) + Send + 'static,
+    sender: &mpsc::Sender<SourceEvent>,
+) -> io::Result<()> {
+    let (outlet, after) = (LoopSender::new(sender.clone()), LoopSender::new(sender.clone()));
     let work = move || {
         fault::caught(|| work(outlet)).unwrap_or_else(|panic| after.failed(DashboardError::Panicked(panic)));
     };
@@ -185,11 +194,11 @@ fn spawn(name: &str, work: impl FnOnce(Outlet) + Send + 'static, sender: &mpsc::
 }
 
 /// Reads keys and sizes until the terminal is gone.
-fn keys(outlet: &Outlet) {
+fn keys(outlet: &LoopSender) {
     loop {
         let event = match event::read() {
-            Ok(Input::Key(key)) => Event::Key(key),
-            Ok(Input::Resize(columns, rows)) => Event::Resize(columns, rows),
+            Ok(Input::Key(key)) => AppEvent::Key(key),
+            Ok(Input::Resize(columns, rows)) => AppEvent::Resize(columns, rows),
             Ok(_) => continue,
             Err(_) => return outlet.input_ended(),
         };
@@ -213,9 +222,9 @@ fn save(snapshot: &Snapshot, dir: &Path) -> String {
 }
 
 /// The signals that end the dashboard; SIGHUP is a lost terminal.
-struct Stop([Signal; 3]);
+struct StopSignals([Signal; 3]);
 
-impl Stop {
+impl StopSignals {
     fn new() -> io::Result<Self> {
         Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
     }
@@ -267,7 +276,7 @@ mod tests {
         let (sender, mut told) = mpsc::channel(1);
         spawn("guard-x", |_| panic!("no picture"), &sender).unwrap();
         match told.blocking_recv() {
-            Some(Told::Failed(error @ DashboardError::Panicked(_))) => {
+            Some(SourceEvent::Failed(error @ DashboardError::Panicked(_))) => {
                 let error = error.to_string();
                 assert!(error.starts_with("thread guard-x panicked") && error.ends_with(": no picture"), "{error}");
             }

@@ -3,7 +3,7 @@
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use super::source::{Orders, Outlet, Source};
+use super::source::{LoopSender, Orders, SnapshotSource};
 use crate::record::Replay;
 use crate::view::top::{Order, SourceState};
 
@@ -15,11 +15,11 @@ const IDLE: Duration = Duration::from_secs(3_600);
 /// A [`Replay`] in time.
 pub(super) struct Replayed {
     replay: Replay,
-    pace: Pace,
+    pace: ReplayPace,
 }
 
 /// When the next Snapshot is due.
-struct Pace {
+struct ReplayPace {
     speed: f64,
     paused: bool,
     /// Snapshots that were asked for while paused.
@@ -27,7 +27,7 @@ struct Pace {
     due: Instant,
 }
 
-impl Pace {
+impl ReplayPace {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Pause => self.paused = true,
@@ -57,12 +57,12 @@ impl Pace {
 
 impl Replayed {
     pub(super) fn new(replay: Replay, speed: f64) -> Self {
-        Self { replay, pace: Pace { speed, paused: false, steps: 0, due: Instant::now() } }
+        Self { replay, pace: ReplayPace { speed, paused: false, steps: 0, due: Instant::now() } }
     }
 }
 
-impl Source for Replayed {
-    fn run(self: Box<Self>, outlet: &Outlet, orders: &Orders) {
+impl SnapshotSource for Replayed {
+    fn run(self: Box<Self>, outlet: &LoopSender, orders: &Orders) {
         let Self { replay, mut pace } = *self;
         for next in replay {
             loop {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_paused_replay_moves_by_steps_only() {
-        let mut pace = Pace { speed: 1.0, paused: false, steps: 0, due: Instant::now() };
+        let mut pace = ReplayPace { speed: 1.0, paused: false, steps: 0, due: Instant::now() };
         assert_eq!(pace.wait(), Duration::ZERO);
         pace.obey(Order::Pause);
         assert_eq!(pace.wait(), IDLE);
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn no_length_and_no_speed_is_too_strange() {
-        let mut pace = Pace { speed: f64::MIN_POSITIVE, paused: false, steps: 0, due: Instant::now() };
+        let mut pace = ReplayPace { speed: f64::MIN_POSITIVE, paused: false, steps: 0, due: Instant::now() };
         for seconds in [f64::NAN, f64::INFINITY, -1.0, 1e300, 0.0] {
             pace.shown(seconds);
             assert!(pace.wait() <= LONGEST);

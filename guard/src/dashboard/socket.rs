@@ -7,7 +7,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use super::error::DashboardError;
-use super::source::{Orders, Outlet, Source};
+use super::source::{LoopSender, Orders, SnapshotSource};
 use crate::record;
 use crate::snapshot::Snapshot;
 use crate::view::top::SourceState;
@@ -31,7 +31,7 @@ impl Socket {
     }
 
     /// Hands on what the controller shows until it, or whoever takes it, is gone; why it is gone.
-    fn read(&mut self, outlet: &Outlet) -> Option<io::Error> {
+    fn read(&mut self, outlet: &LoopSender) -> Option<io::Error> {
         loop {
             match frame(&mut self.stream) {
                 Ok(snapshot) => {
@@ -45,8 +45,8 @@ impl Socket {
     }
 }
 
-impl Source for Socket {
-    fn run(mut self: Box<Self>, outlet: &Outlet, orders: &Orders) {
+impl SnapshotSource for Socket {
+    fn run(mut self: Box<Self>, outlet: &LoopSender, orders: &Orders) {
         while let Some(error) = self.read(outlet) {
             let why = match error.kind() {
                 io::ErrorKind::UnexpectedEof => "the controller is gone".to_owned(),
@@ -90,9 +90,9 @@ mod tests {
 
     use tokio::sync::mpsc;
 
-    use super::super::source::Told;
+    use super::super::source::SourceEvent;
     use super::*;
-    use crate::view::top::Event;
+    use crate::view::top::AppEvent;
     use crate::view::{json, samples};
 
     #[test]
@@ -103,19 +103,19 @@ mod tests {
         let source = Box::new(Socket::connect(&path).unwrap());
         let (sender, mut told) = mpsc::channel(4);
         let (orders, received) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || source.run(&Outlet::new(sender), &received));
+        let thread = std::thread::spawn(move || source.run(&LoopSender::new(sender), &received));
         let json = json::line(&samples::full()).unwrap();
         let mut next = || match told.blocking_recv() {
-            Some(Told::Event(event)) => event,
+            Some(SourceEvent::Event(event)) => event,
             _ => panic!("no event"),
         };
         for _ in 0..2 {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(&u32::try_from(json.len()).unwrap().to_be_bytes()).unwrap();
             stream.write_all(json.as_bytes()).unwrap();
-            assert!(matches!(next(), Event::Snapshot(s) if *s == samples::full()));
+            assert!(matches!(next(), AppEvent::Snapshot(s) if *s == samples::full()));
             drop(stream);
-            assert!(matches!(next(), Event::Source(SourceState::Lost(why)) if why.contains("is gone")));
+            assert!(matches!(next(), AppEvent::Source(SourceState::Lost(why)) if why.contains("is gone")));
         }
         drop(orders);
         thread.join().unwrap();

@@ -6,21 +6,21 @@ use tokio::sync::mpsc::Sender;
 
 use super::error::DashboardError;
 use crate::snapshot::Snapshot;
-use crate::view::top::{Event, Order, SourceState};
+use crate::view::top::{AppEvent, Order, SourceState};
 
 /// Orders for a source.
 pub(super) type Orders = Receiver<Order>;
 
 /// A source of Snapshots.
-pub(super) trait Source: Send {
+pub(super) trait SnapshotSource: Send {
     /// Brings Snapshots until there are no more or nobody takes them.
-    fn run(self: Box<Self>, outlet: &Outlet, orders: &Orders);
+    fn run(self: Box<Self>, outlet: &LoopSender, orders: &Orders);
 }
 
 /// What threads tell the loop.
-pub(super) enum Told {
+pub(super) enum SourceEvent {
     /// Something for the dashboard.
-    Event(Event),
+    Event(AppEvent),
     /// The source cannot go on, and there is nothing to show without it.
     Failed(DashboardError),
     /// The terminal is gone.
@@ -28,37 +28,37 @@ pub(super) enum Told {
 }
 
 /// The way to the loop. Its methods wait while the loop is busy, and return whether there is still somebody there.
-pub(super) struct Outlet {
-    to_loop: Sender<Told>,
+pub(super) struct LoopSender {
+    to_loop: Sender<SourceEvent>,
 }
 
-impl Outlet {
-    pub(super) fn new(to_loop: Sender<Told>) -> Self {
+impl LoopSender {
+    pub(super) fn new(to_loop: Sender<SourceEvent>) -> Self {
         Self { to_loop }
     }
 
-    pub(super) fn event(&self, event: Event) -> bool {
-        self.to_loop.blocking_send(Told::Event(event)).is_ok()
+    pub(super) fn event(&self, event: AppEvent) -> bool {
+        self.to_loop.blocking_send(SourceEvent::Event(event)).is_ok()
     }
 
     pub(super) fn snapshot(&self, snapshot: Snapshot) -> bool {
-        self.event(Event::Snapshot(Box::new(snapshot)))
+        self.event(AppEvent::Snapshot(Box::new(snapshot)))
     }
 
     pub(super) fn state(&self, state: SourceState) -> bool {
-        self.event(Event::Source(state))
+        self.event(AppEvent::Source(state))
     }
 
     pub(super) fn message(&self, text: String) -> bool {
-        self.event(Event::Message(text))
+        self.event(AppEvent::Message(text))
     }
 
     /// Whoever is gone needs not be told.
     pub(super) fn failed(&self, error: DashboardError) {
-        let _ = self.to_loop.blocking_send(Told::Failed(error));
+        let _ = self.to_loop.blocking_send(SourceEvent::Failed(error));
     }
 
     pub(super) fn input_ended(&self) {
-        let _ = self.to_loop.blocking_send(Told::InputEnded);
+        let _ = self.to_loop.blocking_send(SourceEvent::InputEnded);
     }
 }

@@ -12,7 +12,7 @@ use crate::snapshot::{Breach, Cause, ChainLink, Culprit, Inversion, Snapshot, St
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// Late wake-ups, merged, the worst first.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<LateFinding>,
     /// Who of the urgent waited for whom of the less urgent, the largest loss first.
     pub inversions: Vec<Inversion>,
     /// What went up and down together, the closest first.
@@ -21,7 +21,7 @@ pub struct Explanation {
 
 /// Late wake-ups of one thread that have the same cause and the same culprit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Finding {
+pub struct LateFinding {
     /// Who was late.
     pub comm: String,
     /// Path of its cgroup.
@@ -55,8 +55,8 @@ pub struct Finding {
 }
 
 /// The late wake-ups of `snapshots`, merged, the largest loss first.
-pub fn findings<'a>(snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Vec<Finding> {
-    let mut merged: BTreeMap<(&str, &str, &Word<Cause>, &str), Finding> = BTreeMap::new();
+pub fn findings<'a>(snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Vec<LateFinding> {
+    let mut merged: BTreeMap<(&str, &str, &Word<Cause>, &str), LateFinding> = BTreeMap::new();
     for breach in snapshots.into_iter().flat_map(|snapshot| &snapshot.breaches) {
         let by = breach.culprit.as_ref().map_or("", |culprit| culprit.comm.as_str());
         merged
@@ -64,13 +64,13 @@ pub fn findings<'a>(snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Vec<Fi
             .and_modify(|finding| add(finding, breach))
             .or_insert_with(|| new(breach));
     }
-    let mut findings: Vec<Finding> = merged.into_values().collect();
+    let mut findings: Vec<LateFinding> = merged.into_values().collect();
     findings.sort_by_key(|finding| std::cmp::Reverse((finding.worst_ns, finding.total_ns)));
     findings
 }
 
-fn new(breach: &Breach) -> Finding {
-    Finding {
+fn new(breach: &Breach) -> LateFinding {
+    LateFinding {
         comm: breach.comm.clone(),
         cgroup: breach.cgroup.clone(),
         cause: breach.cause.clone(),
@@ -87,7 +87,7 @@ fn new(breach: &Breach) -> Finding {
     }
 }
 
-fn add(finding: &mut Finding, breach: &Breach) {
+fn add(finding: &mut LateFinding, breach: &Breach) {
     finding.count += 1;
     finding.total_ns = finding.total_ns.saturating_add(breach.latency_ns);
     for (cause, ns) in &breach.shares {

@@ -17,7 +17,7 @@ mod timeline;
 
 pub use account::{Account, Link, Part, account};
 pub use coupling::{Coupling, Couplings};
-pub use finding::{Explanation, Finding, findings};
+pub use finding::{Explanation, LateFinding, findings};
 pub use interrupt::Interrupts;
 pub(crate) use interrupt::softirq_name;
 pub use share::explain;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::GateError;
-use super::facts::{Difference, Fact, Facts, printable};
+use super::facts::{Difference, Fact, RunFacts, printable};
 use super::metric::Metric;
 
 /// Budgets and the node they are meant for.
@@ -17,12 +17,12 @@ pub struct Budgets {
     /// Facts that the candidate must match, as globs.
     node: Vec<(Fact, String, GlobMatcher)>,
     /// The budgets, in the order of the file.
-    pub budgets: Vec<Budget>,
+    pub budgets: Vec<FigureBudget>,
 }
 
 /// A latency that a workload must keep.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub struct FigureBudget {
     /// Glob of workloads.
     pub workload: String,
     matcher: GlobMatcher,
@@ -38,7 +38,7 @@ pub struct Budget {
     pub line: usize,
 }
 
-impl Budget {
+impl FigureBudget {
     /// Whether it is meant for this workload.
     #[must_use]
     pub fn matches(&self, workload: &str) -> bool {
@@ -46,7 +46,7 @@ impl Budget {
     }
 }
 
-impl fmt::Display for Budget {
+impl fmt::Display for FigureBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", printable(&self.workload), self.signal, self.metric)
     }
@@ -126,7 +126,7 @@ impl Budgets {
     /// Where a candidate is not on the node that the budgets are meant for. What its format does not carry contradicts
     /// nothing.
     #[must_use]
-    pub fn differences(&self, candidate: &Facts) -> Vec<Difference> {
+    pub fn differences(&self, candidate: &RunFacts) -> Vec<Difference> {
         let known = self.node.iter().filter_map(|(fact, text, glob)| Some((*fact, text, glob, candidate.get(*fact)?)));
         known
             .filter(|(.., glob, found)| !glob.is_match(found))
@@ -140,7 +140,7 @@ impl Budgets {
     }
 }
 
-fn budget(item: Spanned<Item>, line: impl Fn(usize) -> usize) -> Result<Budget, Fault> {
+fn budget(item: Spanned<Item>, line: impl Fn(usize) -> usize) -> Result<FigureBudget, Fault> {
     let at = item.span().start;
     let item = item.into_inner();
     let (metric_at, metric) = (item.metric.span().start, item.metric.into_inner());
@@ -152,7 +152,7 @@ fn budget(item: Spanned<Item>, line: impl Fn(usize) -> usize) -> Result<Budget, 
         return Err(wrong(format!("metric = {metric:?}: {signal:?} is no signal; want timer, wakeup, irq or noise")));
     }
     let figure: Metric = figure.parse().map_err(|what| wrong(format!("metric = {metric:?}: {what}")))?;
-    Ok(Budget {
+    Ok(FigureBudget {
         matcher: glob(&item.workload)?,
         workload: item.workload.into_inner(),
         signal: signal.to_owned(),
@@ -214,7 +214,7 @@ mod tests {
         assert!(first.matches("plc-1") && !first.matches("cyclictest"));
         assert_eq!((first.signal.as_str(), first.metric, first.limit_ns), ("timer", Metric::P999, 100_000));
         assert_eq!((second.limit_ns, second.runs_over, second.line), (1_500_000, 1, 10));
-        let mut facts = Facts::default();
+        let mut facts = RunFacts::default();
         assert!(file.differences(&facts).is_empty(), "nothing is known");
         facts.set(Fact::Kernel, "6.1.0-56-rt");
         facts.set(Fact::Realtime, "yes");

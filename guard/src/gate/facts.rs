@@ -90,7 +90,7 @@ impl FromStr for Fact {
 /// What one run says; what its format does not carry is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Facts(BTreeMap<Fact, String>);
+pub struct RunFacts(BTreeMap<Fact, String>);
 
 /// A fact in which two sides differ.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -119,7 +119,7 @@ impl fmt::Display for Difference {
     }
 }
 
-impl Facts {
+impl RunFacts {
     /// Notes a fact; an empty one is unknown.
     pub fn set(&mut self, fact: Fact, value: &str) {
         let value = if fact == Fact::Cmdline { lasting_cmdline(value) } else { printable(value.trim()) };
@@ -168,8 +168,8 @@ pub(super) fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn facts(all: &[(Fact, &str)]) -> Facts {
-        let mut facts = Facts::default();
+    fn facts(all: &[(Fact, &str)]) -> RunFacts {
+        let mut facts = RunFacts::default();
         all.iter().for_each(|(fact, value)| facts.set(*fact, value));
         facts
     }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::distribution::Figures;
 use super::error::{GateError, Wrong};
-use super::facts::Facts;
-use super::run::{Entry, Run, Series};
+use super::facts::RunFacts;
+use super::run::{Run, Series, SeriesFigures};
 
 /// Version of the form of a line.
 const VERSION: u64 = 1;
@@ -21,7 +21,7 @@ struct Line {
     at: String,
     run: String,
     guard_gate: u64,
-    facts: Facts,
+    facts: RunFacts,
     latencies: Vec<Latencies>,
 }
 
@@ -120,8 +120,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
         if !seen.insert(line.run.clone()) {
             continue;
         }
-        let entry = |l: Latencies| (l.series, Entry { figures: l.figures, detail: l.detail });
-        let series: BTreeMap<Series, Entry> = line.latencies.into_iter().map(entry).collect();
+        let entry = |l: Latencies| (l.series, SeriesFigures { figures: l.figures, detail: l.detail });
+        let series: BTreeMap<Series, SeriesFigures> = line.latencies.into_iter().map(entry).collect();
         runs.push(Run {
             source: format!("{}, line {n}", path.display()),
             id: line.run,

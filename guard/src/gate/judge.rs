@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use globset::GlobSet;
 
-use super::budget::{Budget, Budgets};
-use super::facts::{Fact, Facts};
+use super::budget::{Budgets, FigureBudget};
+use super::facts::{Fact, RunFacts};
 use super::metric::Metric;
-use super::run::{Entry, Run, Series};
+use super::run::{Run, Series, SeriesFigures};
 use super::stats::{holm, median, probability, shift, smallest_probability, without_largest};
-use super::verdict::{Budgeted, Comparison, Judged, Outcome, Status, Verdict, chance, percent, time};
+use super::verdict::{Budgeted, Comparison, GateOutcome, Judged, Status, Verdict, chance, percent, time};
 
 /// Runs a side without which nothing is judged: of fewer, one outlier would be too large a part.
 pub const MIN_RUNS: usize = 5;
@@ -29,7 +29,7 @@ pub struct Smallest {
 
 /// How to judge.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct GateSettings {
     /// Figures named by the user; empty: [`Metric::USUAL`].
     pub metrics: Vec<Metric>,
     /// Workloads named by the user; none: all.
@@ -46,7 +46,7 @@ pub struct Settings {
     pub seed: u64,
 }
 
-impl Default for Settings {
+impl Default for GateSettings {
     fn default() -> Self {
         // cyclictest's resolution is 1 us. The further out in the tail, the less a run knows it.
         let fraction = |metric| match metric {
@@ -67,7 +67,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl GateSettings {
     /// The figures that are judged.
     #[must_use]
     pub fn metrics(&self) -> &[Metric] {
@@ -80,7 +80,7 @@ impl Settings {
         self.smallest.get(&metric).copied().unwrap_or(Smallest { fraction: 0.0, ns: 0.0 })
     }
 
-    pub(super) fn chosen(&self, series: &Series, entry: &Entry) -> bool {
+    pub(super) fn chosen(&self, series: &Series, entry: &SeriesFigures) -> bool {
         (self.each || !entry.detail) && self.workloads.as_ref().is_none_or(|set| set.is_match(&series.workload))
     }
 
@@ -97,7 +97,7 @@ pub fn judge(
     baseline: Option<Vec<Run>>,
     candidate: Vec<Run>,
     budgets: Option<&Budgets>,
-    settings: &Settings,
+    settings: &GateSettings,
 ) -> Verdict {
     let mut notes = Vec::new();
     let candidate = distinct(candidate, &mut notes, "candidate");
@@ -140,8 +140,8 @@ fn distinct(runs: Vec<Run>, notes: &mut Vec<String>, side: &str) -> Vec<Run> {
 }
 
 /// Whether the candidate's runs agree among themselves and with the node of the budgets, and what they say together.
-fn agreement(candidate: &[Run], budgets: Option<&Budgets>, settings: &Settings) -> (Comparison, Facts) {
-    let mut common = Facts::default();
+fn agreement(candidate: &[Run], budgets: Option<&Budgets>, settings: &GateSettings) -> (Comparison, RunFacts) {
+    let mut common = RunFacts::default();
     let mut differences = BTreeSet::new();
     for run in candidate {
         differences.extend(common.differences(&run.facts, &settings.allowed));
@@ -163,7 +163,7 @@ fn agreement(candidate: &[Run], budgets: Option<&Budgets>, settings: &Settings) 
 
 /// The runs of the baseline that were made as the candidate's were. Others are set aside: a history may hold runs of many
 /// nodes and of older kernels. If too few are left because of that, the differences say why.
-fn comparable(baseline: Vec<Run>, common: &Facts, settings: &Settings, comparison: &mut Comparison) -> Vec<Run> {
+fn comparable(baseline: Vec<Run>, common: &RunFacts, settings: &GateSettings, comparison: &mut Comparison) -> Vec<Run> {
     let total = baseline.len();
     let mut differences = BTreeSet::new();
     let runs: Vec<Run> = baseline
@@ -191,9 +191,9 @@ fn comparable(baseline: Vec<Run>, common: &Facts, settings: &Settings, compariso
 
 /// A budget against every workload that it is meant for. Whole workloads go before threads: a pattern that names a cgroup
 /// does not mean each of its threads.
-fn keeps(budget: &Budget, candidate: &[Run]) -> Vec<Budgeted> {
+fn keeps(budget: &FigureBudget, candidate: &[Run]) -> Vec<Budgeted> {
     let all = candidate.iter().flat_map(|run| &run.series);
-    let meant: Vec<(&Series, &Entry)> =
+    let meant: Vec<(&Series, &SeriesFigures)> =
         all.filter(|(s, _)| s.signal == budget.signal && budget.matches(&s.workload)).collect();
     let whole = meant.iter().any(|(_, entry)| !entry.detail);
     let meant: BTreeSet<&Series> = meant.into_iter().filter(|(_, e)| !(whole && e.detail)).map(|(s, _)| s).collect();
@@ -205,7 +205,7 @@ fn keeps(budget: &Budget, candidate: &[Run]) -> Vec<Budgeted> {
     meant.into_iter().map(|series| keeps_one(budget, series, candidate)).collect()
 }
 
-fn keeps_one(budget: &Budget, series: &Series, candidate: &[Run]) -> Budgeted {
+fn keeps_one(budget: &FigureBudget, series: &Series, candidate: &[Run]) -> Budgeted {
     let (values, lacking) = values(series, budget.metric, candidate);
     let name = format!("{series} {}", budget.metric);
     let worst = values.iter().copied().reduce(f64::max);
@@ -240,11 +240,17 @@ fn keeps_one(budget: &Budget, series: &Series, candidate: &[Run]) -> Budgeted {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "latencies are far below 2^53 ns")]
-fn limit(budget: &Budget) -> String {
+fn limit(budget: &FigureBudget) -> String {
     time(budget.limit_ns as f64)
 }
 
-fn budgeted(budget: &Budget, workload: &str, status: Status, worst_ns: Option<u64>, sentence: String) -> Budgeted {
+fn budgeted(
+    budget: &FigureBudget,
+    workload: &str,
+    status: Status,
+    worst_ns: Option<u64>,
+    sentence: String,
+) -> Budgeted {
     Budgeted {
         workload: super::facts::printable(workload),
         signal: budget.signal.clone(),
@@ -286,7 +292,7 @@ struct Pair {
     obstacle: Option<(Status, String)>,
 }
 
-fn compare(baseline: &[Run], candidate: &[Run], settings: &Settings) -> Vec<Judged> {
+fn compare(baseline: &[Run], candidate: &[Run], settings: &GateSettings) -> Vec<Judged> {
     let all = baseline.iter().chain(candidate).flat_map(|run| &run.series);
     let series: BTreeSet<&Series> = all.filter(|(s, e)| settings.chosen(s, e)).map(|(s, _)| s).collect();
     let mut pairs = Vec::new();
@@ -333,7 +339,7 @@ fn compare(baseline: &[Run], candidate: &[Run], settings: &Settings) -> Vec<Judg
     judged
 }
 
-fn pair(series: &Series, metric: Metric, baseline: &[Run], candidate: &[Run], settings: &Settings) -> Pair {
+fn pair(series: &Series, metric: Metric, baseline: &[Run], candidate: &[Run], settings: &GateSettings) -> Pair {
     let (before, lacks_before) = values(series, metric, baseline);
     let (after, lacks_after) = values(series, metric, candidate);
     // Asked for by name, it must be judged.
@@ -408,7 +414,7 @@ fn unjudged(pair: &Pair, status: Status, why: &str) -> Judged {
     }
 }
 
-fn test(pair: &Pair, p: f64, corrected: f64, tests: usize, settings: &Settings) -> Judged {
+fn test(pair: &Pair, p: f64, corrected: f64, tests: usize, settings: &GateSettings) -> Judged {
     let Pair { series, metric, baseline, candidate, .. } = pair;
     let Some(shift) = shift(baseline, candidate) else { return unjudged(pair, Status::TooLittleData, "no runs") };
     let smallest = settings.smallest(*metric);
@@ -461,18 +467,18 @@ fn conclude(comparison: Comparison, budgets: Vec<Budgeted>, metrics: Vec<Judged>
     let judged = found.iter().filter(|(status, _)| *status != Status::NotJudged).count();
     let of = |outcome| found.iter().filter(move |(status, _)| status.outcome() == outcome).map(|(_, said)| *said);
     let more = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-    let first = [Outcome::Regression, Outcome::NotComparable, Outcome::TooLittleData]
+    let first = [GateOutcome::Regression, GateOutcome::NotComparable, GateOutcome::TooLittleData]
         .into_iter()
         .find_map(|outcome| Some((outcome, format!("{}{}", of(outcome).next()?, more(of(outcome).count())))));
     let (outcome, sentence) = if !comparison.differences.is_empty() {
         let all: Vec<String> = comparison.differences.iter().map(ToString::to_string).collect();
-        let beside = of(Outcome::Regression).next().map_or(String::new(), |said| format!(". Besides: {said}"));
-        (Outcome::NotComparable, format!("the runs differ in {}{beside}", all.join("; ")))
+        let beside = of(GateOutcome::Regression).next().map_or(String::new(), |said| format!(". Besides: {said}"));
+        (GateOutcome::NotComparable, format!("the runs differ in {}{beside}", all.join("; ")))
     } else if let Some(first) = first {
         first
     } else if judged == 0 {
         (
-            Outcome::TooLittleData,
+            GateOutcome::TooLittleData,
             "there is no figure that could be judged; --each judges single threads too, --metric fewer figures"
                 .to_owned(),
         )
@@ -482,7 +488,7 @@ fn conclude(comparison: Comparison, budgets: Vec<Budgeted>, metrics: Vec<Judged>
         let metrics =
             if metrics.is_empty() { String::new() } else { format!("{tested} figures no slower than the baseline") };
         let both: Vec<String> = [budgets, metrics].into_iter().filter(|said| !said.is_empty()).collect();
-        (Outcome::Pass, both.join(", "))
+        (GateOutcome::Pass, both.join(", "))
     };
     Verdict { outcome, exit_code: outcome.code(), sentence, comparison, budgets, metrics, notes }
 }

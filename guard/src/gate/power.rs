@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::judge::{self, MIN_RUNS, Settings};
+use super::judge::{self, GateSettings, MIN_RUNS};
 use super::metric::Metric;
 use super::run::{Run, Series};
 use super::stats::{self, relative_spread, without_largest};
@@ -38,7 +38,7 @@ pub struct Needed {
 
 /// How many runs are needed for which shift.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Explanation {
+pub struct SampleSizes {
     /// Figures of the baseline; empty without one.
     pub figures: Vec<Needed>,
     /// Figures that are tested together.
@@ -52,7 +52,7 @@ pub struct Explanation {
 /// Estimates, from the runs of a baseline, how many are needed a side to find each of `shifts` (0.1 is 10 %).
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "counts of tests are small")]
-pub fn explain(baseline: &[Run], shifts: &[f64], settings: &Settings) -> Explanation {
+pub fn explain(baseline: &[Run], shifts: &[f64], settings: &GateSettings) -> SampleSizes {
     let all = baseline.iter().flat_map(|run| &run.series);
     let series: std::collections::BTreeSet<&Series> =
         all.filter(|(s, e)| settings.chosen(s, e)).map(|(s, _)| s).collect();
@@ -87,7 +87,7 @@ pub fn explain(baseline: &[Run], shifts: &[f64], settings: &Settings) -> Explana
                 .collect(),
         })
         .collect();
-    Explanation { figures, tests, level: settings.level, least_runs }
+    SampleSizes { figures, tests, level: settings.level, least_runs }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts of tests are small")]
@@ -101,7 +101,7 @@ fn least(tests: usize, level: f64) -> usize {
 /// Each side is drawn from `values` with replacement; a little noise, narrowing with their number, keeps two draws of one
 /// run from being ties (a smoothed bootstrap: Silverman and Young, 1987).
 #[allow(clippy::cast_precision_loss, reason = "counts of runs and cases are small")]
-fn power(values: &[f64], shift: f64, (runs, critical): (usize, f64), metric: Metric, settings: &Settings) -> f64 {
+fn power(values: &[f64], shift: f64, (runs, critical): (usize, f64), metric: Metric, settings: &GateSettings) -> f64 {
     let mut random = Random::new(settings.seed);
     let width = 0.45 * relative_spread(values) * (values.len() as f64).powf(-0.2);
     let smallest = settings.smallest(metric);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_larger_shift_more_runs_and_less_noise_are_easier_to_see() {
-        let settings = Settings::default();
+        let settings = GateSettings::default();
         let power = |spread, shift, runs| {
             let size = (runs, stats::critical_wins(runs, runs - 1, 0.01 / 3.0));
             power(&values(spread), shift, size, Metric::P99, &settings)

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::distribution::{Distribution, Figures};
-use super::facts::{Facts, printable};
+use super::facts::{RunFacts, printable};
 
 /// A run of a measurement, whatever wrote it down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub struct Run {
     /// When it began, RFC 3339, where the format says.
     pub at: Option<String>,
     /// Where and how it was made.
-    pub facts: Facts,
+    pub facts: RunFacts,
     /// Its figures.
-    pub series: BTreeMap<Series, Entry>,
+    pub series: BTreeMap<Series, SeriesFigures>,
     /// What its reader should know: events that were lost.
     pub notes: Vec<String>,
 }
@@ -45,7 +45,7 @@ impl fmt::Display for Series {
 
 /// Figures of a series in one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct SeriesFigures {
     /// The figures.
     pub figures: Figures,
     /// Whether it is a single thread, or belongs to the system: judged only when asked for.
@@ -66,9 +66,10 @@ impl Collected {
     }
 
     /// The figures of all that counted something.
-    pub(super) fn figures(self) -> BTreeMap<Series, Entry> {
-        let entry =
-            |(distribution, detail): (Distribution, bool)| Some(Entry { figures: distribution.figures()?, detail });
+    pub(super) fn figures(self) -> BTreeMap<Series, SeriesFigures> {
+        let entry = |(distribution, detail): (Distribution, bool)| {
+            Some(SeriesFigures { figures: distribution.figures()?, detail })
+        };
         self.0.into_iter().filter_map(|(series, collected)| Some((series, entry(collected)?))).collect()
     }
 }

@@ -9,7 +9,8 @@ use super::metric::Metric;
 /// How the gate ends. The exit codes are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+#[schemars(rename = "Outcome")]
+pub enum GateOutcome {
     /// Within the budgets and not slower than the baseline.
     Pass,
     /// Over a budget, or slower than the baseline.
@@ -20,7 +21,7 @@ pub enum Outcome {
     TooLittleData,
 }
 
-impl Outcome {
+impl GateOutcome {
     /// Its exit code.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -78,12 +79,12 @@ impl Status {
 
     /// The outcome that it alone would lead to.
     #[must_use]
-    pub fn outcome(self) -> Outcome {
+    pub fn outcome(self) -> GateOutcome {
         match self {
-            Self::Pass | Self::NotJudged => Outcome::Pass,
-            Self::OverBudget | Self::Regression => Outcome::Regression,
-            Self::NotComparable => Outcome::NotComparable,
-            Self::TooLittleData => Outcome::TooLittleData,
+            Self::Pass | Self::NotJudged => GateOutcome::Pass,
+            Self::OverBudget | Self::Regression => GateOutcome::Regression,
+            Self::NotComparable => GateOutcome::NotComparable,
+            Self::TooLittleData => GateOutcome::TooLittleData,
         }
     }
 }
@@ -92,7 +93,7 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Verdict {
     /// The outcome.
-    pub outcome: Outcome,
+    pub outcome: GateOutcome,
     /// The same as an exit code.
     pub exit_code: u8,
     /// Why, in one sentence.
@@ -251,7 +252,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_the_contracted_ones() {
-        let all = [Outcome::Pass, Outcome::Regression, Outcome::NotComparable, Outcome::TooLittleData];
-        assert_eq!(all.map(Outcome::code), [0, 1, 3, 4]);
+        let all = [GateOutcome::Pass, GateOutcome::Regression, GateOutcome::NotComparable, GateOutcome::TooLittleData];
+        assert_eq!(all.map(GateOutcome::code), [0, 1, 3, 4]);
     }
 }

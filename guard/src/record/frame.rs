@@ -13,7 +13,6 @@ use std::io;
 /// Longest Snapshot that is read, bytes of JSON. One of 1,024 cgroups and 1,024 threads with full histograms has less.
 pub(super) const MAX_JSON: usize = 256 << 20;
 
-
 /// First bytes of a segment.
 pub(super) const MAGIC: &[u8; 8] = b"GUARDREC";
 /// Version of this form.

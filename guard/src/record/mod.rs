@@ -12,4 +12,4 @@ mod ring;
 pub use recorder::Recorder;
 pub(crate) use replay::snapshot;
 pub use replay::{Damage, Replay, ReplayError};
-pub use ring::{Limits, RecordError};
+pub use ring::{RecordError, RecordLimits};

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use super::ring::{Limits, RecordError, Ring};
+use super::ring::{RecordError, RecordLimits, Ring};
 use crate::fault;
 
 /// Snapshots that wait for the disk at most; more are left out of the recording.
@@ -25,7 +25,7 @@ impl Recorder {
     ///
     /// # Errors
     /// See [`RecordError`].
-    pub fn start(dir: &Path, limits: Limits) -> Result<Self, RecordError> {
+    pub fn start(dir: &Path, limits: RecordLimits) -> Result<Self, RecordError> {
         let ring = Ring::open(dir, limits)?;
         let (to_thread, snapshots) = sync_channel(WAITING);
         let name = dir.display().to_string();
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn what_was_recorded_is_on_disk_when_the_recorder_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let mut recorder = Recorder::start(dir.path(), Limits::default()).unwrap();
+        let mut recorder = Recorder::start(dir.path(), RecordLimits::default()).unwrap();
         let line = json::line(&samples::full()).unwrap();
         (0..3).for_each(|_| recorder.record(line.as_bytes().into()));
         drop(recorder);

@@ -19,14 +19,14 @@ const SEGMENT_MAX: u64 = 16 << 20;
 
 /// How large and how old a recording may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RecordLimits {
     /// Bytes on disk.
     pub bytes: u64,
     /// Age of the oldest Snapshot, to an eighth of it.
     pub age: Duration,
 }
 
-impl Default for Limits {
+impl Default for RecordLimits {
     fn default() -> Self {
         Self { bytes: 64 << 20, age: Duration::from_secs(24 * 3_600) }
     }
@@ -70,7 +70,7 @@ pub(super) struct Ring {
     dir: PathBuf,
     /// Holds the lock.
     _lock: File,
-    limits: Limits,
+    limits: RecordLimits,
     /// Oldest first; the last one is the current one, if there is a current one.
     segments: Vec<Segment>,
     current: Option<Current>,
@@ -78,7 +78,7 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Opens the directory, creating it if need be. Older segments in it count and age like new ones.
-    pub(super) fn open(dir: &Path, limits: Limits) -> Result<Self, RecordError> {
+    pub(super) fn open(dir: &Path, limits: RecordLimits) -> Result<Self, RecordError> {
         let failed = |op| move |source| RecordError::Io { op, path: dir.to_owned(), source };
         match fs::create_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn the_oldest_goes_and_the_size_is_never_exceeded() {
         let dir = tempfile::tempdir().unwrap();
-        let limits = Limits { bytes: 10_000, ..Limits::default() };
+        let limits = RecordLimits { bytes: 10_000, ..RecordLimits::default() };
         let mut ring = Ring::open(dir.path(), limits).unwrap();
         for n in 0..100 {
             ring.append(&noise(n, 400), SystemTime::now()).unwrap();
@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn what_is_too_old_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let mut ring = Ring::open(dir.path(), Limits { age: Duration::from_secs(80), ..Limits::default() }).unwrap();
+        let mut ring =
+            Ring::open(dir.path(), RecordLimits { age: Duration::from_secs(80), ..RecordLimits::default() }).unwrap();
         let begin = SystemTime::now();
         for second in 0..200 {
             ring.append(&[second], begin + Duration::from_secs(second.into())).unwrap();
@@ -255,7 +256,7 @@ mod tests {
     fn a_second_start_goes_on_behind_what_is_there() {
         let dir = tempfile::tempdir().unwrap();
         for n in 0..3 {
-            Ring::open(dir.path(), Limits::default()).unwrap().append(&[n], SystemTime::now()).unwrap();
+            Ring::open(dir.path(), RecordLimits::default()).unwrap().append(&[n], SystemTime::now()).unwrap();
         }
         assert_eq!(contents(dir.path()), [[0], [1], [2]]);
     }
@@ -263,22 +264,22 @@ mod tests {
     #[test]
     fn two_do_not_record_into_one_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let _first = Ring::open(dir.path(), Limits::default()).unwrap();
-        assert!(matches!(Ring::open(dir.path(), Limits::default()), Err(RecordError::Busy(_))));
+        let _first = Ring::open(dir.path(), RecordLimits::default()).unwrap();
+        assert!(matches!(Ring::open(dir.path(), RecordLimits::default()), Err(RecordError::Busy(_))));
     }
 
     #[test]
     fn a_file_or_a_missing_parent_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(Ring::open(file.path(), Limits::default()), Err(RecordError::NoDirectory(_))));
-        let error = Ring::open(Path::new("/no/such/recording"), Limits::default()).err().unwrap().to_string();
+        assert!(matches!(Ring::open(file.path(), RecordLimits::default()), Err(RecordError::NoDirectory(_))));
+        let error = Ring::open(Path::new("/no/such/recording"), RecordLimits::default()).err().unwrap().to_string();
         assert!(error.contains("/no/such/recording: cannot create the directory"), "{error}");
     }
 
     #[test]
     fn a_snapshot_larger_than_the_recording_is_an_error_and_the_next_one_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let mut ring = Ring::open(dir.path(), Limits { bytes: 1_000, ..Limits::default() }).unwrap();
+        let mut ring = Ring::open(dir.path(), RecordLimits { bytes: 1_000, ..RecordLimits::default() }).unwrap();
         let error = ring.append(&noise(1, 2_000), SystemTime::now()).unwrap_err();
         assert!(error.to_string().contains("1000 bytes at most"), "{error}");
         ring.append(b"small", SystemTime::now()).unwrap();
@@ -289,7 +290,7 @@ mod tests {
     fn what_is_no_segment_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("notes.txt"), "mine").unwrap();
-        let mut ring = Ring::open(dir.path(), Limits { bytes: 500, ..Limits::default() }).unwrap();
+        let mut ring = Ring::open(dir.path(), RecordLimits { bytes: 500, ..RecordLimits::default() }).unwrap();
         (0..50).for_each(|n| ring.append(&noise(n, 300), SystemTime::now()).unwrap());
         assert_eq!(fs::read_to_string(dir.path().join("notes.txt")).unwrap(), "mine");
     }
@@ -301,7 +302,7 @@ mod tests {
             sizes in prop::collection::vec(0usize..900, 1..60), bytes in 1_500u64..8_000,
         ) {
             let dir = tempfile::tempdir().unwrap();
-            let mut ring = Ring::open(dir.path(), Limits { bytes, ..Limits::default() }).unwrap();
+            let mut ring = Ring::open(dir.path(), RecordLimits { bytes, ..RecordLimits::default() }).unwrap();
             for (n, size) in sizes.iter().enumerate() {
                 let json = noise(u32::try_from(n).unwrap(), *size);
                 ring.append(&json, SystemTime::now()).unwrap();

@@ -17,7 +17,11 @@ pub use cpulist::{CpuList, CpuListError, MAX_CPU};
 pub use knob::{Bandwidth, Knobs, Partition};
 pub use latency::{Histogram, Latency};
 pub(crate) use parts::sees;
-pub use parts::{Action, Breach, Budget, Cgroup, CgroupLayout, ChainLink, Class, Container, Cpu, CpuPlace, CpuStat, Culprit, Evidence, Interrupt, Inversion, Lock, Lost, Node, Overhead, Pressure, Quota, SCHEMA, Signal, SignalState, Snapshot, Stacks, Stolen, Thread, Throttle, ThrottledBy, TimePart, Timer, WakeupPair, Window, json_schema};
+pub use parts::{
+    Action, Breach, Budget, Cgroup, CgroupLayout, ChainLink, Class, Container, Cpu, CpuPlace, CpuStat, Culprit,
+    Evidence, Interrupt, Inversion, Lock, Lost, Node, Overhead, Pressure, Quota, SCHEMA, Signal, SignalState, Snapshot,
+    Stacks, Stolen, Thread, Throttle, ThrottledBy, TimePart, Timer, WakeupPair, Window, json_schema,
+};
 pub use words::{
     BreachFlag, BreachKind, Cause, Did, LockKind, Named, SchedPolicy, SignalName, ThrottleSource, TimerKind,
     UnknownWord, WokenBy, Word,

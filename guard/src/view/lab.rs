@@ -1,7 +1,7 @@
 //! The lab's table for people: what a workload saw without and with guard.
 
 use super::figures;
-use super::table::{self, Kind, Table};
+use super::table::{self, ColumnKind, Table};
 use crate::lab::{Played, Row};
 
 /// One scenario as text, at most `width` columns wide where that is possible.
@@ -14,19 +14,19 @@ pub fn render(played: &Played, width: usize) -> String {
         played.response
     );
     let mut table = Table::new(&[
-        ("", Kind::Left),
-        ("policy", Kind::Spare(1)),
-        ("cycles", Kind::Right),
-        ("lost", Kind::Right),
-        ("lost %", Kind::Right),
-        ("mean", Kind::Right),
-        ("p99", Kind::Right),
-        ("max", Kind::Right),
-        ("wake-up p99", Kind::Spare(2)),
-        ("nr_throttled", Kind::Right),
+        ("", ColumnKind::Left),
+        ("policy", ColumnKind::Spare(1)),
+        ("cycles", ColumnKind::Right),
+        ("lost", ColumnKind::Right),
+        ("lost %", ColumnKind::Right),
+        ("mean", ColumnKind::Right),
+        ("p99", ColumnKind::Right),
+        ("max", ColumnKind::Right),
+        ("wake-up p99", ColumnKind::Spare(2)),
+        ("nr_throttled", ColumnKind::Right),
     ]);
     for row in &played.rows {
-        table.push(table::Row { cells: cells(row), notes: notes(row) });
+        table.push(table::TableRow { cells: cells(row), notes: notes(row) });
     }
     table.render(width, &mut out);
     out += &format!("  {}: {}\n", if played.kept { "ok" } else { "NOT KEPT" }, played.verdict);

@@ -1,7 +1,7 @@
 //! Changes for people: the table of `guard plan`, and a line per change below a line of `guard run`.
 
 use super::figures::{self, printable};
-use super::table::{Kind, Row, Table};
+use super::table::{ColumnKind, Table, TableRow};
 use super::text::time_of_day;
 use crate::snapshot::{Action, Snapshot, Window};
 
@@ -19,18 +19,18 @@ pub fn render<'a>(
     width: usize,
 ) -> String {
     let mut table = Table::new(&[
-        ("time", Kind::Spare(0)),
-        ("cgroup", Kind::Path(PATH_LEAST)),
-        ("knob", Kind::Left),
-        ("now", Kind::Left),
-        ("wanted", Kind::Left),
+        ("time", ColumnKind::Spare(0)),
+        ("cgroup", ColumnKind::Path(PATH_LEAST)),
+        ("knob", ColumnKind::Left),
+        ("now", ColumnKind::Left),
+        ("wanted", ColumnKind::Left),
     ]);
     let (mut changes, mut said) = (0, Vec::new());
     for (window, actions, notes) in steps {
         let at: String = time_of_day(&window.start).chars().take(8).collect();
         for action in actions {
             changes += 1;
-            table.push(Row {
+            table.push(TableRow {
                 cells: vec![
                     at.clone(),
                     printable(&action.path).into_owned(),

@@ -8,7 +8,7 @@ const INDENT: usize = 2;
 
 /// How a column behaves.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum ColumnKind {
     /// Names: to the left.
     Left,
     /// Figures: to the right.
@@ -21,12 +21,12 @@ pub(super) enum Kind {
 
 /// A table.
 pub(super) struct Table {
-    columns: Vec<(&'static str, Kind)>,
-    rows: Vec<Row>,
+    columns: Vec<(&'static str, ColumnKind)>,
+    rows: Vec<TableRow>,
 }
 
 /// A row and the remarks below it.
-pub(super) struct Row {
+pub(super) struct TableRow {
     /// One cell per column.
     pub(super) cells: Vec<String>,
     /// Lines below the row.
@@ -35,12 +35,12 @@ pub(super) struct Row {
 
 impl Table {
     /// An empty table with the given heads.
-    pub(super) fn new(columns: &[(&'static str, Kind)]) -> Self {
+    pub(super) fn new(columns: &[(&'static str, ColumnKind)]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row, with one cell per column.
-    pub(super) fn push(&mut self, row: Row) {
+    pub(super) fn push(&mut self, row: TableRow) {
         debug_assert_eq!(row.cells.len(), self.columns.len(), "one cell per column");
         self.rows.push(row);
     }
@@ -72,7 +72,7 @@ impl Table {
     /// The columns to show and their widths.
     fn fit(&self, natural: &[usize], width: usize) -> Vec<(usize, usize)> {
         let least = |i: usize| match self.columns[i].1 {
-            Kind::Path(least) => natural[i].min(least),
+            ColumnKind::Path(least) => natural[i].min(least),
             _ => natural[i],
         };
         let total = |of: &dyn Fn(usize) -> usize, shown: &[usize]| -> usize {
@@ -85,7 +85,7 @@ impl Table {
                 .iter()
                 .enumerate()
                 .filter_map(|(at, i)| match self.columns[*i].1 {
-                    Kind::Spare(rank) => Some((rank, at)),
+                    ColumnKind::Spare(rank) => Some((rank, at)),
                     _ => None,
                 })
                 .min();
@@ -115,11 +115,11 @@ impl Table {
             let text = cut_front(cell(*i), *width);
             let fill = " ".repeat(width - chars(&text));
             match self.columns[*i].1 {
-                Kind::Left | Kind::Path(_) => {
+                ColumnKind::Left | ColumnKind::Path(_) => {
                     line.push_str(&text);
                     line.push_str(&fill);
                 }
-                Kind::Right | Kind::Spare(_) => {
+                ColumnKind::Right | ColumnKind::Spare(_) => {
                     line.push_str(&fill);
                     line.push_str(&text);
                 }
@@ -151,10 +151,14 @@ mod tests {
     use super::*;
 
     fn table(rows: &[[&str; 4]]) -> Table {
-        let mut t =
-            Table::new(&[("name", Kind::Left), ("path", Kind::Path(8)), ("p50", Kind::Spare(1)), ("max", Kind::Right)]);
+        let mut t = Table::new(&[
+            ("name", ColumnKind::Left),
+            ("path", ColumnKind::Path(8)),
+            ("p50", ColumnKind::Spare(1)),
+            ("max", ColumnKind::Right),
+        ]);
         for cells in rows {
-            t.push(Row { cells: cells.map(str::to_owned).to_vec(), notes: vec![] });
+            t.push(TableRow { cells: cells.map(str::to_owned).to_vec(), notes: vec![] });
         }
         t
     }
@@ -202,7 +206,7 @@ mod tests {
         ) {
             let mut t = table(&[]);
             for c in cells {
-                t.push(Row { cells: c.iter().map(|s| s.replace(char::is_control, "?")).collect(), notes: vec![] });
+                t.push(TableRow { cells: c.iter().map(|s| s.replace(char::is_control, "?")).collect(), notes: vec![] });
             }
             for line in rendered(&t, width).lines() {
                 prop_assert!(line.chars().count() <= width, "{line:?} in {width}");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::figures::{self, printable};
-use super::table::{Kind, Row, Table};
+use super::table::{ColumnKind, Table, TableRow};
 use crate::snapshot::{
     Cgroup, CgroupLayout, Cpu, Lost, Signal, SignalName, SignalState, Snapshot, Stolen, Thread, Throttle,
 };
@@ -60,23 +60,23 @@ fn threads(snapshot: &Snapshot, width: usize, out: &mut String) {
 
     let names: HashMap<&str, &Cgroup> = snapshot.cgroups.iter().map(|c| (c.path.as_str(), c)).collect();
     let mut table = Table::new(&[
-        ("comm", Kind::Left),
-        ("tid", Kind::Right),
-        ("sched", Kind::Left),
-        ("cgroup", Kind::Path(10)),
-        ("period", Kind::Spare(3)),
-        ("timer p50", Kind::Spare(2)),
-        ("timer p99", Kind::Right),
-        ("timer max", Kind::Right),
-        ("wake p99", Kind::Spare(0)),
-        ("wake max", Kind::Spare(1)),
-        ("missed", Kind::Spare(4)),
-        ("late", Kind::Right),
+        ("comm", ColumnKind::Left),
+        ("tid", ColumnKind::Right),
+        ("sched", ColumnKind::Left),
+        ("cgroup", ColumnKind::Path(10)),
+        ("period", ColumnKind::Spare(3)),
+        ("timer p50", ColumnKind::Spare(2)),
+        ("timer p99", ColumnKind::Right),
+        ("timer max", ColumnKind::Right),
+        ("wake p99", ColumnKind::Spare(0)),
+        ("wake max", ColumnKind::Spare(1)),
+        ("missed", ColumnKind::Spare(4)),
+        ("late", ColumnKind::Right),
     ]);
     let counts_late = snapshot.sees(SignalName::Breach);
     for thread in snapshot.threads.iter().take(ROWS) {
         let [p50, p99, max] = figures::timer(&thread.timer);
-        table.push(Row {
+        table.push(TableRow {
             cells: vec![
                 printable(&thread.comm).into_owned(),
                 thread.tid.to_string(),
@@ -146,23 +146,23 @@ fn cgroups(snapshot: &Snapshot, width: usize, out: &mut String) {
 
     let by_path: HashMap<&str, &Cgroup> = snapshot.cgroups.iter().map(|c| (c.path.as_str(), c)).collect();
     let mut table = Table::new(&[
-        ("cgroup", Kind::Path(16)),
-        ("class", Kind::Left),
-        ("RT p50", Kind::Spare(1)),
-        ("RT p99", Kind::Right),
-        ("RT max", Kind::Right),
-        ("fair p50", Kind::Spare(0)),
-        ("fair p99", Kind::Right),
-        ("fair max", Kind::Right),
-        ("quota wait", Kind::Spare(4)),
-        ("throttles", Kind::Right),
-        ("lock max", Kind::Spare(3)),
-        ("boosts", Kind::Spare(2)),
+        ("cgroup", ColumnKind::Path(16)),
+        ("class", ColumnKind::Left),
+        ("RT p50", ColumnKind::Spare(1)),
+        ("RT p99", ColumnKind::Right),
+        ("RT max", ColumnKind::Right),
+        ("fair p50", ColumnKind::Spare(0)),
+        ("fair p99", ColumnKind::Right),
+        ("fair max", ColumnKind::Right),
+        ("quota wait", ColumnKind::Spare(4)),
+        ("throttles", ColumnKind::Right),
+        ("lock max", ColumnKind::Spare(3)),
+        ("boosts", ColumnKind::Spare(2)),
     ]);
     let sees_locks = snapshot.sees(SignalName::Lock);
     for cgroup in snapshot.cgroups.iter().take(ROWS) {
         let wakeup = &cgroup.wakeup;
-        table.push(Row {
+        table.push(TableRow {
             cells: vec![
                 figures::cgroup_name(cgroup),
                 class(cgroup).to_owned(),
@@ -237,17 +237,17 @@ fn cpus(snapshot: &Snapshot, width: usize, out: &mut String) {
     }
 
     let mut table = Table::new(&[
-        ("cpu", Kind::Right),
-        ("hardirq", Kind::Right),
-        ("longest", Kind::Spare(0)),
-        ("softirq", Kind::Right),
-        ("longest", Kind::Spare(0)),
-        ("RT throttling", Kind::Right),
-        ("fair server", Kind::Right),
+        ("cpu", ColumnKind::Right),
+        ("hardirq", ColumnKind::Right),
+        ("longest", ColumnKind::Spare(0)),
+        ("softirq", ColumnKind::Right),
+        ("longest", ColumnKind::Spare(0)),
+        ("RT throttling", ColumnKind::Right),
+        ("fair server", ColumnKind::Right),
     ]);
     let busy: Vec<&Cpu> = snapshot.cpus.iter().filter(|cpu| harmed(cpu)).collect();
     for cpu in busy.iter().take(ROWS) {
-        table.push(Row { cells: cpu_cells(cpu, irq, rt_throttle), notes: vec![] });
+        table.push(TableRow { cells: cpu_cells(cpu, irq, rt_throttle), notes: vec![] });
     }
     if !busy.is_empty() {
         table.render(width, out);

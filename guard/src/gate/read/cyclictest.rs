@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::gate::distribution::Distribution;
 use crate::gate::error::{Wrong, number};
-use crate::gate::facts::{Fact, Facts};
+use crate::gate::facts::{Fact, RunFacts};
 use crate::gate::run::{Collected, Run, id_of};
 
 const WORKLOAD: &str = "cyclictest";
@@ -75,7 +75,7 @@ pub(super) fn json(path: &Path, text: &str) -> Result<Run, Wrong> {
             thread.distribution(unit_ns).map_err(|what| Wrong::whole(format!("thread {name:?}: {what}")))?;
         threads.push((name.clone(), distribution));
     }
-    let mut facts = Facts::default();
+    let mut facts = RunFacts::default();
     let cmdline = json.cmdline.unwrap_or_default();
     facts.set(Fact::Instrument, instrument(&cmdline));
     facts.set(Fact::Options, &options(&cmdline));
@@ -154,7 +154,7 @@ pub(super) fn histogram(path: &Path, text: &str) -> Result<Run, Wrong> {
         table.line(n + 1, line)?;
     }
     let threads = table.threads()?;
-    let mut facts = Facts::default();
+    let mut facts = RunFacts::default();
     facts.set(Fact::Instrument, WORKLOAD);
     run(path, text, None, facts, &threads)
 }
@@ -248,7 +248,7 @@ fn run(
     path: &Path,
     text: &str,
     at: Option<String>,
-    facts: Facts,
+    facts: RunFacts,
     threads: &[(String, Distribution)],
 ) -> Result<Run, Wrong> {
     let mut collected = Collected::default();

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::gate::distribution::Distribution;
 use crate::gate::error::Wrong;
-use crate::gate::facts::{Fact, Facts};
+use crate::gate::facts::{Fact, RunFacts};
 use crate::gate::run::{Collected, Run, id_of};
 use crate::snapshot::{Cgroup, Class, CpuList, Histogram, SCHEMA, SignalName, Snapshot};
 
@@ -97,9 +97,9 @@ fn distribution(histogram: &Histogram) -> Distribution {
     distribution
 }
 
-fn facts(snapshot: &Snapshot) -> Facts {
+fn facts(snapshot: &Snapshot) -> RunFacts {
     let node = &snapshot.node;
-    let mut facts = Facts::default();
+    let mut facts = RunFacts::default();
     facts.set(Fact::Instrument, "guard");
     facts.set(Fact::Options, if snapshot.sees(SignalName::User) { "until user" } else { "until thread" });
     facts.set(Fact::Kernel, &node.kernel);

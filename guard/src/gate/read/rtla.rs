@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::gate::distribution::Distribution;
 use crate::gate::error::{Wrong, number};
-use crate::gate::facts::{Fact, Facts};
+use crate::gate::facts::{Fact, RunFacts};
 use crate::gate::run::{Collected, Run, id_of};
 
 /// A column: stage ("IRQ", "Thr", "Usr", "CPU") and CPU.
@@ -50,7 +50,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Run, Wrong> {
     if series.is_empty() {
         return Err(Wrong::whole("no CPU has counted anything"));
     }
-    let mut facts = Facts::default();
+    let mut facts = RunFacts::default();
     facts.set(Fact::Instrument, &format!("rtla {}", table.tool));
     if table.tool == "timerlat" {
         facts.set(Fact::Options, if last_stage == "Usr" { "until user" } else { "until thread" });

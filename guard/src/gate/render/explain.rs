@@ -2,13 +2,13 @@
 
 use super::rows::columns;
 use crate::gate::judge::MIN_RUNS;
-use crate::gate::power::Explanation;
+use crate::gate::power::SampleSizes;
 use crate::gate::verdict::{percent, time};
 
 /// The explanation for a terminal.
 #[must_use]
-pub fn explanation(explanation: &Explanation) -> String {
-    let Explanation { figures, tests, level, least_runs } = explanation;
+pub fn explanation(explanation: &SampleSizes) -> String {
+    let SampleSizes { figures, tests, level, least_runs } = explanation;
     let mut text = format!(
         "The gate compares runs, not events: each run gives one p99, one p99.9 and one maximum, and the question is whether\n\
          those of the candidate rank higher than those of the baseline more often than chance allows. {tests} figures are\n\
@@ -66,7 +66,7 @@ mod tests {
             spread: 0.05,
             needed: vec![(0.05, None), (0.1, Some(20))],
         };
-        let text = explanation(&Explanation { figures: vec![figure], tests: 3, level: 0.01, least_runs: 6 });
+        let text = explanation(&SampleSizes { figures: vec![figure], tests: 3, level: 0.01, least_runs: 6 });
         assert!(text.contains("+5.0 %: over 200   +10.0 %: 20"), "{text}");
         assert!(text.contains("below 1 %") && text.contains("fewer than 6 runs"), "{text}");
     }

@@ -1,13 +1,13 @@
 //! The verdict as workflow commands of GitHub Actions: an error for every regression, a warning for what could not be
 //! judged, a notice with the outcome.
 
-use crate::gate::verdict::{Outcome, Status, Verdict};
+use crate::gate::verdict::{GateOutcome, Status, Verdict};
 
 pub(super) fn render(verdict: &Verdict) -> String {
     let level = match verdict.outcome {
-        Outcome::Pass => "notice",
-        Outcome::Regression => "error",
-        Outcome::NotComparable | Outcome::TooLittleData => "warning",
+        GateOutcome::Pass => "notice",
+        GateOutcome::Regression => "error",
+        GateOutcome::NotComparable | GateOutcome::TooLittleData => "warning",
     };
     let mut text = command(level, verdict.outcome.name(), &verdict.sentence);
     let budgets = verdict.budgets.iter().map(|b| (b.status, &b.sentence));

@@ -1,7 +1,7 @@
 //! The verdict as JUnit XML: a test case for the comparability, for every budget and for every figure.
 
 use super::rows::compared;
-use crate::gate::verdict::{Outcome, Status, Verdict};
+use crate::gate::verdict::{GateOutcome, Status, Verdict};
 
 /// A test case: class, name, and what went wrong: (element, type, text).
 struct Case {
@@ -45,7 +45,7 @@ fn cases(verdict: &Verdict) -> Vec<Case> {
     let comparable = Case {
         class: "comparison".to_owned(),
         name: "the runs can be compared".to_owned(),
-        fault: (!alike).then(|| ("error", Outcome::NotComparable.name(), verdict.sentence.clone())),
+        fault: (!alike).then(|| ("error", GateOutcome::NotComparable.name(), verdict.sentence.clone())),
         said: said.join("\n"),
     };
     let budgets = verdict.budgets.iter().map(|b| Case {

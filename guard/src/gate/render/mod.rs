@@ -15,7 +15,7 @@ use crate::gate::verdict::Verdict;
 
 /// A form of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum VerdictFormat {
     /// For a terminal.
     Table,
     /// For scripts.
@@ -28,7 +28,7 @@ pub enum Format {
     Github,
 }
 
-impl Format {
+impl VerdictFormat {
     const ALL: [(&'static str, Self); 5] = [
         ("table", Self::Table),
         ("json", Self::Json),
@@ -52,7 +52,7 @@ impl Format {
     }
 }
 
-impl FromStr for Format {
+impl FromStr for VerdictFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -68,12 +68,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gate::{Budgeted, Comparison, Difference, Fact, Judged, Metric, Outcome, Status};
+    use crate::gate::{Budgeted, Comparison, Difference, Fact, GateOutcome, Judged, Metric, Status};
 
     /// A verdict with something in every field; `name` is the workload's.
     fn sample(name: &str) -> Verdict {
         Verdict {
-            outcome: Outcome::Regression,
+            outcome: GateOutcome::Regression,
             exit_code: 1,
             sentence: format!("{name} is slower"),
             comparison: Comparison {
@@ -113,7 +113,13 @@ mod tests {
         }
     }
 
-    const ALL: [Format; 5] = [Format::Table, Format::Json, Format::Markdown, Format::Junit, Format::Github];
+    const ALL: [VerdictFormat; 5] = [
+        VerdictFormat::Table,
+        VerdictFormat::Json,
+        VerdictFormat::Markdown,
+        VerdictFormat::Junit,
+        VerdictFormat::Github,
+    ];
 
     #[test]
     fn every_form_tells_the_outcome_the_figures_and_the_sentences() {

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::ring::{Limits, Ring};
+use crate::record::ring::{RecordLimits, Ring};
 use crate::view::{json, samples};
 
 fn sample(n: u32) -> Snapshot {
@@ -15,7 +15,7 @@ fn sample(n: u32) -> Snapshot {
 /// A recording of `count` Snapshots in one segment, and that segment's path.
 fn recording(count: u32) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let mut ring = Ring::open(dir.path(), Limits::default()).unwrap();
+    let mut ring = Ring::open(dir.path(), RecordLimits::default()).unwrap();
     for n in 0..count {
         ring.append(json::line(&sample(n)).unwrap().as_bytes(), SystemTime::now()).unwrap();
     }
@@ -95,7 +95,7 @@ fn a_segment_of_another_schema_is_stepped_over() {
     let mut bytes = fs::read(&segment).unwrap();
     bytes[12] = 2;
     fs::write(&segment, bytes).unwrap();
-    Ring::open(dir.path(), Limits::default())
+    Ring::open(dir.path(), RecordLimits::default())
         .unwrap()
         .append(json::line(&sample(5)).unwrap().as_bytes(), SystemTime::now())
         .unwrap();

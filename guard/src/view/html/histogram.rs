@@ -4,7 +4,7 @@
 use guard_common::hist;
 
 use super::chart::{CURVES, Log, Svg, WIDTH, cut};
-use super::figures::{self, cgroup_name};
+use crate::view::figures::{self, cgroup_name};
 use super::page::section;
 use crate::snapshot::{Latency, Snapshot};
 

@@ -14,6 +14,7 @@ use super::top::{Level, risk};
 use crate::explain;
 use crate::snapshot::{CgroupLayout, SignalName, SignalState, Snapshot};
 use page::{escaped, section, tag};
+use timeline::{late, total};
 pub use timeline::Moment;
 
 const STYLE: &str = include_str!("style.css");
@@ -22,12 +23,12 @@ const LATE: usize = 10;
 
 /// Snapshots on their way to a page: their sum, and of each what the timeline shows.
 #[derive(Default)]
-pub struct Report {
+pub struct HtmlReport {
     sum: Option<Snapshot>,
     moments: Vec<Moment>,
 }
 
-impl Report {
+impl HtmlReport {
     /// All of them.
     pub fn of(snapshots: impl Iterator<Item = Snapshot>) -> Self {
         let mut moments = Vec::new();
@@ -116,16 +117,6 @@ fn verdict(snapshot: &Snapshot) -> String {
         body += &tag("p", "", &escaped(&format!("Seen in part: {partly}.")));
     }
     tag("div", class, &body)
-}
-
-/// All of them; a damaged report may claim more than fits.
-fn total(counts: impl Iterator<Item = u64>) -> u64 {
-    counts.fold(0, u64::saturating_add)
-}
-
-/// Late wake-ups, recorded or not.
-fn late(snapshot: &Snapshot) -> u64 {
-    (snapshot.breaches.len() as u64).saturating_add(snapshot.overhead.lost.breaches)
 }
 
 fn times(n: u64, noun: &str) -> String {

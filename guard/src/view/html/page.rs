@@ -1,6 +1,6 @@
 //! The few pieces of HTML that the report is made of. Text gets in by [`escaped`] only.
 
-use super::figures::printable;
+use crate::view::figures::printable;
 
 /// Text from anywhere, as text in HTML and in attributes, without control characters.
 pub(super) fn escaped(text: &str) -> String {

@@ -2,7 +2,7 @@
 //! space took.
 
 use super::chart::{Log, Svg, WIDTH, cut};
-use super::figures;
+use crate::view::figures;
 use super::page;
 use crate::snapshot::{Latency, Snapshot, Thread};
 

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::figures::{self, printable};
+use crate::view::figures::{self, printable};
 use super::page::{Look, escaped, section, table, tag};
-use super::text;
-use crate::explain::Finding;
+use crate::view::text;
+use crate::explain::LateFinding;
 use crate::snapshot::{Cgroup, Cpu, SignalName, SignalState, Snapshot};
 
 /// Rows before the rest is only counted.
@@ -116,7 +116,7 @@ pub(super) fn cpus(snapshot: &Snapshot) -> String {
     section("CPUs", &about, &if rows.is_empty() { String::new() } else { table(&columns, &rows, ROWS) })
 }
 
-pub(super) fn findings(findings: &[Finding]) -> String {
+pub(super) fn findings(findings: &[LateFinding]) -> String {
     let rows: Vec<Vec<String>> = findings
         .iter()
         .map(|finding| {

@@ -6,7 +6,7 @@ use super::*;
 use crate::view::samples;
 
 fn page(snapshots: impl IntoIterator<Item = Snapshot>) -> String {
-    Report::of(snapshots.into_iter()).render()
+    HtmlReport::of(snapshots.into_iter()).render()
 }
 
 #[test]

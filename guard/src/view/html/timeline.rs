@@ -4,9 +4,8 @@
 use jiff::Timestamp;
 
 use super::chart::{Log, Svg, WIDTH};
-use super::figures;
+use crate::view::figures;
 use super::page;
-use super::{late, total};
 use crate::snapshot::{SignalName, Snapshot};
 
 const LEFT: f64 = 84.0;
@@ -164,4 +163,14 @@ fn instant(start: Option<Timestamp>, after_s: f64) -> String {
 
 fn seconds(s: f64) -> String {
     if s < 600.0 { format!("{s:.0} s") } else { format!("{:.0} min", s / 60.0) }
+}
+
+/// All of them; a damaged report may claim more than fits.
+pub(super) fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
+}
+
+/// Late wake-ups, recorded or not.
+pub(super) fn late(snapshot: &Snapshot) -> u64 {
+    (snapshot.breaches.len() as u64).saturating_add(snapshot.overhead.lost.breaches)
 }

@@ -3,7 +3,7 @@
 
 /// What kind of figure a family holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FamilyKind {
     /// Only grows, until guard is started again.
     Counter,
     /// As it was at the last look.
@@ -14,7 +14,7 @@ pub(super) enum Kind {
     Info,
 }
 
-impl Kind {
+impl FamilyKind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -30,7 +30,7 @@ impl Kind {
 pub(super) struct Family {
     /// Name in Prometheus's text; a counter's ends in `_total`, an info's in `_info`.
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: FamilyKind,
     pub(super) labels: &'static [&'static str],
     /// What it is, as one sentence without its full stop.
     pub(super) help: &'static str,
@@ -48,7 +48,7 @@ macro_rules! families {
     ($($id:ident = $name:literal $kind:ident [$($label:literal),*] $help:literal $(, absent $absent:literal)?;)*) => {
         $(pub(super) static $id: Family = Family {
             name: $name,
-            kind: Kind::$kind,
+            kind: FamilyKind::$kind,
             labels: &[$($label),*],
             help: $help,
             absent: concat!($($absent)?),
@@ -328,9 +328,9 @@ mod tests {
             assert!(names.insert(name), "{name} stands twice");
             assert!(name.starts_with("guard_") || name.starts_with("koordlet_"), "{name}");
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
-            assert_eq!(name.ends_with("_total"), family.kind == Kind::Counter, "{name}");
-            assert_eq!(name.ends_with("_info"), family.kind == Kind::Info, "{name}");
-            assert!(family.kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
+            assert_eq!(name.ends_with("_total"), family.kind == FamilyKind::Counter, "{name}");
+            assert_eq!(name.ends_with("_info"), family.kind == FamilyKind::Info, "{name}");
+            assert!(family.kind != FamilyKind::Histogram || name.ends_with("_seconds"), "{name}");
             for label in family.labels {
                 assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && *label != "le", "{name} {label}");
             }
@@ -345,7 +345,9 @@ mod tests {
             .filter(|word| word.starts_with("guard_") || word.starts_with("koordlet_"))
             .map(|word| {
                 let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix));
-                histogram.filter(|base| all().any(|f| f.kind == Kind::Histogram && f.name == *base)).unwrap_or(word)
+                histogram
+                    .filter(|base| all().any(|f| f.kind == FamilyKind::Histogram && f.name == *base))
+                    .unwrap_or(word)
             })
             .collect()
     }

@@ -11,16 +11,16 @@ mod totals;
 
 use bytes::Bytes;
 pub use catalogue::markdown;
-pub use totals::Limits;
+pub use totals::SeriesLimits;
 
-use self::page::Page;
+use self::page::Exposition;
 use self::text::Dialect;
 use self::totals::Totals;
 use crate::snapshot::Snapshot;
 
 /// A form in which metrics can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum MetricsFormat {
     /// Prometheus's text, 0.0.4.
     Text,
     /// OpenMetrics text, 1.0.
@@ -31,7 +31,7 @@ pub enum Format {
 
 const FORMATS: usize = 3;
 
-impl Format {
+impl MetricsFormat {
     /// Its content type.
     #[must_use]
     pub fn content_type(self) -> &'static str {
@@ -87,7 +87,7 @@ pub struct Exporter {
 impl Exporter {
     /// One that has seen nothing.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: SeriesLimits) -> Self {
         Self { totals: Totals::new(limits), pages: [const { None }; FORMATS] }
     }
 
@@ -98,14 +98,14 @@ impl Exporter {
     }
 
     /// All metrics in this form.
-    pub fn page(&mut self, format: Format) -> Bytes {
+    pub fn page(&mut self, format: MetricsFormat) -> Bytes {
         let Self { totals, pages } = self;
         let render = || {
-            let page = Page::new(totals);
+            let page = Exposition::new(totals);
             match format {
-                Format::Text => Bytes::from(text::render(&page, Dialect::Prometheus)),
-                Format::OpenMetrics => Bytes::from(text::render(&page, Dialect::OpenMetrics)),
-                Format::Protobuf => Bytes::from(protobuf::render(&page)),
+                MetricsFormat::Text => Bytes::from(text::render(&page, Dialect::Prometheus)),
+                MetricsFormat::OpenMetrics => Bytes::from(text::render(&page, Dialect::OpenMetrics)),
+                MetricsFormat::Protobuf => Bytes::from(protobuf::render(&page)),
             }
         };
         pages[format as usize].get_or_insert_with(render).clone()

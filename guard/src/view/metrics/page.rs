@@ -24,11 +24,11 @@ pub(super) enum Value<'a> {
 
 /// All series, by family.
 #[derive(Default)]
-pub(super) struct Page<'a> {
+pub(super) struct Exposition<'a> {
     by_family: HashMap<&'static str, Vec<Sample<'a>>>,
 }
 
-impl<'a> Page<'a> {
+impl<'a> Exposition<'a> {
     /// The totals' series.
     pub(super) fn new(totals: &'a Totals) -> Self {
         let mut page = Self::default();

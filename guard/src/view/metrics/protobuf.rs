@@ -5,8 +5,8 @@
 use prost::Message as _;
 
 use super::buckets::{SCHEMA, ZERO_THRESHOLD, cumulative, native, seconds};
-use super::catalogue::{Family, Kind};
-use super::page::{Page, Sample, Value};
+use super::catalogue::{Family, FamilyKind};
+use super::page::{Exposition, Sample, Value};
 use crate::snapshot;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -94,15 +94,15 @@ struct BucketSpan {
 }
 
 /// The page, one message after the other.
-pub(super) fn render(page: &Page<'_>) -> Vec<u8> {
+pub(super) fn render(page: &Exposition<'_>) -> Vec<u8> {
     page.families().flat_map(|(family, samples)| message(family, samples).encode_length_delimited_to_vec()).collect()
 }
 
 fn message(family: &Family, samples: &[Sample<'_>]) -> MetricFamily {
     let r#type = match family.kind {
-        Kind::Counter => MetricType::Counter,
-        Kind::Gauge | Kind::Info => MetricType::Gauge,
-        Kind::Histogram => MetricType::Histogram,
+        FamilyKind::Counter => MetricType::Counter,
+        FamilyKind::Gauge | FamilyKind::Info => MetricType::Gauge,
+        FamilyKind::Histogram => MetricType::Histogram,
     };
     MetricFamily {
         name: Some(family.name.to_owned()),
@@ -122,7 +122,7 @@ fn metric(family: &Family, sample: &Sample<'_>) -> Metric {
     let metric = Metric { label, ..Metric::default() };
     match sample.value {
         Value::Histogram(of) => Metric { histogram: Some(histogram(of)), ..metric },
-        Value::Number(value) if family.kind == Kind::Counter => {
+        Value::Number(value) if family.kind == FamilyKind::Counter => {
             Metric { counter: Some(Number { value: Some(value) }), ..metric }
         }
         Value::Number(value) => Metric { gauge: Some(Number { value: Some(value) }), ..metric },

@@ -8,7 +8,7 @@ use super::*;
 use crate::snapshot::{Bandwidth, Budget, CpuList, Knobs, Pressure, SignalState};
 use crate::view::samples;
 
-const LIMITS: Limits = Limits { cgroups: 100, threads: 100 };
+const LIMITS: SeriesLimits = SeriesLimits { cgroups: 100, threads: 100 };
 
 /// A Snapshot that has a figure for every metric.
 fn complete() -> Snapshot {
@@ -35,14 +35,14 @@ fn complete() -> Snapshot {
     snapshot
 }
 
-fn text(snapshots: &[&Snapshot], format: Format) -> String {
+fn text(snapshots: &[&Snapshot], format: MetricsFormat) -> String {
     let mut exporter = Exporter::new(LIMITS);
     snapshots.iter().for_each(|snapshot| exporter.take(snapshot));
     String::from_utf8(exporter.page(format).to_vec()).unwrap()
 }
 
 /// Series with their values. Fails on whatever a reader would refuse.
-fn read(text: &str, format: Format) -> HashMap<String, f64> {
+fn read(text: &str, format: MetricsFormat) -> HashMap<String, f64> {
     let mut series = HashMap::new();
     let mut families = HashSet::new();
     let mut family = String::new();
@@ -59,13 +59,13 @@ fn read(text: &str, format: Format) -> HashMap<String, f64> {
             assert!(series.insert(name.to_owned(), value).is_none(), "{name} stands twice");
         }
     }
-    assert_eq!(text.ends_with("# EOF\n"), format == Format::OpenMetrics);
+    assert_eq!(text.ends_with("# EOF\n"), format == MetricsFormat::OpenMetrics);
     series
 }
 
 #[test]
 fn every_metric_of_the_catalogue_is_shown_when_everything_is_seen() {
-    let text = text(&[&complete()], Format::Text);
+    let text = text(&[&complete()], MetricsFormat::Text);
     for family in catalogue::all() {
         assert!(text.contains(&format!("# HELP {} ", family.name)), "{} is missing", family.name);
     }
@@ -73,7 +73,7 @@ fn every_metric_of_the_catalogue_is_shown_when_everything_is_seen() {
 
 #[test]
 fn figures_are_in_seconds_and_add_up_over_intervals() {
-    let series = read(&text(&[&complete(), &complete()], Format::Text), Format::Text);
+    let series = read(&text(&[&complete(), &complete()], MetricsFormat::Text), MetricsFormat::Text);
     for (name, value) in [
         ("guard_timer_latency_seconds_count{cgroup=\"/machine/libpod-1\",stage=\"user\"}", 6.0),
         ("guard_timer_latency_seconds_sum{cgroup=\"/machine/libpod-1\",stage=\"user\"}", 2.0 * 0.001_924),
@@ -117,7 +117,7 @@ fn what_cannot_be_seen_is_absent_and_not_zero() {
         (cgroup.knobs, cgroup.cpu_ns, cgroup.cpu_pressure) = (None, None, None);
     });
     snapshot.overhead.user_rest_ns = None;
-    let text = text(&[&snapshot], Format::Text);
+    let text = text(&[&snapshot], MetricsFormat::Text);
     for seen in ["wakeup_latency", "timer", "breach", "throttle", "lock", "interrupt", "stolen", "user_rest", "quota"] {
         let line = text.lines().find(|line| line.starts_with("guard_") && line.contains(&format!("{seen}_")));
         let line = line.filter(|line| !line.starts_with("guard_signal") && !line.starts_with("guard_lost"));
@@ -129,17 +129,17 @@ fn what_cannot_be_seen_is_absent_and_not_zero() {
 
 #[test]
 fn a_guard_that_has_seen_nothing_yet_says_so() {
-    let series = read(&text(&[], Format::OpenMetrics), Format::OpenMetrics);
+    let series = read(&text(&[], MetricsFormat::OpenMetrics), MetricsFormat::OpenMetrics);
     assert_eq!(series["guard_snapshots_total"], 0.0);
     assert!(!series.keys().any(|name| name.starts_with("guard_signal_state") || name.starts_with("guard_node")));
 }
 
 #[test]
 fn what_has_no_place_is_under_other_and_counted() {
-    let mut exporter = Exporter::new(Limits { cgroups: 1, threads: 1 });
+    let mut exporter = Exporter::new(SeriesLimits { cgroups: 1, threads: 1 });
     exporter.take(&complete());
-    let page = String::from_utf8(exporter.page(Format::Text).to_vec()).unwrap();
-    let series = read(&page, Format::Text);
+    let page = String::from_utf8(exporter.page(MetricsFormat::Text).to_vec()).unwrap();
+    let series = read(&page, MetricsFormat::Text);
     assert_eq!(series["guard_throttles_total{cgroup=\"(other)\"}"], 12.0);
     assert_eq!(series["guard_metrics_in_other{of=\"cgroups\"}"], 2.0);
     assert_eq!(series["guard_metrics_places{of=\"cgroups\"}"], 1.0);
@@ -150,15 +150,15 @@ fn what_has_no_place_is_under_other_and_counted() {
 fn a_page_is_made_once_per_snapshot() {
     let mut exporter = Exporter::new(LIMITS);
     exporter.take(&complete());
-    let first = exporter.page(Format::Text);
-    assert_eq!(first.as_ptr(), exporter.page(Format::Text).as_ptr());
+    let first = exporter.page(MetricsFormat::Text);
+    assert_eq!(first.as_ptr(), exporter.page(MetricsFormat::Text).as_ptr());
     exporter.take(&complete());
-    assert_ne!(first, exporter.page(Format::Text));
+    assert_ne!(first, exporter.page(MetricsFormat::Text));
 }
 
 #[test]
 fn openmetrics_names_families_without_their_suffix() {
-    let text = text(&[&complete()], Format::OpenMetrics);
+    let text = text(&[&complete()], MetricsFormat::OpenMetrics);
     for line in [
         "# TYPE guard_throttles counter\n",
         "# TYPE guard_throttled_seconds counter\n# UNIT guard_throttled_seconds seconds\n",
@@ -168,7 +168,7 @@ fn openmetrics_names_families_without_their_suffix() {
     ] {
         assert!(text.contains(line), "{line}");
     }
-    read(&text, Format::OpenMetrics);
+    read(&text, MetricsFormat::OpenMetrics);
 }
 
 #[test]
@@ -179,18 +179,18 @@ fn the_client_chooses_the_form() {
     let plain = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                  text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     for (header, format) in [
-        (native, Format::Protobuf),
-        (plain, Format::OpenMetrics),
-        ("", Format::Text),
-        ("*/*", Format::Text),
-        ("text/html, application/xhtml+xml", Format::Text),
-        ("text/plain;q=0.3, application/openmetrics-text; version=1.0.0; q=0.9", Format::OpenMetrics),
-        ("application/openmetrics-text;version=0.0.1", Format::Text),
-        ("application/vnd.google.protobuf", Format::Text),
-        ("application/openmetrics-text;q=0", Format::Text),
-        (";;;,=,q=", Format::Text),
+        (native, MetricsFormat::Protobuf),
+        (plain, MetricsFormat::OpenMetrics),
+        ("", MetricsFormat::Text),
+        ("*/*", MetricsFormat::Text),
+        ("text/html, application/xhtml+xml", MetricsFormat::Text),
+        ("text/plain;q=0.3, application/openmetrics-text; version=1.0.0; q=0.9", MetricsFormat::OpenMetrics),
+        ("application/openmetrics-text;version=0.0.1", MetricsFormat::Text),
+        ("application/vnd.google.protobuf", MetricsFormat::Text),
+        ("application/openmetrics-text;q=0", MetricsFormat::Text),
+        (";;;,=,q=", MetricsFormat::Text),
     ] {
-        assert_eq!(Format::accepted(header), format, "{header}");
+        assert_eq!(MetricsFormat::accepted(header), format, "{header}");
     }
 }
 
@@ -198,13 +198,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn no_snapshots_are_too_strange_to_be_shown(a in samples::any_snapshot(), b in samples::any_snapshot()) {
-        for format in [Format::Text, Format::OpenMetrics] {
+        for format in [MetricsFormat::Text, MetricsFormat::OpenMetrics] {
             read(&text(&[&a, &b], format), format);
         }
-        let mut exporter = Exporter::new(Limits { cgroups: 3, threads: 2 });
+        let mut exporter = Exporter::new(SeriesLimits { cgroups: 3, threads: 2 });
         exporter.take(&a);
         exporter.take(&b);
-        prop_assert!(!exporter.page(Format::Protobuf).is_empty());
+        prop_assert!(!exporter.page(MetricsFormat::Protobuf).is_empty());
     }
 
     #[test]
@@ -213,9 +213,9 @@ proptest! {
         (a.window.seconds, b.window.seconds) = (1.0, 1.0);
         let mut exporter = Exporter::new(LIMITS);
         exporter.take(&a);
-        let before = read(std::str::from_utf8(&exporter.page(Format::Text)).unwrap(), Format::Text);
+        let before = read(std::str::from_utf8(&exporter.page(MetricsFormat::Text)).unwrap(), MetricsFormat::Text);
         exporter.take(&b);
-        let after = read(std::str::from_utf8(&exporter.page(Format::Text)).unwrap(), Format::Text);
+        let after = read(std::str::from_utf8(&exporter.page(MetricsFormat::Text)).unwrap(), MetricsFormat::Text);
         for (name, value) in before {
             let counts = ["_total", "_bucket", "_sum", "_count"].iter().any(|s| name.split('{').next().unwrap().ends_with(s));
             if let Some(later) = after.get(&name).filter(|_| counts) {
@@ -226,6 +226,6 @@ proptest! {
 
     #[test]
     fn no_accept_header_is_too_strange(header in ".{0,80}") {
-        let _ = Format::accepted(&header);
+        let _ = MetricsFormat::accepted(&header);
     }
 }

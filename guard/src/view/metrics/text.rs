@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::buckets::{cumulative, seconds};
-use super::catalogue::{Family, Kind};
-use super::page::{Page, Sample, Value};
+use super::catalogue::{Family, FamilyKind};
+use super::page::{Exposition, Sample, Value};
 use crate::snapshot::Histogram;
 
 /// Which of the two.
@@ -17,7 +17,7 @@ pub(super) enum Dialect {
 }
 
 /// The page as text.
-pub(super) fn render(page: &Page<'_>, dialect: Dialect) -> String {
+pub(super) fn render(page: &Exposition<'_>, dialect: Dialect) -> String {
     let mut text = String::new();
     for (family, samples) in page.families() {
         head(&mut text, family, dialect);
@@ -35,13 +35,13 @@ fn head(text: &mut String, family: &Family, dialect: Dialect) {
     let Family { name, kind, help, .. } = family;
     // OpenMetrics names the family without what its kind adds to the name.
     let suffix = match (dialect, kind) {
-        (Dialect::OpenMetrics, Kind::Counter) => "_total",
-        (Dialect::OpenMetrics, Kind::Info) => "_info",
+        (Dialect::OpenMetrics, FamilyKind::Counter) => "_total",
+        (Dialect::OpenMetrics, FamilyKind::Info) => "_info",
         _ => "",
     };
     let name = name.strip_suffix(suffix).unwrap_or(name);
     let kind = match (dialect, kind) {
-        (Dialect::Prometheus, Kind::Info) => "gauge",
+        (Dialect::Prometheus, FamilyKind::Info) => "gauge",
         _ => kind.name(),
     };
     let help = match dialect {

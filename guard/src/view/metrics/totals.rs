@@ -15,7 +15,7 @@ const WORDS_MAX: usize = 64;
 
 /// How many cgroups, and names of threads, have series of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SeriesLimits {
     /// Cgroups.
     pub cgroups: usize,
     /// Pairs of cgroup and thread name.
@@ -141,7 +141,7 @@ impl Recent {
 }
 
 impl Totals {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: SeriesLimits) -> Self {
         Self {
             snapshots: 0,
             observed_s: 0.0,
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn intervals_add_up_and_states_are_the_last_ones() {
-        let mut totals = Totals::new(Limits { cgroups: 10, threads: 10 });
+        let mut totals = Totals::new(SeriesLimits { cgroups: 10, threads: 10 });
         let mut second = samples::full();
         second.window.start = "2026-11-22T00:11:10Z".into();
         second.cgroups[0].cpu_ns = Some(5);
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn cgroups_beyond_the_limit_count_together() {
-        let mut totals = Totals::new(Limits { cgroups: 1, threads: 1 });
+        let mut totals = Totals::new(SeriesLimits { cgroups: 1, threads: 1 });
         totals.take(&samples::full());
         let own: Vec<_> = totals.cgroups.sorted().into_iter().map(|(path, _)| path.clone()).collect();
         assert_eq!(own, ["/machine/libpod-1"], "the PLC comes first");

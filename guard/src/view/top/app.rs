@@ -11,7 +11,7 @@ use crate::snapshot::Snapshot;
 
 /// What happens to the dashboard.
 #[derive(Debug)]
-pub enum Event {
+pub enum AppEvent {
     /// A key.
     Key(KeyEvent),
     /// The terminal's size.
@@ -61,31 +61,31 @@ const SPEEDS: (f64, f64) = (0.125, 1024.0);
 
 impl App {
     /// Takes in what happened, and says what has to be done.
-    pub fn update(&mut self, event: Event) -> Vec<Effect> {
+    pub fn update(&mut self, event: AppEvent) -> Vec<Effect> {
         let effects = match event {
-            Event::Key(key) if key.kind == KeyEventKind::Release => return Vec::new(),
-            Event::Key(key) => {
+            AppEvent::Key(key) if key.kind == KeyEventKind::Release => return Vec::new(),
+            AppEvent::Key(key) => {
                 self.changed = true;
                 self.key(key)
             }
-            Event::Resize(columns, rows) => {
+            AppEvent::Resize(columns, rows) => {
                 self.options.size = (columns, rows);
                 self.changed = true;
                 Vec::new()
             }
-            Event::Snapshot(snapshot) => self.take(*snapshot),
-            Event::Source(state) => {
+            AppEvent::Snapshot(snapshot) => self.take(*snapshot),
+            AppEvent::Source(state) => {
                 self.changed |= self.source != state;
                 self.source = state;
                 Vec::new()
             }
-            Event::Examined(report) => {
+            AppEvent::Examined(report) => {
                 self.examined = Some(*report);
                 self.examining = false;
                 self.changed = true;
                 Vec::new()
             }
-            Event::Message(text) => {
+            AppEvent::Message(text) => {
                 self.message = Some(text);
                 self.changed = true;
                 Vec::new()

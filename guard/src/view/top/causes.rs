@@ -22,7 +22,7 @@ const COLUMNS: [Column; 5] = [
 const LISTED: usize = 50;
 
 /// Late wake-ups with one cause.
-struct Cause<'a> {
+struct CauseRow<'a> {
     count: u64,
     worst: &'a Breach,
 }
@@ -37,9 +37,9 @@ pub(super) fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
     let until = app.shown_number().unwrap_or(0);
     let intervals = app.history.last(until, usize::MAX).count();
     page.section("CAUSES", &format!("of late wake-ups in the last {intervals} intervals"), theme);
-    let mut causes: BTreeMap<&str, Cause<'_>> = BTreeMap::new();
+    let mut causes: BTreeMap<&str, CauseRow<'_>> = BTreeMap::new();
     for breach in app.history.last(until, usize::MAX).flat_map(|s| &s.breaches) {
-        let cause = causes.entry(breach.cause.as_str()).or_insert(Cause { count: 0, worst: breach });
+        let cause = causes.entry(breach.cause.as_str()).or_insert(CauseRow { count: 0, worst: breach });
         cause.count += 1;
         if breach.latency_ns > cause.worst.latency_ns {
             cause.worst = breach;

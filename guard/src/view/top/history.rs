@@ -110,7 +110,7 @@ impl Track {
 
 /// All that is remembered.
 #[derive(Default)]
-pub(super) struct History {
+pub(super) struct SnapshotHistory {
     snapshots: VecDeque<(Snapshot, usize)>,
     bytes: usize,
     /// Number of the next Snapshot; the first ever was 0.
@@ -120,7 +120,7 @@ pub(super) struct History {
     pub(super) actions: VecDeque<(u64, Action)>,
 }
 
-impl History {
+impl SnapshotHistory {
     /// Takes the newest Snapshot in; the oldest go when there are too many.
     pub(super) fn push(&mut self, snapshot: Snapshot) {
         for cgroup in &snapshot.cgroups {
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn memory_stays_bounded_and_numbers_go_on() {
-        let mut history = History::default();
+        let mut history = SnapshotHistory::default();
         for _ in 0..2 * SNAPSHOTS {
             history.push(samples::full());
         }
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn workloads_that_are_long_gone_are_forgotten() {
-        let mut history = History::default();
+        let mut history = SnapshotHistory::default();
         for id in 0..2 * WORKLOADS as u64 {
             let mut snapshot = samples::empty();
             snapshot.cgroups = vec![Cgroup { id, ..Cgroup::default() }];
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_trend_has_gaps_where_nothing_was_seen() {
-        let mut history = History::default();
+        let mut history = SnapshotHistory::default();
         history.push(samples::full());
         history.push(samples::empty());
         history.push(samples::full());

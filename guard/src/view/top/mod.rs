@@ -20,9 +20,9 @@ mod tests;
 mod theme;
 mod workload;
 
-pub use app::{Effect, Event, Order};
+pub use app::{AppEvent, Effect, Order};
 pub use screen::render;
-pub use state::{App, Options, SourceKind, SourceState};
+pub use state::{App, AppOptions, SourceKind, SourceState};
 pub use svg::svg;
 pub(super) use theme::Level;
 pub use theme::Theme;

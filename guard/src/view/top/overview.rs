@@ -25,7 +25,7 @@ const WIDE: usize = 140;
 const BUDGET_WARN: f64 = 0.8;
 
 /// A workload of the Snapshot that is shown.
-struct Row<'a> {
+struct WorkloadRow<'a> {
     cgroup: &'a Cgroup,
     name: String,
     late: u64,
@@ -33,23 +33,24 @@ struct Row<'a> {
     level: Level,
 }
 
-fn rows<'a>(app: &App, snapshot: &'a Snapshot) -> Vec<Row<'a>> {
+fn rows<'a>(app: &App, snapshot: &'a Snapshot) -> Vec<WorkloadRow<'a>> {
     let mut late: HashMap<&str, u64> = HashMap::new();
     for thread in &snapshot.threads {
         let sum = late.entry(thread.cgroup.as_str()).or_default();
         *sum = sum.saturating_add(thread.breaches);
     }
     let wanted = app.filter.to_lowercase();
-    let matches = |row: &Row<'_>| {
+    let matches = |row: &WorkloadRow<'_>| {
         let class = super::super::text::class(row.cgroup);
         [&row.name, &row.cgroup.path, class].iter().any(|text| text.to_lowercase().contains(&wanted))
     };
     let row = |cgroup: &'a Cgroup| {
         let (late, used) = (late.get(cgroup.path.as_str()).copied().unwrap_or(0), budget_use(cgroup));
-        Row { cgroup, name: name(cgroup), late, used, level: level(app, cgroup, late, used) }
+        WorkloadRow { cgroup, name: name(cgroup), late, used, level: level(app, cgroup, late, used) }
     };
-    let mut rows: Vec<Row<'_>> = snapshot.cgroups.iter().map(row).filter(matches).collect();
-    let figure = |row: &Row<'_>, quantile: f64| measured(row.cgroup).map_or(0, |(_, l)| l.quantile_ns(quantile));
+    let mut rows: Vec<WorkloadRow<'_>> = snapshot.cgroups.iter().map(row).filter(matches).collect();
+    let figure =
+        |row: &WorkloadRow<'_>, quantile: f64| measured(row.cgroup).map_or(0, |(_, l)| l.quantile_ns(quantile));
     match app.sort {
         Sort::Worst => rows.sort_by_key(|row| Reverse(row.level)),
         Sort::P99 => rows.sort_by_cached_key(|row| Reverse(figure(row, 0.99))),
@@ -161,7 +162,7 @@ pub(super) fn page(app: &App, snapshot: &Snapshot, width: usize) -> Page {
     Page { head: order.into_iter().chain([head]).collect(), body, cursor }
 }
 
-fn cells(app: &App, snapshot: &Snapshot, row: &Row<'_>, trend_length: usize) -> Vec<String> {
+fn cells(app: &App, snapshot: &Snapshot, row: &WorkloadRow<'_>, trend_length: usize) -> Vec<String> {
     let cgroup = row.cgroup;
     let (what, now, since) = match measured(cgroup) {
         None => (ABSENT, [ABSENT; 3].map(str::to_owned), [ABSENT; 3].map(str::to_owned)),

@@ -1,7 +1,7 @@
 //! The state of the dashboard: what is shown, of which Snapshot, in which order. [`super::app`] changes it, and the pages
 //! show it.
 
-use super::history::History;
+use super::history::SnapshotHistory;
 use super::theme::Theme;
 use crate::doctor::DoctorReport;
 use crate::snapshot::Snapshot;
@@ -19,7 +19,7 @@ pub enum SourceKind {
 
 /// How the dashboard begins.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct AppOptions {
     /// Where Snapshots come from.
     pub kind: SourceKind,
     /// When a wake-up is late, ns.
@@ -125,8 +125,8 @@ impl Sort {
 
 /// The state.
 pub struct App {
-    pub(super) options: Options,
-    pub(super) history: History,
+    pub(super) options: AppOptions,
+    pub(super) history: SnapshotHistory,
     pub(super) source: SourceState,
     pub(super) view: View,
     /// Number of the Snapshot that is shown while time stands still; none shows the newest.
@@ -152,10 +152,10 @@ pub struct App {
 impl App {
     /// The dashboard before the first Snapshot.
     #[must_use]
-    pub fn new(options: Options, source: SourceState) -> Self {
+    pub fn new(options: AppOptions, source: SourceState) -> Self {
         Self {
             options,
-            history: History::default(),
+            history: SnapshotHistory::default(),
             source,
             view: View::Overview,
             held: None,

@@ -12,7 +12,7 @@ use crate::snapshot::{Bandwidth, Budget, Cgroup, Class, Knobs, Snapshot};
 use crate::view::samples;
 
 fn app(theme: Theme, size: (u16, u16)) -> App {
-    let options = Options { kind: SourceKind::Live, limit_ns: 1_000_000, speed: 1.0, theme, size };
+    let options = AppOptions { kind: SourceKind::Live, limit_ns: 1_000_000, speed: 1.0, theme, size };
     App::new(options, SourceState::Loading("Loading guard's programs into the kernel".into()))
 }
 
@@ -42,13 +42,13 @@ fn press(app: &mut App, keys: &str) -> Vec<Effect> {
                 'v' => KeyCode::Down,
                 _ => KeyCode::Char(c),
             };
-            app.update(Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))
+            app.update(AppEvent::Key(KeyEvent::new(code, KeyModifiers::NONE)))
         })
         .collect()
 }
 
 fn take(app: &mut App, snapshot: Snapshot) -> Vec<Effect> {
-    app.update(Event::Snapshot(Box::new(snapshot)))
+    app.update(AppEvent::Snapshot(Box::new(snapshot)))
 }
 
 /// Interval `n` of a node with three workloads; every fourth interval the PLC is late.
@@ -147,7 +147,7 @@ fn doctor_is_asked_once_and_shown_and_asked_again_on_request() {
     assert_eq!(press(&mut app, "d"), [Effect::Examine]);
     assert!(screen(&app).contains("Looking at this node"), "{}", screen(&app));
     assert_eq!(press(&mut app, "od"), [], "it is looking already");
-    app.update(Event::Examined(Box::new(examined())));
+    app.update(AppEvent::Examined(Box::new(examined())));
     insta::assert_snapshot!("doctor", screen(&app));
     assert_eq!(press(&mut app, "o6"), []);
     assert_eq!(press(&mut app, "r"), [Effect::Examine]);
@@ -254,21 +254,21 @@ fn nothing_is_drawn_when_nothing_changed() {
     let mut app = after(1, (80, 24));
     assert!(app.take_changed());
     assert!(!app.take_changed());
-    app.update(Event::Source(SourceState::Running));
+    app.update(AppEvent::Source(SourceState::Running));
     assert!(!app.take_changed());
-    app.update(Event::Source(SourceState::Ended));
+    app.update(AppEvent::Source(SourceState::Ended));
     assert!(app.take_changed());
 }
 
 #[test]
 fn a_lost_controller_is_told_and_what_was_seen_stays() {
     let mut app = after(2, (100, 24));
-    app.update(Event::Source(SourceState::Lost("/run/guard/guard.sock: the controller is gone".into())));
+    app.update(AppEvent::Source(SourceState::Lost("/run/guard/guard.sock: the controller is gone".into())));
     let text = screen(&app);
     assert!(text.contains("LOST") && text.contains("the controller is gone") && text.contains("plc-1"), "{text}");
 }
 
-fn any_event() -> impl Strategy<Value = Event> {
+fn any_event() -> impl Strategy<Value = AppEvent> {
     let code = prop_oneof![
         6 => prop::char::range(' ', '~').prop_map(KeyCode::Char),
         1 => any::<char>().prop_map(KeyCode::Char),
@@ -279,11 +279,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         ]),
     ];
     prop_oneof![
-        8 => code.prop_map(|code| Event::Key(KeyEvent::new(code, KeyModifiers::NONE))),
-        1 => (0_u16..220, 0_u16..70).prop_map(|(columns, rows)| Event::Resize(columns, rows)),
-        1 => samples::any_snapshot().prop_map(|s| Event::Snapshot(Box::new(s))),
-        2 => (0..9_u64).prop_map(|n| Event::Snapshot(Box::new(interval(n)))),
-        1 => any::<bool>().prop_map(|_| Event::Source(SourceState::Lost("gone".into()))),
+        8 => code.prop_map(|code| AppEvent::Key(KeyEvent::new(code, KeyModifiers::NONE))),
+        1 => (0_u16..220, 0_u16..70).prop_map(|(columns, rows)| AppEvent::Resize(columns, rows)),
+        1 => samples::any_snapshot().prop_map(|s| AppEvent::Snapshot(Box::new(s))),
+        2 => (0..9_u64).prop_map(|n| AppEvent::Snapshot(Box::new(interval(n)))),
+        1 => any::<bool>().prop_map(|_| AppEvent::Source(SourceState::Lost("gone".into()))),
     ]
 }
 
@@ -296,7 +296,7 @@ proptest! {
             app.update(event);
             let _ = drawn(&app);
         }
-        let control_c = Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+        let control_c = AppEvent::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
         prop_assert_eq!(app.update(control_c), [Effect::Quit]);
         let quits = press(&mut app, "\u{1b}q").contains(&Effect::Quit);
         prop_assert!(quits);
