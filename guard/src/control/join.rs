@@ -18,7 +18,8 @@ use crate::inventory::CgroupInfo;
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, SchedPolicy, Snapshot, Thread, Throttle, ThrottleSource, Timer, TimerKind, WakeupPair, Window, Word,
+    Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, SchedPolicy, Snapshot, Thread, Throttle, ThrottleSource,
+    Timer, TimerKind, WakeupPair, Window, Word,
 };
 
 /// The Snapshot of a window.
@@ -101,7 +102,12 @@ fn with_idle_quotas(mut samples: Vec<CgroupSample>, known: &Known) -> Vec<Cgroup
     samples
 }
 
-fn join_cgroup(mut sample: CgroupSample, info: Option<&CgroupInfo>, reading: Reading, source: ThrottleSource) -> Cgroup {
+fn join_cgroup(
+    mut sample: CgroupSample,
+    info: Option<&CgroupInfo>,
+    reading: Reading,
+    source: ThrottleSource,
+) -> Cgroup {
     let throttle = join_throttle(&sample, reading, source);
     let mut latency = |kind| Latency(sample.hists.take(kind));
     Cgroup {

@@ -112,10 +112,7 @@ fn parts(accounted: Option<&Accounted>, known: &Known) -> Vec<TimePart> {
 /// Who was waited for, by name.
 fn chain(accounted: Option<&Accounted>, known: &Known) -> Vec<ChainLink> {
     let chain = accounted.and_then(|accounted| accounted.account.as_ref()).map_or(&[][..], |account| &account.chain);
-    chain
-        .iter()
-        .map(|link| ChainLink { who: culprit(&link.who, known), did: link.did.into(), ns: link.ns })
-        .collect()
+    chain.iter().map(|link| ChainLink { who: culprit(&link.who, known), did: link.did.into(), ns: link.ns }).collect()
 }
 
 fn culprit(who: &Who, known: &Known) -> Culprit {

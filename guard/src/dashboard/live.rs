@@ -18,7 +18,7 @@ pub(super) struct Live {
 
 /// Why observing ended.
 enum ObserveEnd {
-    /// Nobody takes Snapshots any more.
+    /// The loop is gone.
     Unwanted,
     /// Another latency is to count as late.
     Threshold(Duration),
@@ -29,7 +29,7 @@ impl Live {
         Self { watch, interval }
     }
 
-    /// Observes until it is told otherwise.
+    /// Observes until an order ends it.
     fn observe(&self, outlet: &LoopSender, orders: &Orders) -> Result<ObserveEnd, ControlError> {
         let mut observer = Observer::start(&self.watch)?;
         if !outlet.state(SourceState::Running) {

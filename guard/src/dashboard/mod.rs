@@ -71,7 +71,7 @@ pub fn run(options: &DashboardOptions) -> Result<(), DashboardError> {
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         return Err(DashboardError::NoTerminal);
     }
-    // Before the screen is touched, so that a wrong name is told on the command line.
+    // Before the screen is touched, so that a wrong name is reported on the command line.
     let source = open(&options.from)?;
     let start = |what| move |source| DashboardError::Start { what, source };
     runtime().map_err(start("the event loop"))?.block_on(async {
@@ -113,7 +113,7 @@ pub fn run(options: &DashboardOptions) -> Result<(), DashboardError> {
                             let report = doctor::examine(&doctor::collect(Path::new("/")));
                             outlet.event(AppEvent::Examined(Box::new(report)));
                         };
-                        // Whoever sends is gone only when everything is.
+                        // The senders are gone only when everything is.
                         if let Some(sender) = doctors.upgrade() {
                             spawn("guard-doctor", work, &sender).map_err(start("a thread"))?;
                         }

@@ -30,7 +30,7 @@ impl Socket {
         Ok(Self { path: path.to_owned(), stream })
     }
 
-    /// Hands on what the controller shows until it, or whoever takes it, is gone; why it is gone.
+    /// Forwards what the controller sends until it or the loop is gone; returns why it is gone.
     fn read(&mut self, outlet: &LoopSender) -> Option<io::Error> {
         loop {
             match frame(&mut self.stream) {

@@ -13,11 +13,11 @@ pub(super) type Orders = Receiver<Order>;
 
 /// A source of Snapshots.
 pub(super) trait SnapshotSource: Send {
-    /// Brings Snapshots until there are no more or nobody takes them.
+    /// Brings Snapshots until there are no more or the loop is gone.
     fn run(self: Box<Self>, outlet: &LoopSender, orders: &Orders);
 }
 
-/// What threads tell the loop.
+/// What threads report to the loop.
 pub(super) enum SourceEvent {
     /// Something for the dashboard.
     Event(AppEvent),
@@ -27,7 +27,7 @@ pub(super) enum SourceEvent {
     InputEnded,
 }
 
-/// The way to the loop. Its methods wait while the loop is busy, and return whether there is still somebody there.
+/// The way to the loop. Its methods wait while the loop is busy, and return whether it still receives.
 pub(super) struct LoopSender {
     to_loop: Sender<SourceEvent>,
 }
@@ -53,7 +53,7 @@ impl LoopSender {
         self.event(AppEvent::Message(text))
     }
 
-    /// Whoever is gone needs not be told.
+    /// A loop that is gone needs no report.
     pub(super) fn failed(&self, error: DashboardError) {
         let _ = self.to_loop.blocking_send(SourceEvent::Failed(error));
     }

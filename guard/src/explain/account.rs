@@ -96,7 +96,7 @@ impl Accounting<'_> {
         self.parts.entry(key).or_insert(Part { cause, ns: 0, by }).ns += ns;
     }
 
-    /// Time in interrupts has a cause of its own, whoever waits.
+    /// Time in interrupts has a cause of its own, whichever thread waits.
     fn interrupt(&self, what: &Occupant) -> Option<(Cause, Who)> {
         let (cause, comm) = match what {
             Occupant::Irq(number) => (Cause::Irq, self.timeline.interrupts().name(*number)),

@@ -95,7 +95,7 @@ impl Couplings {
         }
     }
 
-    /// Whether what `key` names is told by another series: the two measures of activity have different units, and the CPU time
+    /// Whether another series shows what `key` names: the two measures of activity have different units, and the CPU time
     /// of a cgroup that is new is not known in its first window.
     fn known_better(&self, (cgroup, what): &(String, What)) -> bool {
         let by_cpu_time = || self.series.get(&(cgroup.clone(), What::BestEffortAndLatency));
@@ -142,7 +142,7 @@ fn best_effort(snapshot: &Snapshot) -> Option<(Option<u64>, u64)> {
     (!cgroups.is_empty()).then_some((cpu_ns, wakeups))
 }
 
-/// Pearson's coefficient of two series of the same length; none when one of them stands still.
+/// Pearson's coefficient of two series of the same length; `None` when one of them stands still.
 #[allow(clippy::cast_precision_loss, reason = "at most some hundred samples")]
 fn pearson(xs: &[f64], ys: &[f64]) -> Option<f64> {
     let n = xs.len() as f64;

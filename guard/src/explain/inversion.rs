@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::snapshot::{Breach, Cause, Cgroup, Class, Culprit, Inversion, TimePart, Word};
 
-/// The inversions in `breaches`, the largest loss first. `cgroups` tell the classes.
+/// The inversions in `breaches`, the largest loss first. `cgroups` give the classes.
 #[must_use]
 pub fn inversions(breaches: &[Breach], cgroups: &[Cgroup]) -> Vec<Inversion> {
     let classes: HashMap<&str, Class> = cgroups.iter().map(|cgroup| (cgroup.path.as_str(), cgroup.class)).collect();

@@ -3,7 +3,7 @@
 use crate::snapshot::Cause;
 
 impl Cause {
-    /// What a person can do about it; None where nothing general can be said.
+    /// What a person can do about it; `None` where nothing general can be said.
     #[must_use]
     pub fn remedy(self) -> Option<&'static str> {
         Some(match self {

@@ -93,7 +93,12 @@ impl<T> Span<T> {
 }
 
 fn task_of(entry: &Entry) -> Who {
-    Who { tid: entry.tid, comm: comm::text(&entry.comm).to_string(), prio: Some(entry.prio), cgroup_id: entry.cgroup_id }
+    Who {
+        tid: entry.tid,
+        comm: comm::text(&entry.comm).to_string(),
+        prio: Some(entry.prio),
+        cgroup_id: entry.cgroup_id,
+    }
 }
 
 impl Timeline {

@@ -25,7 +25,7 @@ impl Distribution {
         }
     }
 
-    /// Counts `n` latencies of which only the extremes are known.
+    /// Counts `n` latencies whose extremes alone are known.
     pub(super) fn add_uncounted(&mut self, n: u64) {
         self.uncounted = self.uncounted.saturating_add(n);
     }
@@ -52,7 +52,7 @@ impl Distribution {
         self.counts.values().fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    /// The figures; none when nothing was counted.
+    /// The figures; `None` when nothing was counted.
     pub(super) fn figures(&self) -> Option<Figures> {
         let (min_ns, max_ns) = self.extremes?;
         let counted = self.counted();

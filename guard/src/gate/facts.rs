@@ -151,7 +151,7 @@ impl RunFacts {
     }
 }
 
-/// The words of a kernel command line that shape a node: not the image, which the kernel release tells, and not where the
+/// The words of a kernel command line that shape a node: not the image, which the kernel release names, and not where the
 /// disk is.
 fn lasting_cmdline(text: &str) -> String {
     let passing = ["BOOT_IMAGE=", "initrd=", "root=", "rootflags=", "resume="];

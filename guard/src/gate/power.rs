@@ -26,13 +26,13 @@ pub struct Needed {
     pub signal: String,
     /// Figure.
     pub metric: Metric,
-    /// Runs of the baseline it is told from.
+    /// Runs of the baseline that the estimate is made from.
     pub runs: usize,
     /// Median over these, ns.
     pub median_ns: f64,
     /// Spread from run to run, as a fraction of the median.
     pub spread: f64,
-    /// For each shift: runs a side with which it is found in 95 of 100 comparisons; none when 200 are not enough.
+    /// For each shift: runs a side with which it is found in 95 of 100 comparisons; `None` when 200 are not enough.
     pub needed: Vec<(f64, Option<usize>)>,
 }
 

@@ -119,7 +119,7 @@ pub struct Shift {
     pub difference: f64,
 }
 
-/// The shift from `a` to `b`; none when a side is empty. Values are positive.
+/// The shift from `a` to `b`; `None` when a side is empty. Values are positive.
 #[must_use]
 #[allow(
     clippy::cast_precision_loss,

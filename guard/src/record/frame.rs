@@ -88,7 +88,7 @@ pub(super) fn read(bytes: &[u8], offset: usize) -> Found {
     }
 }
 
-/// The payload of the whole frame at `offset`; none when there is none.
+/// The payload of the whole frame at `offset`; `None` when there is none.
 fn payload(bytes: &[u8], offset: usize) -> Option<&[u8]> {
     let frame = bytes.get(offset..).filter(|frame| frame.starts_with(MARK))?;
     let length = u32_at(frame, 4)?;

@@ -40,7 +40,7 @@ impl Recorder {
         Ok(Self { to_thread: Some(to_thread), thread: Some(thread), left_out: 0 })
     }
 
-    /// Records a Snapshot, given as JSON. Never waits, never fails: what goes wrong is told in the log.
+    /// Records a Snapshot, given as JSON. Never waits, never fails: errors are logged.
     pub fn record(&mut self, json: Arc<[u8]>) {
         let Some(to_thread) = &self.to_thread else { return };
         match to_thread.try_send(json) {
@@ -69,7 +69,7 @@ impl Drop for Recorder {
     }
 }
 
-/// Writes until there is nobody to send more. A failure is told once, until it is over.
+/// Writes until the sender is gone. A failure is logged once, until it is over.
 fn write(mut ring: Ring, snapshots: &Receiver<Arc<[u8]>>, name: &str) {
     let mut missing = 0_u64;
     for json in snapshots {

@@ -196,7 +196,7 @@ fn json(path: &Path) -> io::Result<Box<dyn Iterator<Item = Result<Snapshot, Dama
     }
 }
 
-/// The next line without its end, cut at the longest that is read; none at the end of the file.
+/// The next line without its end, cut at the longest that is read; `None` at the end of the file.
 fn line(reader: &mut BufReader<File>) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let read = reader.by_ref().take(MAX_JSON as u64).read_until(b'\n', &mut line)?;

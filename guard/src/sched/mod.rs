@@ -7,9 +7,9 @@ mod cpus;
 mod scheduling;
 mod sys;
 
+pub use crate::snapshot::SchedPolicy;
 pub use call::CallError;
 pub use clock::{burn_cpu_ns, burn_until, clock_ns, now_ns, sleep_until, sleep_until_by, timespec};
 pub use cpus::{allowed, pin, run_on, tid};
-pub use crate::snapshot::SchedPolicy;
 pub use scheduling::{Scheduling, SchedulingError, forgo_realtime};
 pub use sys::{deadline_period_ns, policy_of, set_scheduler, sleep_and_read};

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use rustix::thread::CapabilitySet;
 
 use super::call::CallError;
-use crate::snapshot::SchedPolicy;
 use super::sys;
+use crate::snapshot::SchedPolicy;
 
 /// A scheduling policy with its parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ const BREACHES_KEPT: usize = 1_000;
 const ACTIONS_KEPT: usize = 10_000;
 
 impl Snapshot {
-    /// All of them as one, worst first; none without any. See [`Self::absorb`].
+    /// All of them as one, worst first; `None` without any. See [`Self::absorb`].
     pub fn sum(mut snapshots: impl Iterator<Item = Self>) -> Option<Self> {
         let mut sum = snapshots.next()?;
         snapshots.for_each(|later| sum.absorb(&later));
@@ -25,9 +25,9 @@ impl Snapshot {
         Some(sum)
     }
 
-    /// Takes the window of `later` into this one, whose order is then no longer by who is worst. What is counted is added, what is a state (node, signals, knobs, quotas)
-    /// is the later one's, the window begins where it began and its length is the sum. A thousand late wake-ups are kept,
-    /// the worst.
+    /// Adds `later`. The result is unsorted; [`Self::sum`] sorts. Counts are added, states (node, signals, knobs, quotas) are
+    /// the later one's, the window begins where it began and its length is the sum. The worst thousand late wake-ups are
+    /// kept.
     pub fn absorb(&mut self, later: &Self) {
         absorb_overhead(&mut self.overhead, self.window.seconds, &later.overhead, later.window.seconds);
         self.schema = later.schema;

@@ -349,7 +349,7 @@ words! {
         CpuIdleExit = "cpu_idle_exit",
         /// The host of this virtual machine gave the CPU to somebody else.
         Steal = "steal",
-        /// What was seen does not tell.
+        /// The evidence does not show it.
         Unknown = "unknown",
     }
 

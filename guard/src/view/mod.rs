@@ -1,5 +1,5 @@
-//! How a Snapshot looks to people and to scripts: one file per output. This room knows Snapshots only; it reads no
-//! clock and no file, and returns text for its caller to write.
+//! How a Snapshot, and what doctor, explain, lab and probe report, look to people and to scripts: one file per output.
+//! This room measures and decides nothing; it reads no clock and no file, and returns text for its caller to write.
 
 pub mod cyclictest;
 pub mod doctor;

@@ -12,7 +12,7 @@ use crate::snapshot::{
 
 /// Rows of a table before the rest is only counted.
 const ROWS: usize = 20;
-/// Late wake-ups that are told one by one.
+/// Late wake-ups listed one by one.
 const BREACHES: usize = 10;
 
 /// The whole report as text, at most `width` characters wide where names can be cut to it.

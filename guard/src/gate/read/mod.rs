@@ -1,4 +1,4 @@
-//! Runs from files, whoever wrote them. The format is seen from the content, never from the name.
+//! Runs from files of any tool. The content shows the format, never the name.
 
 mod cyclictest;
 mod guard_json;
@@ -86,7 +86,7 @@ struct Peek {
 
 fn json(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
     let text = &*cyclictest::with_json_for_nan(text);
-    // Several documents may follow each other; the first tells what they are.
+    // Several documents may follow each other; the first shows what they are.
     let mut documents = serde_json::Deserializer::from_str(text).into_iter::<Peek>();
     let first = match documents.next() {
         Some(Ok(peek)) => peek,

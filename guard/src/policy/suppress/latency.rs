@@ -9,9 +9,7 @@ use super::decision::{Decision, Load};
 use super::memory::Memory;
 use super::settings::{LatencySettings, Settings};
 use super::targets::Why;
-use crate::policy::{
-    model::{Model, rounded},
-};
+use crate::policy::model::{Model, rounded};
 use crate::snapshot::{BudgetMetric, Cgroup, Class, SignalName, Snapshot, Word};
 
 /// What is remembered.

@@ -6,7 +6,7 @@ use super::page::escaped;
 
 /// Width of every plot, in SVG's user units; the page stretches it.
 pub(super) const WIDTH: f64 = 960.0;
-/// Curves that can be told apart.
+/// Curves that a reader can tell apart.
 pub(super) const CURVES: usize = 6;
 
 /// A logarithmic scale that ends at a power of ten.

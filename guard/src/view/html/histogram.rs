@@ -4,9 +4,9 @@
 use guard_common::hist;
 
 use super::chart::{CURVES, Log, Svg, WIDTH, cut};
-use crate::view::figures::{self, cgroup_name};
 use super::page::section;
 use crate::snapshot::{Latency, Snapshot};
+use crate::view::figures::{self, cgroup_name};
 
 const HEIGHT: f64 = 330.0;
 const LEFT: f64 = 56.0;

@@ -14,11 +14,11 @@ use super::top::{Level, risk};
 use crate::explain;
 use crate::snapshot::{CgroupLayout, SignalName, SignalState, Snapshot};
 use page::{escaped, section, tag};
-use timeline::{late, total};
 pub use timeline::Moment;
+use timeline::{late, total};
 
 const STYLE: &str = include_str!("style.css");
-/// Late wake-ups that are told one by one.
+/// Late wake-ups listed one by one.
 const LATE: usize = 10;
 
 /// Snapshots on their way to a page: their sum, and of each what the timeline shows.

@@ -2,9 +2,9 @@
 //! space took.
 
 use super::chart::{Log, Svg, WIDTH, cut};
-use crate::view::figures;
 use super::page;
 use crate::snapshot::{Latency, Snapshot, Thread};
+use crate::view::figures;
 
 /// Threads shown.
 const THREADS: usize = 8;

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::view::figures::{self, printable};
 use super::page::{Look, escaped, section, table, tag};
-use crate::view::text;
 use crate::explain::LateFinding;
 use crate::snapshot::{Cgroup, Cpu, SignalName, SignalState, Snapshot};
+use crate::view::figures::{self, printable};
+use crate::view::text;
 
 /// Rows before the rest is only counted.
 const ROWS: usize = 30;

@@ -4,9 +4,9 @@
 use jiff::Timestamp;
 
 use super::chart::{Log, Svg, WIDTH};
-use crate::view::figures;
 use super::page;
 use crate::snapshot::{SignalName, Snapshot};
+use crate::view::figures;
 
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = WIDTH - 16.0;
@@ -20,14 +20,14 @@ const COLUMNS: u32 = 430;
 /// What the timeline shows of one Snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moment {
-    /// Its begin; none when the Snapshot's instant is none.
+    /// Its begin; `None` when the Snapshot has no valid instant.
     start: Option<Timestamp>,
     seconds: f64,
-    /// Largest timer latency of a watched thread, ns; none when no timer was seen.
+    /// Largest timer latency of a watched thread, ns; `None` when no timer was seen.
     timer_ns: Option<u64>,
     /// Largest wait for a CPU of real-time tasks, ns.
     wait_ns: Option<u64>,
-    /// How often each of [`STRIPS`] happened; none where it cannot be seen.
+    /// How often each of [`STRIPS`] happened; `None` where it cannot be seen.
     happened: [Option<u64>; 4],
 }
 

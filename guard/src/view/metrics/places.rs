@@ -11,9 +11,9 @@ const FORGOTTEN_AFTER_S: f64 = 600.0;
 pub(super) struct Places<K, V> {
     limit: usize,
     by_key: HashMap<K, Place<V>>,
-    /// What all keys without a place share; none when there never was one.
+    /// What all keys without a place share; `None` when there never was one.
     pub(super) other: Option<V>,
-    /// Keys that shared it in this interval; counted by whoever counts in it.
+    /// Keys that shared it in this interval; counted by the caller.
     pub(super) in_other: u64,
 }
 

@@ -117,7 +117,7 @@ impl Recent {
         self.slots[slot] = self.slots[slot].max(ns);
     }
 
-    /// The largest, ns; none when there was none.
+    /// The largest, ns; `None` when there was none.
     pub(super) fn largest_ns(mut self, now_s: f64) -> Option<u64> {
         self.turn(now_s);
         self.slots.into_iter().max().filter(|ns| *ns > 0)

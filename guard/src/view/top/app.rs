@@ -20,7 +20,7 @@ pub enum AppEvent {
     Snapshot(Box<Snapshot>),
     /// How the source is now.
     Source(SourceState),
-    /// Something to tell the user once.
+    /// A message, shown once.
     Message(String),
     /// What doctor found on this node.
     Examined(Box<DoctorReport>),
@@ -33,13 +33,13 @@ pub enum Effect {
     Quit,
     /// Write the Snapshot to a file.
     Save(Box<Snapshot>),
-    /// Tell the source.
+    /// Send the source an order.
     Order(Order),
     /// Have doctor look at this node.
     Examine,
 }
 
-/// What a source is told. It does not answer.
+/// An order to a source, which does not answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Order {
     /// Stop bringing Snapshots (replay).
@@ -172,7 +172,7 @@ impl App {
         if view == View::Doctor && self.examined.is_none() { self.examine() } else { Vec::new() }
     }
 
-    /// A recording is of another time, if not of another node: what doctor would see now is none of its.
+    /// doctor examines the live node, so it is not offered in a replay.
     fn examine(&mut self) -> Vec<Effect> {
         if self.options.kind == SourceKind::Replay || std::mem::replace(&mut self.examining, true) {
             return Vec::new();
@@ -230,7 +230,7 @@ impl App {
         self.order(Order::Speed(self.options.speed))
     }
 
-    /// Only a replay goes by what the dashboard says of time.
+    /// Only a replay takes orders about time.
     fn order(&self, order: Order) -> Vec<Effect> {
         if self.options.kind == SourceKind::Replay { vec![Effect::Order(order)] } else { Vec::new() }
     }

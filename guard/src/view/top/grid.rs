@@ -64,7 +64,7 @@ impl<'a> Grid<'a> {
         (head, self.rows.into_iter().map(|row| line(self.columns, &widths, row)).collect())
     }
 
-    /// How wide each column is shown; none for those that are left out.
+    /// How wide each column is shown; `None` for those that are left out.
     fn widths(&self, width: usize) -> Vec<Option<usize>> {
         let natural = |i: usize, column: &Column| {
             let cells = self.rows.iter().filter_map(|row| row.get(i)).map(|(text, _)| chars(text));

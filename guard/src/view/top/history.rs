@@ -190,7 +190,7 @@ fn weight(snapshot: &Snapshot) -> usize {
     histograms * HISTOGRAM + records * 1_024
 }
 
-/// The part of a cgroup's budgets that its worst figure has used up; none without a budget or anything measured.
+/// The part of a cgroup's budgets that its worst figure has used up; `None` without a budget or anything measured.
 pub(super) fn budget_use(cgroup: &Cgroup) -> Option<f64> {
     let used = |budget: &crate::snapshot::Budget| {
         let metric = budget.metric.known()?;

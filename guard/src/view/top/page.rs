@@ -1,4 +1,4 @@
-//! A page: the lines of a view, some of which stay on top; the rest scrolls.
+//! A page: the lines of a view. Its head stays on top, the rest scrolls.
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};

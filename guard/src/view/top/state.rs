@@ -129,7 +129,7 @@ pub struct App {
     pub(super) history: SnapshotHistory,
     pub(super) source: SourceState,
     pub(super) view: View,
-    /// Number of the Snapshot that is shown while time stands still; none shows the newest.
+    /// Number of the Snapshot that is shown while time stands still; `None` shows the newest.
     pub(super) held: Option<u64>,
     /// Whether time stops by itself at a late wake-up.
     pub(super) freeze: bool,
@@ -140,9 +140,9 @@ pub struct App {
     pub(super) message: Option<String>,
     /// Id of the workload under the cursor.
     pub(super) selected: Option<u64>,
-    /// What doctor found; none before it has looked.
+    /// What doctor found; `None` before its first look.
     pub(super) examined: Option<DoctorReport>,
-    /// Whether doctor is looking.
+    /// Whether doctor is examining the node.
     pub(super) examining: bool,
     /// First line shown of each view but the overview.
     pub(super) scroll: [usize; View::ALL.len()],
