@@ -61,6 +61,7 @@ pub struct DoctorReport {
 
 /// The machine a [`DoctorReport`] is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "The machine a [`Report`] is about.")]
 pub struct ReportNode {
     /// Host name.
     pub hostname: String,
