@@ -22,7 +22,6 @@ use crate::{
     markdown,
     place::{Cache, Profile, Workspace},
     process::{command_line, is_root, sudo_without_password, visible},
-    run,
     setup::{self, Purpose},
     tools,
 };
@@ -140,7 +139,8 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Result
         source_checks(workspace, cache, &mut report);
     }
     let built = report.step("build", || {
-        run::build(workspace, Profile::Dev, &["guard", "guard-tests"])?;
+        // The binaries for the guests are built with them: packages that hold tests get their programs, too. Another
+        // selection of packages would build guard twice, as their dependencies' features would differ.
         let mut command = workspace.cargo();
         let status = visible(command.args(["test", "--locked", "--workspace", "--no-run"]))?;
         Ok(Outcome::of_check("cargo test --no-run", status.success()))
@@ -162,24 +162,25 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Result
 type GuestStep<'a> = (String, Box<dyn FnOnce() -> Result<Outcome> + Send + 'a>);
 
 /// Boots the guests, as many at once as there are CPUs: an emulated one has a single thread for all its CPUs. The longest
-/// come first.
+/// come first: those that run every check.
 fn guests(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Vec<(String, Outcome, Duration)> {
-    let field = scope.field.iter().map(|kernel| -> GuestStep<'_> {
+    let of_kind = |kernels: &[Kernel], field: bool| -> Vec<(Kernel, bool, bool)> {
+        kernels.iter().map(|kernel| (kernel.clone(), field, scope.whole || kernel.to_string() == WHOLE)).collect()
+    };
+    let mut guests = [of_kind(&scope.field, true), of_kind(&scope.guests, false)].concat();
+    guests.sort_by_key(|&(_, _, whole)| !whole);
+    let steps = guests.into_iter().map(|(kernel, field, whole)| -> GuestStep<'_> {
+        let name = format!("{}, {kernel}", if field { "field guest" } else { "guest" });
         let step = move || {
-            let root = Root::Image(field::image(cache)?);
-            guest_tests(workspace, cache, kernel, root, &[FIELD_TESTS])
+            let root = if field { Root::Image(field::image(cache)?) } else { Root::Host };
+            let brief: &[&str] = if whole { &[] } else { &["--brief"] };
+            let tests = if field { FIELD_TESTS } else { GUEST_TESTS };
+            guest_tests(workspace, cache, &kernel, root, &[&[tests], brief].concat())
         };
-        (format!("field guest, {kernel}"), Box::new(step))
-    });
-    let is_whole = |kernel: &Kernel| scope.whole || kernel.to_string() == WHOLE;
-    let (whole, brief): (Vec<&Kernel>, Vec<&Kernel>) = scope.guests.iter().partition(|kernel| is_whole(kernel));
-    let plain = whole.into_iter().chain(brief).map(|kernel| -> GuestStep<'_> {
-        let brief: &[&str] = if is_whole(kernel) { &[] } else { &["--brief"] };
-        let step = move || guest_tests(workspace, cache, kernel, Root::Host, &[&[GUEST_TESTS], brief].concat());
-        (format!("guest, {kernel}"), Box::new(step))
+        (name, Box::new(step))
     });
     let lanes = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_GUESTS));
-    side_by_side(lanes, field.chain(plain).collect())
+    side_by_side(lanes, steps.collect())
 }
 
 /// Runs steps, `lanes` of them at once; what came of them, in their order.

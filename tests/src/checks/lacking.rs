@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use guard::{
     cgroup::{Hierarchy, Version},
     inventory::{self, Topology},
@@ -186,8 +186,8 @@ fn is_worth_a_load(name: &str, lack: Lack) -> bool {
 fn verify_pairs(bench: &Bench, optional: &[&str]) -> Result<(usize, String)> {
     let all: BTreeMap<&str, _> = bench.verify("", |_| true)?.into_iter().map(|v| (v.program, v.outcome)).collect();
     let mut readers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for name in optional {
-        for Verified { program, outcome } in bench.verify(name, |_| true)? {
+    for (name, verified) in optional.iter().zip(on_every_cpu(optional, |name| bench.verify(name, |_| true))?) {
+        for Verified { program, outcome } in verified {
             if all.get(program).is_some_and(|whole| *whole != outcome) {
                 readers.entry(program).or_default().push(name);
             }
@@ -205,11 +205,27 @@ fn verify_pairs(bench: &Bench, optional: &[&str]) -> Result<(usize, String)> {
             }
         }
     }
-    for (missing, programs) in &pairs {
-        bench.verify(missing, |program| programs.contains(program))?;
-    }
+    let each: Vec<_> = pairs.iter().collect();
+    on_every_cpu(&each, |(missing, programs)| bench.verify(missing, |program| programs.contains(program)).map(drop))?;
     let left_out = if emulated() { ", without those of sched_switch" } else { "" };
     Ok((pairs.len(), left_out.to_owned()))
+}
+
+/// What `each` makes of `items`, in their order. The verifier works for one caller on one CPU.
+fn on_every_cpu<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let cpus = std::thread::available_parallelism().context("counting CPUs")?;
+    let each = &each;
+    std::thread::scope(|scope| {
+        let part = items.len().div_ceil(cpus.get()).max(1);
+        let threads: Vec<_> =
+            items.chunks(part).map(|part| scope.spawn(move || part.iter().map(each).collect())).collect();
+        let mut results = Vec::new();
+        for thread in threads {
+            let part: Result<Vec<R>> = thread.join().map_err(|_| anyhow!("a thread that verifies panicked"))?;
+            results.extend(part?);
+        }
+        Ok(results)
+    })
 }
 
 /// A program that the verifier refuses, or that cannot be attached, costs its signal; wake-ups are indispensable.

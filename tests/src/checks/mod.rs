@@ -161,10 +161,10 @@ pub fn on_host() -> Vec<Scenario> {
     all
 }
 
-/// Checks for a booted field guest: systemd, Docker, containerd, podman.
+/// Checks for a booted field guest: systemd, Docker, containerd, podman; with `brief` those only in which its kernel has a part.
 #[must_use]
-pub fn in_field() -> Vec<Scenario> {
-    field::all()
+pub fn in_field(brief: bool) -> Vec<Scenario> {
+    field::all(brief)
 }
 
 /// Checks for a booted PREEMPT_RT guest; with `brief` those only whose outcome may depend on its kernel.

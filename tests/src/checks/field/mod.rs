@@ -11,17 +11,24 @@ mod shell;
 mod systemd;
 mod unit;
 
-use super::loads;
+use super::{by_name, loads};
 use crate::scenario::Scenario;
 
-/// Checks for a booted field guest.
+/// Checks for a booted field guest; with `brief` only those in which the guest's kernel has a part.
 #[must_use]
-pub(super) fn all() -> Vec<Scenario> {
+pub(super) fn all(brief: bool) -> Vec<Scenario> {
     let mut all = played::all();
-    all.extend(systemd::all());
+    if brief {
+        all.extend(systemd::all().into_iter().map(|scenario| by_name(scenario, SYSTEMDS)));
+    } else {
+        all.extend(systemd::all());
+    }
     all.push(loads("the shipped unit enforces, reloads, survives a kill and puts everything back", unit::as_shipped));
     all
 }
+
+/// Why a second kernel does not run the rules beside systemd.
+const SYSTEMDS: &str = "systemd and the engines decide it, whose versions are the same under each kernel";
 
 /// Why this is no field guest; `None` in one.
 pub(super) fn no_field() -> Option<String> {
