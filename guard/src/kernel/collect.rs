@@ -7,14 +7,14 @@ use guard_common::{
     config::NO_OFFSET,
     event::Breach,
     hist::BUCKETS,
-    maps::{
-        CgroupKind, CgroupSlot, CpuState, Hist, PERIOD_SURE, ThreadKind, ThreadState, cgroup_hist, thread_hist,
-        thread_state,
-    },
+    maps::{CgroupKind, CpuState, Hist, PERIOD_SURE, ThreadKind, ThreadState, cgroup_hist, thread_hist, thread_state},
 };
 
 use super::{
-    Kernel, KernelError, flight,
+    before::ThreadBefore,
+    error::KernelError,
+    flight::Flight,
+    handle::Kernel,
     records::{Event, Records},
     sample::{CgroupSample, Hists, KernelSample, ThreadSample},
     sys,
@@ -24,56 +24,6 @@ use crate::snapshot::{Cpu, Histogram, Interrupt, Lost, SignalName, Stolen, sees}
 
 /// Breaches that are kept between two samples; more than a window shows.
 const BREACHES_KEPT: usize = 16_384;
-
-/// What the maps held at the last sample.
-pub(super) struct Before {
-    at_ns: u64,
-    hists: Vec<HistBefore>,
-    cpus: Vec<CpuState>,
-    cgroups: Vec<CgroupSlot>,
-    threads: Vec<ThreadBefore>,
-    missed: u64,
-    run: (u64, u64),
-}
-
-/// One histogram, summed over CPUs. The buckets come with the first count: most histograms never get one.
-#[derive(Clone, Default)]
-struct HistBefore {
-    /// As in the maps: one ns more for each latency.
-    sum_ns: u64,
-    buckets: Option<Box<[u32; BUCKETS]>>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct ThreadBefore {
-    missed: u64,
-    user_estimated: u64,
-    boosts: u64,
-    breaches: u64,
-}
-
-impl Before {
-    pub(super) fn new(cpus: usize, hists: usize) -> Self {
-        Self {
-            at_ns: now_ns(),
-            hists: vec![HistBefore::default(); hists],
-            cpus: vec![bytemuck::Zeroable::zeroed(); cpus],
-            cgroups: Vec::new(),
-            threads: Vec::new(),
-            missed: 0,
-            run: (0, 0),
-        }
-    }
-}
-
-impl Before {
-    /// The slot begins anew with its next cgroup; the histograms' counts go on.
-    pub(super) fn forget_cgroup(&mut self, slot: usize) {
-        if let Some(before) = self.cgroups.get_mut(slot) {
-            *before = bytemuck::Zeroable::zeroed();
-        }
-    }
-}
 
 impl Kernel {
     /// What was counted since the last call, or since load.
@@ -111,12 +61,12 @@ impl Kernel {
             self.renew_slots();
         }
         sample.lost = lost;
-        (self.say)();
+        (self.flush_log)();
         sample.breaches = self.take_breaches();
         sample.stacks = std::mem::take(&mut self.stacks);
         sample.lost.breaches += std::mem::take(&mut self.lost_records);
         // After the breaches, so that all that led to them is in it.
-        sample.flight = self.flight.as_mut().map(flight::Flight::take).unwrap_or_default();
+        sample.flight = self.flight.as_mut().map(Flight::take).unwrap_or_default();
         hide_unseen(&mut sample);
         Ok(sample)
     }
@@ -358,7 +308,7 @@ impl Kernel {
     }
 }
 
-/// Takes out what was counted for signals that are not seen: sched_switch counts some of it whatever else is attached.
+/// Removes what was counted for signals that are not seen: sched_switch counts some of it whatever else is attached.
 fn hide_unseen(sample: &mut KernelSample) {
     if !sees(&sample.signals, SignalName::Lock) {
         for cgroup in &mut sample.cgroups {

@@ -1,4 +1,4 @@
-//! Signal `flight`: reads the flight recorder, which the programs of each CPU overwrite without waiting for anybody.
+//! Reads the flight recorder, which the programs of each CPU overwrite without waiting for the reader.
 
 use std::mem::offset_of;
 

@@ -1,4 +1,4 @@
-//! Load and attach: from this kernel's type information to running programs, one signal after the other. A signal that
+//! Loads and attaches: from this kernel's type information to running programs, one signal after the other. A signal that
 //! this kernel does not offer is reported with its reason; only wake-ups are indispensable.
 
 use std::{collections::BTreeMap, io, mem::offset_of, time::Instant};
@@ -9,81 +9,37 @@ use aya::{
 };
 use bytemuck::{Pod, Zeroable};
 use guard_common::{
-    config::{Config, throttled_time},
+    config::Config,
     event::{Breach, Frames},
     flight::{Entry, Head},
     maps::{CgroupSlot, CpuState, Hist, TaskRec, ThreadState, ThrottleStamp, ThrottleState, hists_per_cpu},
 };
 
 use super::{
-    Kernel, KernelError,
-    collect::Before,
+    before::Before,
+    config,
+    error::KernelError,
     flight::{self, Flight},
-    offer::{Lack, Offer, System},
-    offsets::CgroupSource,
-    pretence::{self, Pretence},
-    programs::{self, Programs},
-    refusal::{Refusal, errno},
-    selfcheck, signals,
-    sources::{Refused, Sources, Throttle},
-    sys::Shared,
+    handle::Kernel,
+    offer::{Offer, System},
+    options::LoadOptions,
+    pretence,
+    programs::{Probe, Programs},
+    refusal::errno,
+    selfcheck,
+    signals::{self, Ask, Decided},
+    sys::{Raw, Shared},
 };
-use crate::snapshot::{SignalName, ThrottleSource, sees};
+use crate::snapshot::ThrottleSource;
 
 /// The kernel side, compiled; `cargo xtask ebpf` makes it from guard-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../guard-ebpf/guard.bpf.o"));
 
-/// Bytes of the smallest ring buffer, and of that of the programs' own words where they are wanted.
+/// Bytes of the smallest ring buffer, and of that of the programs' log where it is wanted.
 const SMALLEST_RING: u32 = 1 << 12;
 const LOG_BYTES: u32 = 1 << 17;
 /// Bytes of the ring buffer of breaches.
 const RING_BYTES: u64 = 1 << 18;
-
-/// What to load.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// Latency from which on a wake-up of an RT thread without a budget is a breach, ns.
-    pub breach_ns: u64,
-    /// Which hierarchy names the cgroups.
-    pub cgroups: CgroupSource,
-    /// Slots for cgroups; see [`LoadOptions::slots_for`].
-    pub cgroup_slots: u32,
-    /// Slots for watched threads.
-    pub thread_slots: u32,
-    /// Cgroup id of guard's own process in that hierarchy, for the self-check.
-    pub own_cgroup: Option<u64>,
-    /// CPUs online.
-    pub online_cpus: Vec<u32>,
-    /// Whether the kernel is PREEMPT_RT.
-    pub preempt_rt: bool,
-    /// Whether guard acts on what happens: then it is woken for it; see [`Kernel::events`].
-    pub act: bool,
-    /// Whether late wake-ups are to be explained: then a flight recorder runs, which costs an entry for each event.
-    pub flight: bool,
-    /// Whether kernel stacks of late wake-ups are to be kept: each wake-up of a watched thread costs microseconds then.
-    pub stacks: bool,
-    /// Whether to count the programs' run time, which itself costs some 20 ns per event.
-    pub run_time_stats: bool,
-    /// What to take for missing, or refused.
-    pub pretence: Pretence,
-}
-
-impl LoadOptions {
-    /// Slots that hold `present` cgroups or threads with room to grow, within `least..=most`.
-    #[must_use]
-    pub fn slots_for(present: usize, least: u32, most: u32) -> u32 {
-        let wanted = u32::try_from(present + present / 4 + 1).unwrap_or(most);
-        wanted.checked_next_power_of_two().unwrap_or(most).clamp(least, most)
-    }
-}
-
-/// Gives shared records aya's mark for plain old data.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(super) struct Raw<T>(pub(super) T);
-
-// SAFETY: bytemuck's Pod asks for all that aya's does: no padding, every bit pattern valid, 'static.
-unsafe impl<T: Pod> aya::Pod for Raw<T> {}
 
 impl Kernel {
     /// Loads and attaches the kernel side and checks that what it reads is true.
@@ -110,40 +66,33 @@ impl Kernel {
             );
         }
         let offer = Offer::new(system, &options.pretence);
-        for probe in &programs::WAKEUP {
-            offer.tracepoint(probe.program, Lack::Start).map_err(KernelError::Lacking)?;
-        }
-        let cpus = possible_cpus()?;
-        let mut refused = Refused::default();
+        let mut ask = Ask::new(&offer);
         loop {
-            let sources = Sources::new(&offer, options, cpus, &refused)?;
-            match Self::attach(system, options, &sources, &mut refused)? {
-                Some(mut kernel) => {
-                    kernel.asked = offer.asked();
-                    return Ok(kernel);
-                }
-                None => tracing::info!(?refused, "loading again, without"),
+            if let Some(mut kernel) = Self::attach(system, options, &offer, &mut ask)? {
+                kernel.asked = offer.asked();
+                return Ok(kernel);
             }
         }
     }
 
-    /// Loads and attaches by these sources; none when the kernel refuses one that the configuration, which is frozen then,
-    /// relies on. `refused` says which, and can say no more than two.
+    /// Loads and attaches; `None` when the kernel refuses a program that the configuration, which is frozen then, relies on.
+    /// `ask` knows of it afterwards, so that it can happen no more often than there are such programs.
     fn attach(
         system: &System,
         options: &LoadOptions,
-        sources: &Sources,
-        refused: &mut Refused,
+        offer: &Offer<'_>,
+        ask: &mut Ask<'_>,
     ) -> Result<Option<Self>, KernelError> {
         let mut began = Instant::now();
         let mut step = |what: &str| {
             tracing::info!("{what} in {:?}", began.elapsed());
             began = Instant::now();
         };
-        let sizes = Sizes::new(options, sources.config.task_mask + 1, sources.config.cpus);
-        let ebpf = load_object(&system.aya_btf, &sources.config, &sizes)?;
+        let (mut decided, config) = decide(offer, ask, options)?;
+        let sizes = Sizes::new(options, config.task_mask + 1, config.cpus);
+        let ebpf = load_object(&system.aya_btf, &config, &sizes)?;
         // The free slots have to be there when the first event comes, and guard's own before others take them all.
-        let mut kernel = Self::assemble(ebpf, sources.config, options, &sizes)?;
+        let mut kernel = Self::assemble(ebpf, config, options, &sizes)?;
         step("made the maps");
         let own = selfcheck::Own::watch(&mut kernel)?;
         let mut programs = Programs {
@@ -152,23 +101,15 @@ impl Kernel {
             pretence: &options.pretence,
             attached: &mut kernel.attached,
         };
-        if sources.throttle == Throttle::Fentry
-            && let Err(refusal) = programs.attach(&programs::THROTTLE)
-        {
-            refused.throttle = Some(refusal.to_string());
-            return Ok(None);
+        for group in signals::frozen(&decided) {
+            if let Err(refusal) = programs.attach(group) {
+                ask.refuse(&refusal);
+                return Ok(None);
+            }
         }
-        if sources.config.throttled_time == throttled_time::FENTRY
-            && let Err(refusal) = programs.attach(&programs::HIERARCHY)
-        {
-            refused.hierarchy = Some(refusal.to_string());
-            return Ok(None);
-        }
-        programs.attach(&programs::WAKEUP)?;
-        kernel.signals = signals::attach(sources, options.flight, |probes| {
-            programs.attach(probes).map_err(|refusal| refusal.to_string())
-        });
-        kernel.throttle_source = sources.throttle.counted_by(sees(&kernel.signals, SignalName::Timer));
+        signals::attach(ask, &mut decided, |group| programs.attach(group))?;
+        kernel.throttle_source = signals::throttle_source(&decided);
+        kernel.signals = decided.into_iter().map(Decided::signal).collect();
         step("loaded and attached the programs");
         kernel.user_rest_ns = own.check(&mut kernel, options)?;
         for cpu in 0..kernel.cpus.len() {
@@ -197,9 +138,9 @@ impl Kernel {
             None
         };
         let logger = (log_level() > 0).then(|| aya_log::EbpfLogger::init(&mut ebpf)).transpose();
-        let mut logger = logger.map_err(|e| KernelError::bpf("reading what the programs say", e))?;
+        let mut logger = logger.map_err(|e| KernelError::bpf("reading what the programs log", e))?;
         Ok(Self {
-            say: Box::new(move || logger.iter_mut().for_each(aya_log::EbpfLogger::flush)),
+            flush_log: Box::new(move || logger.iter_mut().for_each(aya_log::EbpfLogger::flush)),
             flight: if options.flight {
                 let entries = share::<Entry>(&ebpf, "FLIGHT", sizes.flight)?;
                 Some(Flight::new(entries, share::<Head>(&ebpf, "FLIGHT_HEADS", sizes.cpus)?))
@@ -234,6 +175,14 @@ impl Kernel {
             config,
         })
     }
+}
+
+/// By what each signal is seen, and the configuration that follows.
+fn decide(offer: &Offer<'_>, ask: &Ask<'_>, options: &LoadOptions) -> Result<(Vec<Decided>, Config), KernelError> {
+    let decided = signals::decide(ask, options.flight)?;
+    let mut config = config::config(offer, options, possible_cpus()?)?;
+    signals::configure(&decided, &mut config);
+    Ok((decided, config))
 }
 
 /// How many entries each map gets.
@@ -313,8 +262,8 @@ fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, K
         })
 }
 
-/// What the programs are to say: nothing unless guard itself is asked to tell much (`-vv`). At 0 the verifier removes all
-/// of it. Numbers as aya-log has them, 1 (error) to 5 (trace).
+/// What the programs log: nothing unless guard itself is asked to be verbose (`-vv`). At 0 the verifier removes all of it.
+/// Numbers as aya-log has them, 1 (error) to 5 (trace).
 fn log_level() -> u8 {
     match tracing::level_filters::LevelFilter::current().into_level() {
         Some(tracing::Level::TRACE) => 5,
@@ -333,26 +282,21 @@ pub struct Verified {
 }
 
 impl System {
-    /// Has the verifier look at the programs that [`Kernel::load`] would load and `chosen` picks, and attaches none.
+    /// Has the verifier check the programs that [`Kernel::load`] would load and `chosen` picks, and attaches none.
     ///
     /// # Errors
     /// When something indispensable is missing, or the object cannot be loaded.
     pub fn verify(&self, options: &LoadOptions, chosen: impl Fn(&str) -> bool) -> Result<Vec<Verified>, KernelError> {
         let offer = Offer::new(self, &options.pretence);
-        let sources = Sources::new(&offer, options, possible_cpus()?, &Refused::default())?;
-        let mut probes = programs::WAKEUP.to_vec();
-        if sources.throttle == Throttle::Fentry {
-            probes.extend(programs::THROTTLE);
-        }
-        if sources.config.throttled_time == throttled_time::FENTRY {
-            probes.extend(programs::HIERARCHY);
-        }
-        signals::attach(&sources, options.flight, |more| {
+        let mut ask = Ask::new(&offer);
+        let (mut decided, config) = decide(&offer, &ask, options)?;
+        let mut probes: Vec<Probe> = signals::frozen(&decided).flatten().copied().collect();
+        signals::attach(&mut ask, &mut decided, |more| {
             probes.extend(more);
             Ok(())
-        });
-        let sizes = Sizes::new(options, sources.config.task_mask + 1, sources.config.cpus);
-        let mut ebpf = load_object(&self.aya_btf, &sources.config, &sizes)?;
+        })?;
+        let sizes = Sizes::new(options, config.task_mask + 1, config.cpus);
+        let mut ebpf = load_object(&self.aya_btf, &config, &sizes)?;
         let mut attached = Vec::new();
         let mut programs =
             Programs { ebpf: &mut ebpf, btf: &self.aya_btf, pretence: &options.pretence, attached: &mut attached };
@@ -365,16 +309,6 @@ impl System {
             }
         }
         Ok(verified)
-    }
-}
-
-impl From<Refusal> for KernelError {
-    /// Of an indispensable program.
-    fn from(refusal: Refusal) -> Self {
-        if refusal.is_for_privilege() {
-            return Self::NoPrivilege { what: format!("the program {refusal}") };
-        }
-        Self::Refused { program: refusal.program, reason: refusal.reason().to_owned() }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the running kernel offers: members of structs, tracepoints, functions, addresses of callbacks. Whatever a kernel may
-//! lack is asked for here and nowhere else, so that there is one list of it, and one place where it can be taken away.
+//! lack is asked for here and nowhere else: there is one list of it, and one place where tests take it away.
 
 use std::{
     cell::RefCell,
@@ -11,8 +11,8 @@ use std::{
 use guard_common::config::NO_OFFSET;
 
 use super::{
-    KernelError,
     btf::Btf,
+    error::KernelError,
     pretence::{FENTRY, KALLSYMS, Pretence},
     symbols,
 };
@@ -20,7 +20,7 @@ use super::{
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 const KALLSYMS_PATH: &str = "/proc/kallsyms";
 
-/// Callbacks of timers whose addresses guard wants to know.
+/// Callbacks of timers whose addresses the programs compare with.
 pub(super) const HRTIMER_WAKEUP: &str = "hrtimer_wakeup";
 pub(super) const DL_TASK_TIMER: &str = "dl_task_timer";
 pub(super) const CFS_PERIOD_TIMER: &str = "sched_cfs_period_timer";
@@ -32,7 +32,7 @@ pub(super) const TICK: [&str; 2] = ["tick_sched_timer", "tick_nohz_handler"];
 pub struct System {
     btf: Btf,
     pub(super) aya_btf: aya::Btf,
-    /// Name and address of the callbacks; 0 for one that this kernel has not, or hides.
+    /// Name and address of the callbacks; 0 for one that this kernel lacks, or hides.
     callbacks: [(&'static str, u64); 4],
     tick: &'static str,
     registers: &'static Registers,

@@ -3,7 +3,7 @@
 
 use guard_common::config::{Member, NO_OFFSET, Offsets};
 
-use super::{KernelError, offer::Offer};
+use super::{error::KernelError, offer::Offer};
 
 /// How the cgroup of a task is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

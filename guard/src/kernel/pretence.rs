@@ -1,7 +1,7 @@
-//! A knob for tests: what guard is to believe that this kernel lacks, or refuses. It takes away and adds nothing, so the
-//! worst that it does is that guard sees less, and says so in its log and in the reason of every signal that is less for it.
+//! For tests: what guard takes for missing on this kernel, or for refused. It takes away and adds nothing, so at worst guard
+//! sees less, and says so in its log and in the reason of every signal that is weaker for it.
 //!
-//! It is in every build, since tests run what users run. docs/development.md says how it is used.
+//! It is in every build, since tests run what users run. docs/development.md says how to use it.
 
 use std::{collections::BTreeSet, fmt, io};
 
@@ -24,14 +24,14 @@ const ERRORS: [(&str, i32); 7] = [
     ("EOPNOTSUPP", libc::EOPNOTSUPP),
 ];
 
-/// What is missing or refused although it may be there.
+/// What counts as missing, or refused, although it may be there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pretence {
     missing: BTreeSet<String>,
     refused: Vec<(String, Step, i32)>,
 }
 
-/// On the way of a program into the kernel.
+/// A step of a program on its way into the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The verifier takes it.
@@ -40,7 +40,7 @@ pub enum Step {
     Attach,
 }
 
-/// An element that is no pretence.
+/// An element that cannot be understood.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{VARIABLE}: {0:?} is neither the name of something nor PROGRAM:load=ERROR nor PROGRAM:attach=ERROR")]
 pub struct NoPretence(String);

@@ -1,4 +1,4 @@
-//! The programs of the object: where each is attached, and which belong together.
+//! The programs of the object: where each is attached, and how it gets there.
 
 use aya::{
     Ebpf,
@@ -12,58 +12,37 @@ use super::{
 };
 
 /// A program and where it goes: the tracepoint or function whose name it has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
     pub(super) program: &'static str,
     at: At,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Tracepoint,
     Entry,
     Exit,
 }
 
-const fn tracepoint(program: &'static str) -> Probe {
+impl Probe {
+    /// Whether it is attached to a function by a trampoline.
+    pub(super) fn is_trampoline(self) -> bool {
+        self.at != At::Tracepoint
+    }
+}
+
+pub(super) const fn tracepoint(program: &'static str) -> Probe {
     Probe { program, at: At::Tracepoint }
 }
 
-const fn entry(program: &'static str) -> Probe {
+pub(super) const fn entry(program: &'static str) -> Probe {
     Probe { program, at: At::Entry }
 }
 
-// Exits come before entries, and the consumer of a stamp before its producers, so that nothing half seen is counted.
-pub(super) const WAKEUP: [Probe; 5] = [
-    tracepoint("sched_process_exit"),
-    tracepoint("sched_process_exec"),
-    tracepoint("sched_switch"),
-    tracepoint("sched_wakeup_new"),
-    tracepoint("sched_waking"),
-];
-pub(super) const TIMER: [Probe; 2] = [tracepoint("hrtimer_expire_exit"), tracepoint("hrtimer_expire_entry")];
-pub(super) const USER: [Probe; 1] = [tracepoint("rseq_update")];
-pub(super) const LOCK: [Probe; 3] =
-    [tracepoint("contention_end"), tracepoint("contention_begin"), tracepoint("sched_pi_setprio")];
-pub(super) const IRQ: [Probe; 4] = [
-    tracepoint("irq_handler_exit"),
-    tracepoint("irq_handler_entry"),
-    tracepoint("softirq_exit"),
-    tracepoint("softirq_entry"),
-];
-/// Interrupts that are no device's. Each architecture has its own.
-pub(super) const VECTORS: [[Probe; 2]; 4] = [
-    [tracepoint("local_timer_exit"), tracepoint("local_timer_entry")],
-    [tracepoint("call_function_exit"), tracepoint("call_function_entry")],
-    [tracepoint("call_function_single_exit"), tracepoint("call_function_single_entry")],
-    [tracepoint("irq_work_exit"), tracepoint("irq_work_entry")],
-];
-pub(super) const MIGRATE: [Probe; 1] = [tracepoint("sched_migrate_task")];
-/// What only the flight recorder asks for.
-pub(super) const FLIGHT: [Probe; 2] = [tracepoint("nmi_handler"), tracepoint("page_fault_user")];
-pub(super) const THROTTLE: [Probe; 2] =
-    [entry("unthrottle_cfs_rq"), Probe { program: "throttle_cfs_rq", at: At::Exit }];
-pub(super) const HIERARCHY: [Probe; 2] = [entry("tg_unthrottle_up"), entry("tg_throttle_down")];
+pub(super) const fn exit(program: &'static str) -> Probe {
+    Probe { program, at: At::Exit }
+}
 
 /// The object's programs on their way into the kernel.
 pub(super) struct Programs<'a> {

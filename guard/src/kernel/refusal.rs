@@ -1,8 +1,10 @@
-//! Why the kernel refuses a program: of the verifier's log, the line that says it.
+//! Why the kernel refuses a program: the line of the verifier's log that says so.
 
 use std::{error::Error, fmt, io};
 
 use aya::{programs::ProgramError, sys::SyscallError};
+
+use super::error::KernelError;
 
 /// A program that was not loaded, or loaded and not attached.
 #[derive(Debug)]
@@ -44,6 +46,16 @@ impl From<(&'static str, io::Error)> for Refusal {
     }
 }
 
+impl From<Refusal> for KernelError {
+    /// Of an indispensable program.
+    fn from(refusal: Refusal) -> Self {
+        if refusal.is_for_privilege() {
+            return Self::NoPrivilege { what: format!("the program {refusal}") };
+        }
+        Self::Refused { program: refusal.program, reason: refusal.reason().to_owned() }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.program, self.reason)
@@ -72,7 +84,7 @@ fn is_statistics(line: &str) -> bool {
     ["processed ", "verification time ", "stack depth "].iter().any(|begin| line.starts_with(begin))
 }
 
-/// Whether a line tells of the way to the objection: an instruction ("12: (85) call"), the state of registers ("R0=0
+/// Whether a line shows the way to the objection: an instruction ("12: (85) call"), the state of registers ("R0=0
 /// R10=fp0"), alone or behind a number or a title, or the source ("; a += b; @ file.rs:1").
 fn is_trace(line: &str) -> bool {
     let titles = ["; ", "from ", "frame", "cur state:", "old state:", "func#", "last_idx", "mark_precise", "caller:"];

@@ -1,11 +1,12 @@
-//! Wrong offsets corrupt silently, so guard measures itself first: its own thread, of which everything is known.
+//! Checks at start what the programs read: wrong offsets corrupt silently, so guard first measures its own thread, about
+//! which everything is known.
 
 use std::time::Duration;
 
 use guard_common::comm;
 use guard_common::maps::{TaskRec, ThreadState, thread_state};
 
-use super::{Kernel, KernelError, LoadOptions, load::Raw};
+use super::{error::KernelError, handle::Kernel, options::LoadOptions, sys::Raw};
 use crate::sched::{self, SchedPolicy};
 
 /// Cycles slept to measure the rest of the user stage, and their length: that of a fast PLC, so that caches are as

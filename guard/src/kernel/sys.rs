@@ -86,6 +86,14 @@ impl<T> Drop for Shared<T> {
     }
 }
 
+/// Gives shared records aya's mark for plain old data.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Raw<T>(pub(super) T);
+
+// SAFETY: bytemuck's Pod asks for all that aya's does: no padding, every bit pattern valid, 'static.
+unsafe impl<T: Pod> aya::Pod for Raw<T> {}
+
 /// struct bpf_prog_info up to the field wanted here.
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/uapi/linux/bpf.h#L6553>
 #[repr(C)]
@@ -110,7 +118,7 @@ struct InfoAttr {
 
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
-/// What the kernel says of a program.
+/// What the kernel reports about a program.
 pub(super) struct RunInfo {
     /// Only while run-time statistics are on.
     pub(super) run_time_ns: u64,

@@ -39,7 +39,7 @@ pub(super) fn throttles_are_told() -> Result<Verdict> {
         cgroups.push(cgroup);
     }
     let told = hierarchy.id(cgroups[0].path())?;
-    kernel.protect(&HashSet::from([told]))?;
+    kernel.report_throttles_of(&HashSet::from([told]))?;
     // Nothing but the file descriptor says when to look.
     let give_up = Instant::now() + Duration::from_secs(60) * patience();
     let mut count = 0;
@@ -55,7 +55,7 @@ pub(super) fn throttles_are_told() -> Result<Verdict> {
     let throttled = cgroups[1].cpu_stat()?.nr_throttled;
     ensure!(throttled > 0, "the cgroup that is not protected was not throttled at all");
     ensure!(count >= 5, "told {count} times; cpu.stat says {:?}", cgroups[0].cpu_stat()?);
-    kernel.protect(&HashSet::new())?;
+    kernel.report_throttles_of(&HashSet::new())?;
     kernel.events();
     for workload in workloads {
         workload.outcome(Duration::from_secs(60) * patience())?;

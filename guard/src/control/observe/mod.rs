@@ -274,7 +274,7 @@ impl Observer {
     /// Looks again who is on the node and, from time to time, at what seldom changes.
     fn refresh(&mut self) {
         if self.roster.refresh(self.policy.is_some()) {
-            self.kernel.known_realtime(&self.roster.inventory.realtime());
+            self.kernel.report_realtime_except(&self.roster.inventory.realtime());
         }
         if let Some(policy) = &mut self.policy {
             policy.assignments.refresh(&mut self.roster.inventory);
@@ -326,15 +326,15 @@ impl Source for Observer {
     }
 
     fn report_throttles_of(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
-        Ok(self.kernel.protect(ids)?)
+        Ok(self.kernel.report_throttles_of(ids)?)
     }
 
     fn report_throttles_also_of(&mut self, ids: &HashSet<u64>) -> Result<(), ControlError> {
-        Ok(self.kernel.protect_also(ids)?)
+        Ok(self.kernel.report_throttles_also_of(ids)?)
     }
 
     fn set_fair_budgets(&mut self, budgets: &HashMap<u64, u64>) -> Result<(), ControlError> {
-        Ok(self.kernel.judge(budgets)?)
+        Ok(self.kernel.set_fair_budgets(budgets)?)
     }
 
     fn discover(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup> {
