@@ -3,9 +3,10 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{self, BufReader},
+    sync::{Mutex, PoisonError},
 };
 
 use guard_common::config::NO_OFFSET;
@@ -31,11 +32,23 @@ pub(super) const TICK: [&str; 2] = ["tick_sched_timer", "tick_nohz_handler"];
 /// What was read of the running kernel, once.
 pub struct System {
     btf: Btf,
+    /// What was looked up before, and what came of it: several signals ask for the same, and each search goes through all
+    /// types.
+    found: Mutex<HashMap<(Sort, String), Option<u32>>>,
     pub(super) aya_btf: aya::Btf,
     /// Name and address of the callbacks; 0 for one that this kernel lacks, or hides.
     callbacks: [(&'static str, u64); 4],
     tick: &'static str,
     registers: &'static Registers,
+}
+
+/// What type information is searched for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Sort {
+    Member,
+    Enumerator,
+    Tracepoint,
+    Function,
 }
 
 /// Names of the members of pt_regs that hold a system call's number and its first two arguments.
@@ -76,7 +89,21 @@ impl System {
         });
         let registers = if btf.offset_of("pt_regs", "orig_ax").is_some() { &X86_64 } else { &AARCH64 };
         let callbacks = std::array::from_fn(|at| (names[at], addresses[at]));
-        Ok(Self { btf, aya_btf, callbacks, tick, registers })
+        Ok(Self { btf, found: Mutex::default(), aya_btf, callbacks, tick, registers })
+    }
+
+    /// Offset or value of what has this name, 0 for what has neither; `None` when the kernel lacks it.
+    fn find(&self, sort: Sort, name: &str) -> Option<u32> {
+        let parts = || name.split_once('.');
+        let search = || match sort {
+            Sort::Member => parts().and_then(|(structure, member)| self.btf.offset_of(structure, member)),
+            Sort::Enumerator => parts().and_then(|(_, name)| self.btf.enumerator(name)?.try_into().ok()),
+            Sort::Tracepoint => self.btf.has_tracepoint(name).then_some(0),
+            Sort::Function => self.btf.has_function(name).then_some(0),
+        };
+        // Whoever panics leaves whole answers behind.
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        *found.entry((sort, name.to_owned())).or_insert_with(search)
     }
 }
 
@@ -139,53 +166,46 @@ impl<'a> Offer<'a> {
         self.pretence.misses(name) || symbol && self.pretence.misses(KALLSYMS)
     }
 
-    fn offset_of(&self, name: &str) -> Option<u32> {
-        let (structure, member) = name.split_once('.')?;
-        if self.pretence.misses(name) { None } else { self.system.btf.offset_of(structure, member) }
+    fn find(&self, sort: Sort, name: &str) -> Option<u32> {
+        if self.pretence.misses(name) { None } else { self.system.find(sort, name) }
     }
 
     /// Offset of a member ("task_struct.pid"); [`NO_OFFSET`] when the kernel lacks it.
     pub(super) fn offset(&self, name: &str) -> u32 {
-        let offset = self.offset_of(name);
+        let offset = self.find(Sort::Member, name);
         self.note(name, offset.is_some(), Lack::Nothing);
         offset.unwrap_or(NO_OFFSET)
     }
 
     /// Offset of a member without which nothing can be measured.
     pub(super) fn indispensable(&self, name: &str) -> Result<u32, KernelError> {
-        let offset = self.offset_of(name);
+        let offset = self.find(Sort::Member, name);
         self.answer(name, offset.is_some(), Lack::Start, || no_member(name)).map_err(KernelError::Lacking)?;
         Ok(offset.unwrap_or(NO_OFFSET))
     }
 
     /// Value of an enumerator ("cgroup_subsys_id.cpu_cgrp_id") without which nothing can be measured.
     pub(super) fn enumerator(&self, name: &str) -> Result<u32, KernelError> {
-        let value = if self.pretence.misses(name) {
-            None
-        } else {
-            let enumerator = name.rsplit('.').next().unwrap_or(name);
-            self.system.btf.enumerator(enumerator).and_then(|value| u32::try_from(value).ok())
-        };
+        let value = self.find(Sort::Enumerator, name);
         self.answer(name, value.is_some(), Lack::Start, || no_member(name)).map_err(KernelError::Lacking)?;
         Ok(value.unwrap_or_default())
     }
 
     /// Whether all members are there that a signal needs.
     pub(super) fn members(&self, names: &[&str]) -> Result<(), String> {
-        names
-            .iter()
-            .try_for_each(|name| self.answer(name, self.offset_of(name).is_some(), Lack::Signal, || no_member(name)))
+        let is_there = |name| self.find(Sort::Member, name).is_some();
+        names.iter().try_for_each(|name| self.answer(name, is_there(name), Lack::Signal, || no_member(name)))
     }
 
     /// Whether there is a tracepoint that BPF can attach to.
     pub(super) fn tracepoint(&self, name: &str, lack: Lack) -> Result<(), String> {
-        let there = !self.pretence.misses(name) && self.system.btf.has_tracepoint(name);
+        let there = self.find(Sort::Tracepoint, name).is_some();
         self.answer(name, there, lack, || format!("this kernel has no tracepoint {name}"))
     }
 
     /// Whether there is a function that trampolines could be attached to.
     pub(super) fn function(&self, name: &str) -> Result<(), String> {
-        let there = !self.pretence.misses(name) && self.system.btf.has_function(name);
+        let there = self.find(Sort::Function, name).is_some();
         self.answer(name, there, Lack::Signal, || format!("this kernel has no function {name}"))
     }
 
