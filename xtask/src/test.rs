@@ -23,7 +23,7 @@ use crate::{
     place::{Cache, Profile, Workspace},
     process::{command_line, is_root, sudo_without_password, visible},
     setup::{self, Purpose},
-    tools,
+    structure, tools,
 };
 
 /// The tests' binary for guests on this machine's file system.
@@ -211,6 +211,7 @@ fn source_checks(workspace: &Workspace, cache: &Cache, report: &mut Report) {
     let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     report.step("lints", || check("cargo clippy", &lints));
     report.step("Markdown", || markdown::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
+    report.step("structure", || structure::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
     report.step("dependencies", || {
         let (passed, failed) = dependencies::check(workspace, cache)?;
         Ok(Outcome { passed, failed, ..Outcome::default() })
