@@ -215,6 +215,13 @@ fn source_checks(workspace: &Workspace, cache: &Cache, report: &mut Report) {
     });
     let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     report.step("lints", || check("cargo clippy", &lints));
+    // Private items, too: most of guard is its crate's own, and who reads its pages works on it.
+    report.step("documentation", || {
+        let mut command = workspace.cargo();
+        command.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
+        let status = visible(command.env("RUSTDOCFLAGS", "-D warnings"))?;
+        Ok(Outcome::of_check("cargo doc", status.success()))
+    });
     report.step("Markdown", || markdown::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
     report.step("structure", || structure::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
     report.step("dependencies", || {

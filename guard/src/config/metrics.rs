@@ -31,7 +31,7 @@ impl Default for Metrics {
 /// Where HTTP is spoken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Address and port, as "127.0.0.1:9469" or "[::1]:9469".
+    /// Address and port, as `127.0.0.1:9469` or `[::1]:9469`.
     Tcp(SocketAddr),
     /// A Unix socket, as "http+unix:/run/guard/metrics.sock".
     Unix(PathBuf),

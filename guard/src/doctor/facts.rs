@@ -1,4 +1,4 @@
-//! What doctor knows of a node: pure data, read once by [`super::collect`] and kept as JSON by `guard doctor --facts`,
+//! What doctor knows of a node: pure data, read once by [`super::collect()`] and kept as JSON by `guard doctor --facts`,
 //! so that a node that was bad once is a test for ever. Files are kept as they were read, since their text is also the
 //! evidence; processes and cgroups are kept as far as the checks need them.
 
@@ -178,7 +178,7 @@ pub struct KernelThread {
 pub struct DmaLatency {
     /// What the strictest request allows, us, or why it is not known.
     pub limit_us: Result<i32, String>,
-    /// Processes that hold it open, "name[pid]"; incomplete without root.
+    /// Processes that hold it open, `name[pid]`; incomplete without root.
     pub holders: Vec<String>,
 }
 
@@ -395,7 +395,7 @@ impl Process {
             && !inventory::is_runtime_name(&self.comm)
     }
 
-    /// "name[pid]", with its container where it has one.
+    /// `name[pid]`, with its container where it has one.
     #[must_use]
     pub fn label(&self) -> String {
         match self.container.as_ref().filter(|container| container.runtime != "systemd") {

@@ -1,6 +1,6 @@
 //! `guard doctor`: what on this node endangers real-time work, and the exact change that mends it.
 //!
-//! [`collect`] reads the node into [`Facts`], and each check of [`CHECKS`] is a pure function over them. So a node that
+//! [`collect()`] reads the node into [`Facts`], and each check of `CHECKS` is a pure function over them. So a node that
 //! was recorded (`guard doctor --facts`) is judged like the one guard runs on, and every rule here is tested on
 //! recorded nodes. Doctor changes nothing; what it proposes are commands for a person to review.
 

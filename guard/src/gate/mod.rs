@@ -1,6 +1,6 @@
 //! The gate: runs of a candidate against budgets and against runs of a baseline, and a verdict with a sentence for each
 //! figure. Runs come from guard's own reports, from cyclictest and from rtla; nothing here measures, and nothing but
-//! [`read`] and [`Budgets::read`] touches a file.
+//! [`read()`] and [`Budgets::read`] touches a file.
 //!
 //! In this order: are the runs comparable at all, do they keep the absolute budgets, and is the candidate slower than the
 //! baseline. How it decides, and why so, stands in docs/gate.md.

@@ -35,7 +35,7 @@ fn ranks(a: &[f64], b: &[f64]) -> Vec<usize> {
 /// Probability that `b` ranks as high as it does, or higher, if both sides were drawn from one distribution. Small
 /// means: `b` is larger. 1 when a side is empty.
 ///
-/// Exact up to [`EXACT_UP_TO`] values; beyond, `draws` ways to deal them are drawn with `seed`, fewer once the answer is
+/// Exact up to `EXACT_UP_TO` values; beyond, `draws` ways to deal them are drawn with `seed`, fewer once the answer is
 /// clear. A sampled probability is never below 1 / (`draws` + 1).
 #[must_use]
 pub fn probability(a: &[f64], b: &[f64], draws: u64, seed: u64) -> f64 {

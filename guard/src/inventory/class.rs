@@ -18,7 +18,7 @@ pub struct Facts<'a> {
 }
 
 /// The class of a cgroup. **Real-time threads make it PLC, wherever it is, unless it is the operating system's**: the root,
-/// systemd itself, a container runtime, or one of the daemons in [`DAEMONS`]. The first rule that fits counts:
+/// systemd itself, a container runtime, or one of the daemons in `DAEMONS`. The first rule that fits counts:
 ///
 /// 1. The root is SYSTEM: kernel threads live there, the kernel's real-time ones too.
 /// 2. Where a runtime keeps its own processes is SYSTEM, real-time threads or not; or BE, where a best-effort pod pays for

@@ -98,7 +98,7 @@ impl Inventory {
         }
     }
 
-    /// Processes that hold a file open, as "name[pid]"; only those of guard's user without root.
+    /// Processes that hold a file open, as `name[pid]`; only those of guard's user without root.
     #[must_use]
     pub fn holders_of(&self, file: &str) -> Vec<String> {
         let mut pids = ids_in(&self.proc).unwrap_or_default();

@@ -123,7 +123,7 @@ impl Runtimes {
     }
 
     /// The containers of containerd whose ids are names of their users' choice, by the path of their cgroup: `ctr run` puts
-    /// one at /<namespace>/<id> unless it is told another place. The bundle is there before the cgroup is.
+    /// one at `/<namespace>/<id>` unless it is told another place. The bundle is there before the cgroup is.
     pub(super) fn named_tasks(&self) -> HashMap<String, Container> {
         let mut all = HashMap::new();
         let namespaces = CONTAINERD.iter().flat_map(|dir| entries(&self.root.join(dir).join(TASKS)));

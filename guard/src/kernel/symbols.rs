@@ -5,7 +5,7 @@ use std::io::{self, BufRead};
 
 use guard_common::event::Frames;
 
-/// Addresses of functions by the text of /proc/kallsyms ("address type name [module]"); 0 for one that is not in it, or
+/// Addresses of functions by the text of /proc/kallsyms (`address type name [module]`); 0 for one that is not in it, or
 /// hidden. Lines that do not parse are passed over. Reads no further than it must: the kernel writes its hundred thousand
 /// lines while they are read.
 ///

@@ -12,7 +12,7 @@ use super::plan::{Direction, Origin, Want};
 use crate::knob::Setting;
 use crate::snapshot::{Bandwidth, Cgroup, Class, Snapshot};
 
-/// The section [burst] of the configuration.
+/// The section `[burst]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {

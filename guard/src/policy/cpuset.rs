@@ -17,7 +17,7 @@ use crate::snapshot::{Class, CpuList};
 pub(super) const FORGETS: &str =
     "this kernel makes every thread forget the affinity that it asked for when the CPUs of its cgroup change";
 
-/// The section [cpuset] of the configuration.
+/// The section `[cpuset]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {

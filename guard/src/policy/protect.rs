@@ -13,7 +13,7 @@ use super::plan::{Direction, Origin, Want, shown};
 use crate::knob::Setting;
 use crate::snapshot::{Bandwidth, Class, Snapshot};
 
-/// The section [protect] of the configuration.
+/// The section `[protect]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {

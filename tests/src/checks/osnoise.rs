@@ -262,7 +262,7 @@ fn noise(kind: Kind, head: &str, rest: &str) -> Option<Noise> {
     Some(Noise { cpu, kind, start_ns, end_ns, net_ns })
 }
 
-/// CPU and instant of an event: "  comm-123  [001] d..2.   54.029328:".
+/// CPU and instant of an event: `  comm-123  [001] d..2.   54.029328:`.
 fn place(head: &str) -> Option<(u32, u64)> {
     let (before, after) = head.rsplit_once("] ")?;
     let at = after.split_whitespace().last()?.strip_suffix(':')?;

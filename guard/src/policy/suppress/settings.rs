@@ -1,11 +1,11 @@
-//! The section [suppress] of the configuration.
+//! The section `[suppress]` of the configuration.
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::check::{self, Invalid};
 use crate::snapshot::{BudgetMetric, Word};
 
-/// The section [suppress] of the configuration.
+/// The section `[suppress]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -29,7 +29,7 @@ pub struct Settings {
     pub forget_s: f64,
     /// Bound of that doubling, s.
     pub forget_max_s: f64,
-    /// CPU kept for the system besides what reserved_cpus in [node] keep, in thousandths of a CPU; the larger of the
+    /// CPU kept for the system besides what reserved_cpus in `[node]` keep, in thousandths of a CPU; the larger of the
     /// two counts.
     pub reserved_milli: u64,
     /// From how many priority boosts for futexes in an interval a best-effort cgroup counts as sharing a lock with a PLC. It is

@@ -1,5 +1,5 @@
 //! Metrics in Prometheus's protobuf form, the only one in which it takes native histograms: messages of
-//! `io.prometheus.client` (https://github.com/prometheus/client_model, metrics.proto), each behind its length. A histogram
+//! `io.prometheus.client` (<https://github.com/prometheus/client_model>, metrics.proto), each behind its length. A histogram
 //! has both forms; the server takes the one that it wants.
 
 use prost::Message as _;
