@@ -92,6 +92,16 @@ impl GateSettings {
 }
 
 /// Judges the candidate's runs.
+///
+/// ```
+/// use guard::gate::{Budgets, GateOutcome, GateSettings, judge, read};
+/// let budget = "[[budget]]\nworkload = \"cyclictest\"\nmetric = \"timer.max\"\nlimit = \"2ms\"\n";
+/// let budgets = Budgets::parse("budget.toml".as_ref(), budget)?;
+/// let runs = read("src/gate/testdata/cyclictest-2.40-h60.txt".as_ref())?;
+/// let verdict = judge(None, runs, Some(&budgets), &GateSettings::default());
+/// assert_eq!(verdict.outcome, GateOutcome::Pass, "{}", verdict.sentence);
+/// # Ok::<(), guard::gate::GateError>(())
+/// ```
 #[must_use]
 pub fn judge(
     baseline: Option<Vec<Run>>,

@@ -63,6 +63,18 @@ pub struct State {
 }
 
 /// What should be done after an interval. The Plan is complete: what it does not name is to be put back.
+///
+/// ```
+/// use guard::{policy::{Settings, State, decide}, record::Replay};
+/// // What the policies remember from one interval to the next.
+/// let mut state = State::default();
+/// for snapshot in Replay::open("../docs/example.guardrec".as_ref())?.flatten() {
+///     for want in decide(&snapshot, &Settings::default(), &mut state).wants {
+///         assert!(!want.reason.is_empty(), "{} of {}", want.setting.knob(), want.path);
+///     }
+/// }
+/// # Ok::<(), guard::record::ReplayError>(())
+/// ```
 pub fn decide(snapshot: &Snapshot, settings: &Settings, state: &mut State) -> Plan {
     if let Some(reason) = &snapshot.node.hands_off {
         *state = State::default();

@@ -68,6 +68,15 @@ impl fmt::Debug for Replay {
 impl Replay {
     /// Opens a recording or a file and reads up to its first Snapshot.
     ///
+    /// ```
+    /// let mut seconds = 0.0;
+    /// for snapshot in guard::record::Replay::open("../docs/example.guardrec".as_ref())? {
+    ///     seconds += snapshot.map_err(|damage| damage.to_string())?.window.seconds;
+    /// }
+    /// assert!(seconds > 1.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// When it cannot be read, or holds no Snapshot that this guard understands.
     pub fn open(path: &Path) -> Result<Self, ReplayError> {
