@@ -2,8 +2,8 @@
 //! clean up, and judges every file. What is killed is guard's executor, with changes drawn by chance or with those that
 //! its policies want, or all of `guard run --enforce`.
 //!
-//! Guard, the other and the scene use values that the others hardly ever use, so that a file's text tells who wrote it. The
-//! rules, for each file, with what it held at the kill:
+//! The scene has every knob of guard's table that the node has. Guard, the other and the scene use values that the others
+//! hardly ever use (`values`), so that a file's text tells who wrote it. The rules, for each file, with what it held at the kill:
 //! 1. What was not guard's is not touched. (A policy may want a value that was there before, so only the other's last value,
 //!    or the beginning's where the other wrote nothing, is surely not guard's.)
 //! 2. What was guard's becomes what was there at the beginning, or a value of the other's that guard found there.
@@ -24,10 +24,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use guard::random::Random;
+use guard::{
+    knob::{File, KNOBS, Knob, SitsOn, Version},
+    random::Random,
+};
 use serde::Serialize;
 
-use crate::harness::{Cgroup, Hierarchy, Tool, Version, Workload, binary, patience, scratch_dir};
+use crate::{
+    harness::{Cgroup, Tool, Workload, binary, patience, scratch_dir},
+    values,
+};
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +60,7 @@ pub struct Figures {
     /// Files whose last write by the other was overtaken by one of guard's in the same instant.
     pub overtaken: u64,
     /// Files that held a value of guard's from a moment ago, brought back by the kernel with a write of the other's to
-    /// another file; see [`is_bandwidth`].
+    /// another file; see `is_bandwidth`.
     pub revived: u64,
     /// Writes of the other's that the kernel took.
     pub foreign_writes: u64,
@@ -67,20 +73,10 @@ pub struct Figures {
 struct Scene {
     file: PathBuf,
     original: String,
-    /// What the other may write.
-    foreign: Foreign,
-}
-
-/// Values that only the other writes. Together with the originals they are allowed in any mixture: whatever is put
-/// back, the kernel has no reason to refuse.
-#[derive(Clone, Copy, Debug)]
-enum Foreign {
-    Nothing,
-    /// Numbers that end in 7, from here on, so many.
-    Number(u64, u64),
-    /// The same as a quota in cpu.max.
-    Max(u64, u64),
-    Cpus,
+    of: File,
+    version: Version,
+    /// Whether it is the parent's.
+    is_top: bool,
 }
 
 /// Kills guard `kills` times.
@@ -102,7 +98,8 @@ fn one(victim: Victim, seed: u64, figures: &mut Figures) -> Result<()> {
     let mut random = Random::new(seed);
     let parent = Cgroup::create("undo")?;
     let (plc, be) = (parent.child("plc")?, parent.child("be")?);
-    let scene = set_scene(&parent, &[&plc, &be])?;
+    let stage = Stage::set(&parent, &[&plc, &be])?;
+    let scene = stage.scene(victim, &parent, &[&plc, &be])?;
     let state = scratch_dir()?;
     let state_dir = state.path().to_string_lossy().into_owned();
     let work = if victim == Victim::Guard { Some(Work::start(&parent, &plc, &be)?) } else { None };
@@ -299,47 +296,84 @@ impl Comings {
     }
 }
 
-/// Originals as nobody else writes them.
-fn set_scene(parent: &Cgroup, children: &[&Cgroup]) -> Result<Vec<Scene>> {
-    let version = Hierarchy::find()?.version;
-    let mut scene = Vec::new();
-    // A child's quota stays within its parent's whoever wrote which, and every burst within every quota.
-    let all =
-        std::iter::once((parent, 80_503_u64, 50_000)).chain(children.iter().map(|child| (*child, 40_503, 10_000)));
-    for (cgroup, quota, from) in all {
-        let mut add = |name: &str, original: &str, foreign: Foreign| -> Result<()> {
-            let file = cgroup.dir().join(name);
-            if !file.exists() {
-                return Ok(());
-            }
-            fs::write(&file, original).with_context(|| format!("write {original} to {}", file.display()))?;
-            scene.push(Scene { file, original: original.trim().to_owned(), foreign });
-            Ok(())
-        };
-        match version {
-            Version::V1 => {
-                add("cpu.cfs_period_us", "100000", Foreign::Nothing)?;
-                add("cpu.cfs_quota_us", &quota.to_string(), Foreign::Number(from, 3_000))?;
-                add("cpu.cfs_burst_us", "0", Foreign::Number(0, 500))?;
-                add("cpu.shares", "500", Foreign::Number(5_000, 10_000))?;
-            }
-            Version::V2 => {
-                add("cpu.max", &format!("{quota} 100000"), Foreign::Max(from, 3_000))?;
-                add("cpu.max.burst", "0", Foreign::Number(0, 500))?;
-                add("cpu.weight", "50", Foreign::Number(5_000, 400))?;
-                add("cpuset.cpus", "\n", Foreign::Cpus)?;
+/// What the scene needs beside its cgroups, removed when dropped: on v1 the same cgroups in the hierarchies of other
+/// controllers, and a process in each child, for the knobs that sit on processes.
+struct Stage {
+    hierarchy: guard::cgroup::Hierarchy,
+    /// Parents first.
+    dirs: Vec<PathBuf>,
+    sleepers: BTreeMap<String, Tool>,
+}
+
+impl Stage {
+    fn set(parent: &Cgroup, children: &[&Cgroup]) -> Result<Self> {
+        let hierarchy = guard::cgroup::Hierarchy::detect("/".as_ref())?;
+        if hierarchy.version() == Version::V2 {
+            // Where the kernel has no such controller its knobs are not there.
+            let top = fs::write(hierarchy.mount_point().join("cgroup.subtree_control"), "+pids");
+            let _ = top.map(|()| parent.set("cgroup.subtree_control", "+pids"));
+        }
+        let mut stage = Self { hierarchy, dirs: Vec::new(), sleepers: BTreeMap::new() };
+        for cgroup in std::iter::once(&parent).chain(children) {
+            for controller in KNOBS.iter().filter_map(|knob| match knob.sits_on() {
+                SitsOn::Cgroup { controller } => Some(controller),
+                SitsOn::Processes => None,
+            }) {
+                let Some(dir) = stage.hierarchy.dir_of(controller, cgroup.path()).transpose()? else { continue };
+                if !dir.exists() {
+                    fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
+                    stage.dirs.push(dir);
+                }
             }
         }
-        add("cpu.idle", "0", Foreign::Nothing)?;
+        for child in children {
+            let sleeper = Tool::start(std::process::Command::new("sleep").arg("3600"))?;
+            child.add(sleeper.pid())?;
+            stage.sleepers.insert(child.path().to_owned(), sleeper);
+        }
+        Ok(stage)
     }
-    Ok(scene)
+
+    /// Writes the beginning of every file that a knob of guard's has here. A whole guard's real-time loop needs its
+    /// allowance of real-time run time, which is left as it is.
+    fn scene(&self, victim: Victim, parent: &Cgroup, children: &[&Cgroup]) -> Result<Vec<Scene>> {
+        let version = self.hierarchy.version();
+        let mut scene = Vec::new();
+        for (index, cgroup) in std::iter::once(&parent).chain(children).enumerate() {
+            let process = self.sleepers.get(cgroup.path()).map(Tool::pid);
+            for knob in KNOBS.iter().filter(|knob| victim != Victim::Guard || **knob != Knob::RtRuntime) {
+                let Some(dir) = values::dir(&self.hierarchy, *knob, cgroup.path(), process) else { continue };
+                let all = match self.hierarchy.dir_of(knob.controller(), "/").transpose()? {
+                    Some(root) => knob.files(version).find_map(|file| text(&root.join(file.name())).ok()?.parse().ok()),
+                    None => None,
+                };
+                for (file, value) in values::of_beginning(*knob, version, index == 0, all.unwrap_or_default()) {
+                    let (path, original) = (dir.join(file.name()), file.text(&value));
+                    fs::write(&path, &original).with_context(|| format!("write {original} to {}", path.display()))?;
+                    let original = original.trim().to_owned();
+                    scene.push(Scene { file: path, original, of: file, version, is_top: index == 0 });
+                }
+            }
+        }
+        Ok(scene)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for dir in self.dirs.iter().rev() {
+            if let Err(error) = fs::remove_dir(dir) {
+                eprintln!("{} stays behind: {error}", dir.display());
+            }
+        }
+    }
 }
 
 fn read(scene: &[Scene]) -> Result<Vec<String>> {
     scene.iter().map(|each| text(&each.file)).collect()
 }
 
-fn text(file: &PathBuf) -> Result<String> {
+fn text(file: &std::path::Path) -> Result<String> {
     Ok(fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?.trim().to_owned())
 }
 
@@ -360,7 +394,7 @@ impl Other {
             let mine: Vec<usize> = (0..scene.len()).filter(|_| random.below(2) == 0).collect();
             while !told.load(Ordering::Relaxed) && !mine.is_empty() {
                 let index = mine[random.index(mine.len())];
-                if let Some(text) = scene[index].foreign.text(&mut random) {
+                if let Some(text) = scene[index].foreign(&mut random) {
                     // What the kernel refuses, because of what guard holds, was not written.
                     if fs::write(&scene[index].file, &text).is_ok() {
                         written.entry(index).or_default().push(text);
@@ -382,13 +416,12 @@ impl Other {
     }
 }
 
-impl Foreign {
-    fn text(self, random: &mut Random) -> Option<String> {
-        match self {
-            Self::Nothing => None,
-            Self::Number(from, count) => Some((from + 7 + 10 * random.below(count)).to_string()),
-            Self::Max(from, count) => Some(format!("{} 100000", from + 7 + 10 * random.below(count))),
-            Self::Cpus => Some("1".to_owned()),
-        }
+impl Scene {
+    /// What the other writes next; `None` for a file that is left as it was.
+    fn foreign(&self, random: &mut Random) -> Option<String> {
+        let values = values::of_other(self.of.knob(), self.version, self.is_top, random);
+        let (file, value) = values.into_iter().find(|(file, _)| *file == self.of)?;
+        let text = file.text(&value);
+        (text != self.original).then_some(text)
     }
 }

@@ -137,7 +137,7 @@ impl Hierarchy {
     }
 
     /// The directory with the files that a controller has for a cgroup; `None` when no hierarchy with it is mounted.
-    pub(crate) fn dir_of(&self, controller: &str, path: &str) -> Option<Result<PathBuf, CgroupError>> {
+    pub fn dir_of(&self, controller: &str, path: &str) -> Option<Result<PathBuf, CgroupError>> {
         if self.version == Version::V2 || controller == "cpu" {
             return Some(self.dir(path));
         }

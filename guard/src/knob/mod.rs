@@ -36,11 +36,10 @@ pub(crate) use property::{INFINITY, Property};
 pub use row::SitsOn;
 pub(crate) use row::Undo;
 pub use setting::{Knob, Setting};
-#[cfg(test)]
-pub(crate) use table::KNOBS;
+pub use table::KNOBS;
 pub(crate) use table::property;
 pub use text::ParseError;
 pub(crate) use text::parse_u64;
-pub(crate) use value::Value;
+pub use value::Value;
 pub use version::Version;
 pub use weight::WeightFormula;

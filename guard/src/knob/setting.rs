@@ -15,6 +15,14 @@ macro_rules! kinds {
         }
 
         /// A knob and the value it is to have.
+        ///
+        /// ```
+        /// use guard::{knob::{Setting, Version, WeightFormula}, snapshot::Bandwidth};
+        /// let half = Setting::Quota(Bandwidth { quota_us: Some(50_000), period_us: 100_000 });
+        /// let files = half.values(Version::V2, WeightFormula::default());
+        /// assert_eq!(files[0].0.name(), "cpu.max");
+        /// assert_eq!(files[0].0.text(&files[0].1), "50000 100000");
+        /// ```
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum Setting {
@@ -31,7 +39,8 @@ macro_rules! kinds {
             }
 
             /// The value alone.
-            pub(crate) fn value(&self) -> Value {
+            #[must_use]
+            pub fn value(&self) -> Value {
                 match self {
                     $($(Self::$name(carried) => carried.to_value(),)*)*
                 }
@@ -40,7 +49,8 @@ macro_rules! kinds {
 
         impl Knob {
             /// The setting that gives it this value; `None` when it has no such values.
-            pub(crate) fn setting(self, value: &Value) -> Option<Setting> {
+            #[must_use]
+            pub fn setting(self, value: &Value) -> Option<Setting> {
                 match self {
                     $($(Self::$name => <$carries>::from_value(value).map(Setting::$name),)*)*
                 }

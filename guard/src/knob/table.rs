@@ -21,7 +21,7 @@ use crate::snapshot::Knobs;
 macro_rules! table {
     ($($file:ident { $($name:ident($carries:ty) = $row:ident),* })*) => {
         /// Everything that guard can set.
-        pub(crate) const KNOBS: &[Knob] = &[$($(Knob::$name,)*)*];
+        pub const KNOBS: &[Knob] = &[$($(Knob::$name,)*)*];
 
         impl Knob {
             /// What is known of it.
@@ -58,7 +58,8 @@ impl Knob {
     }
 
     /// The controller whose hierarchy has the cgroups that it is wanted of.
-    pub(crate) fn controller(self) -> &'static str {
+    #[must_use]
+    pub fn controller(self) -> &'static str {
         match self.sits_on() {
             SitsOn::Cgroup { controller } => controller,
             SitsOn::Processes => "cpu",
@@ -78,7 +79,7 @@ impl Knob {
     }
 
     /// Its files, the one that names it first; none when this version of cgroups has no such knob.
-    pub(crate) fn files(self, version: Version) -> impl Iterator<Item = File> {
+    pub fn files(self, version: Version) -> impl Iterator<Item = File> {
         let files = self.row().files.iter().enumerate();
         files.filter(move |(_, file)| file.versions.contains(&version)).map(move |(at, _)| File::new(self, at))
     }
@@ -103,7 +104,8 @@ impl fmt::Display for Knob {
 
 impl Setting {
     /// What the knob's files hold with it; none when this version of cgroups has no such knob.
-    pub(crate) fn values(&self, version: Version, formula: WeightFormula) -> Vec<(File, Value)> {
+    #[must_use]
+    pub fn values(&self, version: Version, formula: WeightFormula) -> Vec<(File, Value)> {
         let knob = self.knob();
         knob.files(version).zip((knob.row().encode)(&self.value(), version, formula)).collect()
     }
@@ -157,7 +159,8 @@ impl File {
     }
 
     /// The text to write for a value.
-    pub(crate) fn text(self, value: &Value) -> String {
+    #[must_use]
+    pub fn text(self, value: &Value) -> String {
         let text = (self.row().format.show)(value);
         // An empty write never reaches the file's handler.
         if text.is_empty() { "\n".to_owned() } else { text }

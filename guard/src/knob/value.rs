@@ -5,7 +5,7 @@ use crate::snapshot::{Bandwidth, CpuList, Partition};
 
 /// What a file says, or what a knob is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Value {
+pub enum Value {
     /// A quota per period.
     Bandwidth(Bandwidth),
     /// A number; -1 for no limit where the knob has limits.

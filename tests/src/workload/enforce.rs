@@ -1,19 +1,20 @@
 //! guard's executor at work: changes knobs of given cgroups as fast as it can, until it is killed. What it changes is
-//! drawn by chance, or is what guard's policies want on Snapshots that are drawn by chance; then two executors, with a
+//! drawn by chance from all knobs that the node has, or is what guard's policies want on Snapshots that are drawn by chance; then two executors, with a
 //! journal each, work side by side as the lanes of `guard run --enforce` do.
 
 use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use guard::{
-    cgroup::{Hierarchy, Version},
+    cgroup::Hierarchy,
     executor::{Change, Executor, ExecutorOptions, Pace, What},
     knob::{Knob, Setting},
     policy::{self, Origin, Settings, State, Trigger, Want, burst},
-    snapshot::{Bandwidth, Cgroup, Class, CpuStat, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Window},
+    snapshot::{Cgroup, Class, CpuStat, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Window},
 };
 
 use super::{Start, tid};
+use crate::values;
 use guard::random::Random;
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +43,6 @@ const NEVER: Pace = Pace { burst: 0, every: Duration::from_secs(1) };
 pub(super) fn run(args: &Args) -> Result<()> {
     args.start.ready(&[tid()])?;
     let hierarchy = Hierarchy::detect("/".as_ref())?;
-    let version = hierarchy.version();
     let options =
         ExecutorOptions { pace: UNLIMITED, reassert: NEVER, retake_after: None, ..ExecutorOptions::default() };
     let mut cgroups = Vec::new();
@@ -55,39 +55,29 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let lanes = [lane("protect")?, lane("rest")?];
         return decide_and_write(&hierarchy, &cgroups, lanes, &mut random);
     }
+    let knobs = values::knobs(&hierarchy, args.cgroup.iter().map(String::as_str));
+    ensure!(!knobs.is_empty(), "the node has no knob for these cgroups");
     let mut executor = Executor::open(hierarchy, &args.state_dir, options)?;
     if random.below(2) == 0 {
-        let places: Vec<_> = cgroups.iter().map(|(path, id)| (path.clone(), *id, Knob::Quota)).collect();
+        let of_knob = |knob: &Knob| cgroups.iter().map(|(path, id)| (path.clone(), *id, *knob)).collect::<Vec<_>>();
+        let places: Vec<_> = knobs.iter().flat_map(of_knob).collect();
         executor.prepare(&places).context("journal")?;
     }
     loop {
         let batch: Vec<Change> = (0..=random.below(4))
             .map(|_| {
                 let (path, id) = &cgroups[random.index(cgroups.len())];
-                Change { path: path.clone(), id: *id, what: what(&mut random, version) }
+                Change {
+                    path: path.clone(),
+                    id: *id,
+                    what: values::of_guard(knobs[random.index(knobs.len())], &mut random),
+                }
             })
             .collect();
         executor.apply(&batch);
         if random.below(8) == 0 {
             executor.check_drift();
         }
-    }
-}
-
-/// Values that nobody else writes: multiples of 1000, where there is a choice.
-fn what(random: &mut Random, version: Version) -> What {
-    let thousands = |random: &mut Random, most: u64| 1_000 * (1 + random.below(most));
-    match random.below(10) {
-        0 => What::Lift(Setting::Quota(Bandwidth::UNLIMITED)),
-        1..=3 => What::Set(Setting::Quota(Bandwidth {
-            quota_us: Some(thousands(random, 100)),
-            period_us: if random.below(3) == 0 { 50_000 } else { 100_000 },
-        })),
-        4 => What::Set(Setting::Burst(thousands(random, 5))),
-        5 => What::Set(Setting::Shares(1_000 + thousands(random, 3))),
-        6 if random.below(4) == 0 => What::Set(Setting::Idle(true)),
-        6 if version == Version::V2 => What::Set(Setting::Cpus([0].into_iter().collect())),
-        _ => What::Release([Knob::Quota, Knob::Burst, Knob::Shares, Knob::Idle, Knob::Cpus][random.index(5)]),
     }
 }
 
