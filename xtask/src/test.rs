@@ -260,12 +260,12 @@ fn cargo_test(workspace: &Workspace, cache: &Cache, selection: &[&str]) -> Resul
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", command_line(&command)))?;
     let stdout = child.stdout.take().context("cargo test has no stdout")?;
-    let (mut outcome, mut told) = (Outcome::default(), None);
+    let (mut outcome, mut current) = (Outcome::default(), None);
     for line in BufReader::new(stdout).split(b'\n') {
         let line = String::from_utf8_lossy(&line.context("reading what cargo test prints")?).into_owned();
         writeln!(std::io::stdout(), "{line}").context("passing on what cargo test prints")?;
         count_line(&line, &mut outcome);
-        keep_message(&line, &mut told, &mut outcome);
+        keep_message(&line, &mut current, &mut outcome);
     }
     let status = child.wait().context("waiting for cargo test")?;
     if !status.success() && outcome.failed.is_empty() {
@@ -292,17 +292,17 @@ fn count_line(line: &str, outcome: &mut Outcome) {
     }
 }
 
-/// Adds what a failed test said to its name; `told` is the test that is spoken of. The project's own checks say it
+/// Adds what a failed test said to its name; `current` is the test that the output is of. The project's own checks say it
 /// right below their line, the standard harness below a line `---- NAME stdout ----`.
-fn keep_message(line: &str, told: &mut Option<usize>, outcome: &mut Outcome) {
+fn keep_message(line: &str, current: &mut Option<usize>, outcome: &mut Outcome) {
     if let Some(head) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" ----")) {
         let name = head.strip_suffix(" stdout").unwrap_or(head);
-        *told = outcome.failed.iter().position(|failed| failed == name);
+        *current = outcome.failed.iter().position(|failed| failed == name);
     } else if line.starts_with("test ") && line.ends_with(" ... FAILED") {
-        *told = outcome.failed.len().checked_sub(1);
+        *current = outcome.failed.len().checked_sub(1);
     } else if line == "failures:" || line.starts_with("test ") || line.starts_with("again ") {
-        *told = None;
-    } else if let Some(failed) = told.and_then(|index| outcome.failed.get_mut(index))
+        *current = None;
+    } else if let Some(failed) = current.and_then(|index| outcome.failed.get_mut(index))
         && !line.trim().is_empty()
     {
         failed.push_str(": ");
@@ -335,15 +335,14 @@ impl From<GuestResults> for Outcome {
     fn from(results: GuestResults) -> Self {
         Self {
             passed: results.passed.len(),
-            failed: told(&results.failed),
-            again: told(&results.again),
+            failed: names_and_messages(&results.failed),
+            again: names_and_messages(&results.again),
             skipped: results.skipped.iter().map(|Skipped { name, reason }| format!("{name}: {reason}")).collect(),
         }
     }
 }
 
-/// Names and messages.
-fn told(failed: &[Failed]) -> Vec<String> {
+fn names_and_messages(failed: &[Failed]) -> Vec<String> {
     failed.iter().map(|Failed { name, message }| format!("{name}: {message}")).collect()
 }
 
@@ -389,10 +388,10 @@ mod tests {
     use super::*;
 
     fn counted(text: &str) -> Outcome {
-        let (mut outcome, mut told) = (Outcome::default(), None);
+        let (mut outcome, mut current) = (Outcome::default(), None);
         for line in text.lines() {
             count_line(line, &mut outcome);
-            keep_message(line, &mut told, &mut outcome);
+            keep_message(line, &mut current, &mut outcome);
         }
         outcome
     }

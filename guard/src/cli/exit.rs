@@ -131,7 +131,7 @@ impl Failure {
     }
 
     /// Tells the user, unless the failure is none, and returns the exit code.
-    pub(super) fn told(&self) -> Exit {
+    pub(super) fn report(&self) -> Exit {
         let exit = self.exit();
         if exit != Exit::Done {
             eprintln!("error: {self}");

@@ -121,7 +121,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let budgets = arguments.budget.as_deref().map(Budgets::read).transpose()?;
     let baseline = if arguments.baseline.is_empty() { None } else { Some(runs(&arguments.baseline)?) };
     let verdict = gate::judge(baseline, candidate.clone(), budgets.as_ref(), &settings);
-    tell(&verdict, arguments.format, outputs)?;
+    report(&verdict, arguments.format, outputs)?;
     if matches!(verdict.outcome, GateOutcome::Pass | GateOutcome::TooLittleData) {
         update(arguments, &candidate)?;
     }
@@ -160,7 +160,7 @@ fn runs(paths: &[PathBuf]) -> Result<Vec<Run>, Failure> {
     Ok(all)
 }
 
-fn tell(verdict: &Verdict, format: VerdictFormat, outputs: Vec<(VerdictFormat, Target)>) -> Result<(), Failure> {
+fn report(verdict: &Verdict, format: VerdictFormat, outputs: Vec<(VerdictFormat, Target)>) -> Result<(), Failure> {
     for (format, target) in outputs {
         target.write(&format.render(verdict)?)?;
     }

@@ -92,7 +92,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     }
     let outcome = match arguments.command {
         Command::Plan(arguments) => plan::run(&arguments),
-        Command::Gate(arguments) => return gate::run(&arguments).unwrap_or_else(|failure| failure.told()),
+        Command::Gate(arguments) => return gate::run(&arguments).unwrap_or_else(|failure| failure.report()),
         Command::Doctor(arguments) => match doctor::run(&arguments) {
             Ok(true) => return Exit::Found,
             other => other.map(|_| ()),
@@ -108,7 +108,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match outcome {
         Ok(()) => Exit::Done,
-        Err(failure) => failure.told(),
+        Err(failure) => failure.report(),
     }
 }
 

@@ -100,7 +100,7 @@ fn rendered(planned: &Planned, format: Format) -> Result<String, Failure> {
     })
 }
 
-/// The Snapshots of a recording or a file; what could not be read is told and left out.
+/// The Snapshots of a recording or a file; what could not be read is reported and left out.
 fn recorded(path: &Path) -> Result<impl Iterator<Item = Result<Snapshot, Failure>>, Failure> {
     Ok(Replay::open(path)?.filter_map(told_if_damaged).map(Ok))
 }

@@ -94,7 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     target.write(&rendered(std::iter::once(snapshot), arguments.format)?)
 }
 
-/// What could not be read is told and left out.
+/// What could not be read is reported and left out.
 pub(super) fn told_if_damaged(next: Result<Snapshot, record::Damage>) -> Option<Snapshot> {
     next.inspect_err(|damage| eprintln!("warning: left out: {damage}")).ok()
 }

@@ -1,4 +1,4 @@
-//! `guard run`: the controller. It observes, tells what it would do, or does it.
+//! `guard run`: the controller. It observes, reports what it would do, or does it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

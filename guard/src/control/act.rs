@@ -1,12 +1,12 @@
-//! Decides by the policies, and hands what they want to the hands; or, without hands, says what it would do.
+//! Decides by the policies, and passes what they want to the writers; without writers it reports what it would do.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use guard_common::event::BreachKind;
 
-use super::hands::{self, Hands};
 use super::known::self_and_ancestors;
-use super::lane::Key;
+use super::lane::CgroupKnob;
+use super::writers::{self, Writers};
 use crate::kernel::Event;
 use crate::knob::Knob;
 use crate::policy::{self, Plan, Settings, State, Trigger, Want};
@@ -17,16 +17,16 @@ use crate::snapshot::{Action, Cgroup, Class, Snapshot};
 pub(super) struct Actor {
     settings: Settings,
     state: State,
-    /// None when nothing may be written.
-    hands: Option<Hands>,
-    /// Without hands: what was planned last, so that only what changes is told.
-    planned: BTreeMap<Key, Want>,
+    /// `None` when nothing may be written.
+    writers: Option<Writers>,
+    /// Without writers: what was planned last, so that only changes are reported.
+    planned: BTreeMap<CgroupKnob, Want>,
     notes: Vec<String>,
     /// The notes of the last decision, if they were other than those before.
     fresh_notes: Vec<String>,
     hands_off: Option<String>,
-    /// Late fair tasks that were told of, by cgroup.
-    late_told: HashMap<u64, u64>,
+    /// Late fair tasks reported so far, by cgroup.
+    late_reported: HashMap<u64, u64>,
 }
 
 /// Most best-effort cgroups whose originals are journalled before anything is wanted of them. Those beyond wait for the
@@ -34,16 +34,16 @@ pub(super) struct Actor {
 const BEST_EFFORT_PREPARED: usize = 256;
 
 impl Actor {
-    pub(super) fn new(settings: Settings, hands: Option<Hands>) -> Self {
+    pub(super) fn new(settings: Settings, writers: Option<Writers>) -> Self {
         Self {
             settings,
             state: State::default(),
-            hands,
+            writers,
             planned: BTreeMap::new(),
             notes: Vec::new(),
             fresh_notes: Vec::new(),
             hands_off: None,
-            late_told: HashMap::new(),
+            late_reported: HashMap::new(),
         }
     }
 
@@ -52,12 +52,12 @@ impl Actor {
         self.settings = settings;
     }
 
-    /// The hands, where there are any.
-    pub(super) fn hands(&mut self) -> Option<&mut Hands> {
-        self.hands.as_mut()
+    /// The writers, where there are any.
+    pub(super) fn writers(&mut self) -> Option<&mut Writers> {
+        self.writers.as_mut()
     }
 
-    /// Decides what to do after a window, has it done or tells it, and writes into the Snapshot what was done in the
+    /// Decides what to do after a window, has it done or reports it, and writes into the Snapshot what was done in the
     /// window. Returns the cgroups whose throttles cannot wait.
     pub(super) fn decide(&mut self, snapshot: &mut Snapshot) -> HashSet<u64> {
         let mut plan = policy::decide(snapshot, &self.settings, &mut self.state);
@@ -72,15 +72,15 @@ impl Actor {
             self.fresh_notes = std::mem::take(&mut plan.notes);
         }
         let plc = if self.hands_off.is_some() { BTreeMap::new() } else { plc_and_ancestors(&snapshot.cgroups) };
-        match &mut self.hands {
-            Some(hands) => {
-                snapshot.actions = hands.actions();
-                hands.prepare(urgent_knobs(&snapshot.cgroups, &plc), best_effort_knobs(&snapshot.cgroups));
-                hands.want(plan.wants);
+        match &mut self.writers {
+            Some(writers) => {
+                snapshot.actions = writers.actions();
+                writers.prepare(urgent_knobs(&snapshot.cgroups, &plc), best_effort_knobs(&snapshot.cgroups));
+                writers.want(plan.wants);
             }
-            None => snapshot.actions = self.tell(snapshot, plan.wants),
+            None => snapshot.actions = self.plan_changes(snapshot, plan.wants),
         }
-        self.late_told.retain(|id, _| snapshot.cgroups.iter().any(|cgroup| cgroup.id == *id));
+        self.late_reported.retain(|id, _| snapshot.cgroups.iter().any(|cgroup| cgroup.id == *id));
         plc.into_keys().collect()
     }
 
@@ -91,32 +91,32 @@ impl Actor {
 
     /// Writes into the last Snapshot what was done, or would be.
     pub(super) fn conclude(&mut self, snapshot: &mut Snapshot) {
-        match &mut self.hands {
-            Some(hands) => snapshot.actions = hands.actions(),
+        match &mut self.writers {
+            Some(writers) => snapshot.actions = writers.actions(),
             None => drop(self.decide(snapshot)),
         }
     }
 
     /// Whether anything may be written now.
     pub(super) fn may_act(&self) -> bool {
-        self.hands.is_some() && self.hands_off.is_none()
+        self.writers.is_some() && self.hands_off.is_none()
     }
 
-    /// What is late at once, by cgroup, ns.
+    /// Per cgroup, the wait in ns that suppress answers at once.
     pub(super) fn late_from(&self) -> HashMap<u64, u64> {
         if self.may_act() { policy::late_from(&self.state) } else { HashMap::new() }
     }
 
-    /// Does at once what PLC cgroups need that have turned up; `cgroups` as [`policy::discover`] wants them. Returns the
+    /// Does at once what new PLC cgroups need; `cgroups` as [`policy::discover`] wants them. Returns the
     /// cgroups whose throttles cannot wait.
     pub(super) fn discover(&mut self, cgroups: &[Cgroup]) -> HashSet<u64> {
-        let Some(hands) = self.hands.as_mut().filter(|_| self.hands_off.is_none()) else { return HashSet::new() };
+        let Some(writers) = self.writers.as_mut().filter(|_| self.hands_off.is_none()) else { return HashSet::new() };
         let wants = policy::discover(cgroups, &self.settings, &mut self.state);
         if !wants.is_empty() {
-            hands.want_also(wants);
+            writers.want_also(wants);
         }
         let plc = plc_and_ancestors(cgroups);
-        hands.prepare_also(urgent_knobs(cgroups, &plc));
+        writers.prepare_also(urgent_knobs(cgroups, &plc));
         plc.into_keys().collect()
     }
 
@@ -125,13 +125,13 @@ impl Actor {
         if self.hands_off.is_some() {
             return;
         }
-        let Some(hands) = &mut self.hands else { return };
+        let Some(writers) = &mut self.writers else { return };
         let mut wants = Vec::new();
-        for trigger in triggers(events, &mut self.late_told) {
+        for trigger in triggers(events, &mut self.late_reported) {
             wants.extend(policy::react(&trigger, &self.settings, &mut self.state));
         }
         if !wants.is_empty() {
-            hands.want_also(wants);
+            writers.want_also(wants);
         }
     }
 
@@ -147,12 +147,14 @@ impl Actor {
         self.hands_off.clone_from(now);
     }
 
-    /// What would be done, as far as it differs from what was told before.
-    fn tell(&mut self, snapshot: &Snapshot, wants: Vec<Want>) -> Vec<Action> {
-        let wants: BTreeMap<Key, Want> = wants.into_iter().map(|w| ((w.id, w.setting.knob()), w)).collect();
+    /// What would be done, as far as it differs from what was reported before.
+    fn plan_changes(&mut self, snapshot: &Snapshot, wants: Vec<Want>) -> Vec<Action> {
+        let wants: BTreeMap<CgroupKnob, Want> = wants.into_iter().map(|w| ((w.id, w.setting.knob()), w)).collect();
         let before = std::mem::replace(&mut self.planned, wants);
-        let fresh =
-            self.planned.iter().filter(|(key, want)| before.get(*key).is_none_or(|told| told.setting != want.setting));
+        let fresh = self
+            .planned
+            .iter()
+            .filter(|(key, want)| before.get(*key).is_none_or(|reported| reported.setting != want.setting));
         let fresh = fresh.map(|(_, want)| planned(snapshot, want));
         let dropped = before.iter().filter(|(key, _)| !self.planned.contains_key(*key));
         fresh.chain(dropped.map(|(_, want)| taken_back(want))).collect()
@@ -165,7 +167,7 @@ pub(super) fn planned(snapshot: &Snapshot, want: &Want) -> Action {
     let knobs = cgroup.and_then(|cgroup| cgroup.knobs.as_ref());
     let old = knobs.and_then(|knobs| want.setting.knob().reading(knobs));
     Action {
-        at: hands::now(),
+        at: writers::now(),
         knob: want.setting.knob().name().to_owned(),
         path: want.path.clone(),
         old: old.map(|setting| setting.to_string()).unwrap_or_default(),
@@ -178,7 +180,7 @@ pub(super) fn planned(snapshot: &Snapshot, want: &Want) -> Action {
 
 fn taken_back(want: &Want) -> Action {
     Action {
-        at: hands::now(),
+        at: writers::now(),
         knob: want.setting.knob().name().to_owned(),
         path: want.path.clone(),
         old: want.setting.to_string(),
@@ -189,13 +191,13 @@ fn taken_back(want: &Want) -> Action {
     }
 }
 
-/// Of many events of a cgroup one trigger each: that it was throttled, and the worst of its late wake-ups. `told` is how
-/// many late fair tasks of a cgroup were told of before.
-fn triggers(events: &[Event], told: &mut HashMap<u64, u64>) -> Vec<Trigger> {
+/// Of many events of a cgroup one trigger each: that it was throttled, and the worst of its late wake-ups. `reported`
+/// is how many late fair tasks of a cgroup were reported before.
+fn triggers(events: &[Event], reported: &mut HashMap<u64, u64>) -> Vec<Trigger> {
     let mut throttled = BTreeSet::new();
-    let mut late: BTreeMap<u64, Late> = BTreeMap::new();
-    let mut add = |id: u64, one: Late| {
-        let all = late.entry(id).or_insert(Late { times: 0, ..one });
+    let mut late: BTreeMap<u64, LateWakeups> = BTreeMap::new();
+    let mut add = |id: u64, one: LateWakeups| {
+        let all = late.entry(id).or_insert(LateWakeups { times: 0, ..one });
         let times = all.times.saturating_add(one.times);
         if one.latency_ns > all.latency_ns {
             *all = one;
@@ -212,19 +214,19 @@ fn triggers(events: &[Event], told: &mut HashMap<u64, u64>) -> Vec<Trigger> {
             Event::Late(breach) => {
                 let latency_ns = breach.switched_in_ns.saturating_sub(breach.since_ns);
                 let (at_ns, by) = (breach.switched_in_ns, breach.prev_cgroup_id);
-                add(breach.cgroup_id, Late { at_ns, latency_ns, times: 1, by });
+                add(breach.cgroup_id, LateWakeups { at_ns, latency_ns, times: 1, by });
             }
             Event::LateFair(event) => {
-                let before = told.insert(event.cgroup_id, event.late).filter(|before| *before <= event.late);
+                let before = reported.insert(event.cgroup_id, event.late).filter(|before| *before <= event.late);
                 let times = event.late - before.unwrap_or(0);
                 let (at_ns, latency_ns) = (event.at_ns, event.wait_ns);
-                add(event.cgroup_id, Late { at_ns, latency_ns, times, by: event.prev_cgroup_id });
+                add(event.cgroup_id, LateWakeups { at_ns, latency_ns, times, by: event.prev_cgroup_id });
             }
             Event::NewRealTime(_) => {}
         }
     }
     let throttled = throttled.into_iter().map(|id| Trigger::Throttled { id });
-    let late = late.into_iter().map(|(id, Late { at_ns, latency_ns, times, by })| Trigger::Late {
+    let late = late.into_iter().map(|(id, LateWakeups { at_ns, latency_ns, times, by })| Trigger::Late {
         id,
         at_ns,
         latency_ns,
@@ -236,7 +238,7 @@ fn triggers(events: &[Event], told: &mut HashMap<u64, u64>) -> Vec<Trigger> {
 
 /// Late wake-ups of a cgroup: how many, and the worst of them.
 #[derive(Clone, Copy, Debug)]
-struct Late {
+struct LateWakeups {
     at_ns: u64,
     latency_ns: u64,
     times: u64,
@@ -254,7 +256,7 @@ fn plc_and_ancestors(cgroups: &[Cgroup]) -> BTreeMap<u64, String> {
 }
 
 /// The knobs of these cgroups that protecting them may need in a hurry.
-fn urgent_knobs(cgroups: &[Cgroup], plc: &BTreeMap<u64, String>) -> BTreeMap<Key, String> {
+fn urgent_knobs(cgroups: &[Cgroup], plc: &BTreeMap<u64, String>) -> BTreeMap<CgroupKnob, String> {
     let cgroups = cgroups.iter().filter(|cgroup| plc.contains_key(&cgroup.id));
     cgroups
         .flat_map(|cgroup| {
@@ -265,8 +267,8 @@ fn urgent_knobs(cgroups: &[Cgroup], plc: &BTreeMap<u64, String>) -> BTreeMap<Key
         .collect()
 }
 
-/// The quotas that shrinking best-effort work begins with: those of its topmost cgroups, and of such below them as have one.
-fn best_effort_knobs(cgroups: &[Cgroup]) -> BTreeMap<Key, String> {
+/// Quotas to journal before best-effort work is shrunk: of its topmost cgroups, and of those below that have a limit.
+fn best_effort_knobs(cgroups: &[Cgroup]) -> BTreeMap<CgroupKnob, String> {
     let may = |cgroup: &&Cgroup| cgroup.class == Class::Be && !cgroup.unmanaged && cgroup.id != 0;
     let paths: HashSet<&str> = cgroups.iter().filter(may).map(|cgroup| cgroup.path.as_str()).collect();
     let quota = |cgroup: &Cgroup| cgroup.knobs.as_ref().and_then(|knobs| knobs.quota);

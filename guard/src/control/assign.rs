@@ -188,7 +188,7 @@ impl Processes {
     }
 }
 
-/// Names of the processes in a cgroup; none when it has gone, or when its processes cannot be listed (threaded).
+/// Names of the processes in a cgroup; `None` when it has gone, or when its processes cannot be listed (threaded).
 fn process_names(hierarchy: &Hierarchy, path: &str) -> Vec<String> {
     let pids = hierarchy.processes(path).unwrap_or_default();
     let comm = |pid: u32| std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).ok();

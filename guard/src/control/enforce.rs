@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::acting::Acting;
 use super::audit::Audit;
 use super::error::ControlError;
-use super::hands::Hands;
 use super::lane::{Lane, Which};
 use super::thread_priority::ThreadPriority;
+use super::writers::Writers;
 use crate::cgroup::Hierarchy;
 use crate::executor::{
     Executor, ExecutorOptions, Report, RestoreError, Restored, Units, UnitsOptions, adopt_units, restore, restore_units,
@@ -105,7 +105,7 @@ fn add(whole: &mut Report, part: Report) {
 }
 
 /// Starts the lanes and the log.
-pub(super) fn hands(hierarchy: &Hierarchy, acting: &Acting) -> Result<Hands, ControlError> {
+pub(super) fn writers(hierarchy: &Hierarchy, acting: &Acting) -> Result<Writers, ControlError> {
     let (state_dir, path) = (acting.state_dir(), acting.audit());
     let audit = Audit::open(&path).map_err(|source| ControlError::Audit { path, source })?;
     let (left, _) = put_back_files(&UnitsOptions::default(), &state_dir, false)?;
@@ -116,7 +116,7 @@ pub(super) fn hands(hierarchy: &Hierarchy, acting: &Acting) -> Result<Hands, Con
     let options = ExecutorOptions { units: units.clone(), ..ExecutorOptions::default() };
     let open = |lane| Executor::open(hierarchy.clone(), &journal(&state_dir, lane), options.clone());
     let (protect, rest) = (open(Which::Protect)?, open(Which::Rest)?);
-    let (reports, received) = Hands::channel();
+    let (reports, received) = Writers::channel();
     let priority = acting.config.node.priority;
     let urgent = move || ThreadPriority::urgent(priority);
     let protect = Lane::start(Which::Protect, protect, reports.clone(), urgent).map_err(ControlError::Thread)?;
@@ -127,7 +127,7 @@ pub(super) fn hands(hierarchy: &Hierarchy, acting: &Acting) -> Result<Hands, Con
         try_again(root, &mut whole, &unfinished)?;
         Ok(whole)
     };
-    Ok(Hands::new([protect, rest], received, audit, units, Box::new(by_journal)))
+    Ok(Writers::new([protect, rest], received, audit, units, Box::new(by_journal)))
 }
 
 /// Logs what an earlier guard had left.

@@ -10,7 +10,7 @@ use super::accumulate::Sum;
 use super::clock::WallClock;
 use super::known::{Known, nameless, self_and_ancestors};
 use super::late;
-use super::meter::Reading;
+use super::meter::WindowReading;
 use super::own_cost::OwnCost;
 use super::selection::Keep;
 use crate::explain;
@@ -105,7 +105,7 @@ fn with_idle_quotas(mut samples: Vec<CgroupSample>, known: &Known) -> Vec<Cgroup
 fn join_cgroup(
     mut sample: CgroupSample,
     info: Option<&CgroupInfo>,
-    reading: Reading,
+    reading: WindowReading,
     source: ThrottleSource,
 ) -> Cgroup {
     let throttle = join_throttle(&sample, reading, source);
@@ -136,8 +136,8 @@ fn join_cgroup(
 
 /// Count and durations from the kernel side where it sees them, else from cpu.stat; absent (no source) for a cgroup
 /// that has neither a quota nor a throttle.
-fn join_throttle(sample: &CgroupSample, reading: Reading, source: ThrottleSource) -> Throttle {
-    let Reading { quota, cpu_stat, .. } = reading;
+fn join_throttle(sample: &CgroupSample, reading: WindowReading, source: ThrottleSource) -> Throttle {
+    let WindowReading { quota, cpu_stat, .. } = reading;
     let moved = cpu_stat.is_some_and(|stat| stat != CpuStat::default());
     if quota.is_none() && sample.throttles == 0 && !moved {
         return Throttle::default();
@@ -265,15 +265,15 @@ mod tests {
         CgroupInfo { path: path.into(), id, container: None, class: Class::Ls, vanished: false }
     }
 
-    fn limited(nr_throttled: u64) -> Reading {
-        Reading {
+    fn limited(nr_throttled: u64) -> WindowReading {
+        WindowReading {
             quota: Some(Quota { quota_us: 20_000, period_us: 100_000 }),
             cpu_stat: Some(CpuStat { nr_periods: 10, nr_throttled, throttled_ns: nr_throttled * 1_000 }),
             pressure: None,
         }
     }
 
-    fn known(cgroups: &[(u64, &str, Reading)]) -> Known {
+    fn known(cgroups: &[(u64, &str, WindowReading)]) -> Known {
         let cgroups = cgroups.iter().map(|(id, path, reading)| (*id, (info(*id, path), *reading))).collect();
         Known { cgroups, ..Known::default() }
     }
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn cgroups_are_named_and_the_nameless_are_told_apart() {
         let sample = KernelSample { cgroups: vec![counted(0), counted(5), counted(6)], ..KernelSample::default() };
-        let snapshot = joined(sample, &known(&[(5, "/a", Reading::default())]), &Keep::All);
+        let snapshot = joined(sample, &known(&[(5, "/a", WindowReading::default())]), &Keep::All);
         let paths: HashSet<&str> = snapshot.cgroups.iter().map(|c| c.path.as_str()).collect();
         assert_eq!(paths, HashSet::from(["(other)", "/a", "(id 6)"]));
     }
@@ -326,11 +326,11 @@ mod tests {
             ..KernelSample::default()
         };
         let known = known(&[
-            (1, "/", Reading::default()),
+            (1, "/", WindowReading::default()),
             (2, "/a", limited(4)),
             (3, "/a/own", limited(2)),
-            (4, "/a/b/c", Reading::default()),
-            (5, "/ab", Reading::default()),
+            (4, "/a/b/c", WindowReading::default()),
+            (5, "/ab", WindowReading::default()),
         ]);
         let snapshot = joined(sample, &known, &Keep::All);
         let by: HashMap<&str, Option<&str>> =
@@ -374,14 +374,14 @@ mod tests {
     fn a_cgroup_without_quota_has_no_throttles_rather_than_none() {
         let sample = KernelSample { cgroups: vec![counted(1)], ..KernelSample::default() };
         let cpu_stat = Some(CpuStat::default());
-        let known = known(&[(1, "/a", Reading { cpu_stat, ..Reading::default() })]);
+        let known = known(&[(1, "/a", WindowReading { cpu_stat, ..WindowReading::default() })]);
         assert_eq!(joined(sample, &known, &Keep::All).cgroups[0].throttle, Throttle::default());
     }
 
     #[test]
     fn a_quota_that_nobody_could_read_is_not_reported_as_never_throttling() {
         let sample = KernelSample { cgroups: vec![counted(1)], ..KernelSample::default() };
-        let known = known(&[(1, "/a", Reading { cpu_stat: None, ..limited(0) })]);
+        let known = known(&[(1, "/a", WindowReading { cpu_stat: None, ..limited(0) })]);
         let throttle = joined(sample, &known, &Keep::All).cgroups.remove(0).throttle;
         assert!(throttle.source.is_none() && throttle.quota.is_some());
     }
@@ -457,7 +457,7 @@ mod tests {
         };
         record.comm[..5].copy_from_slice(b"cycle");
         let sample = KernelSample { breaches: vec![record], ..KernelSample::default() };
-        let known = known(&[(1, "/plc", Reading::default()), (2, "/noise", Reading::default())]);
+        let known = known(&[(1, "/plc", WindowReading::default()), (2, "/noise", WindowReading::default())]);
         let breach = joined(sample, &known, &Keep::All).breaches.remove(0);
         assert_eq!(breach.at, "2023-11-14T22:13:21.001900Z");
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::meter::Reading;
+use super::meter::WindowReading;
 use crate::inventory::{CgroupInfo, ThreadInfo};
 use crate::snapshot::Node;
 
@@ -15,7 +15,7 @@ pub(super) struct Known {
     /// The machine.
     pub(super) node: Node,
     /// Cgroups by id: at least those in the sample and those with a quota.
-    pub(super) cgroups: HashMap<u64, (CgroupInfo, Reading)>,
+    pub(super) cgroups: HashMap<u64, (CgroupInfo, WindowReading)>,
     /// Threads by tid: at least those in the sample that still live, and those that the user named.
     pub(super) threads: HashMap<u32, KnownThread>,
 }

@@ -1,7 +1,6 @@
-//! A lane: one thread that brings what is held to what is wanted. It alone waits for the files it writes and for the
-//! disk of its journal, so that neither the controller nor the other lane ever does. What is wanted is handed over as a
-//! whole and the newest counts; what is urgent is added to it. So however much is asked for while a write hangs, at most
-//! one value per knob waits.
+//! A lane: one thread that brings held values to wanted ones. It alone waits for the files it writes and for its journal's
+//! disk; the controller and the other lane never do. A plan replaces the one before, and urgent wants are added to it. So
+//! at most one value per knob waits, however much is asked for while a write hangs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,10 +17,10 @@ use crate::knob::{Knob, Setting};
 use crate::policy::Want;
 
 /// A knob of a cgroup.
-pub(super) type Key = (u64, Knob);
+pub(super) type CgroupKnob = (u64, Knob);
 
 /// What is wanted of a lane, by knob.
-pub(super) type Wanted = BTreeMap<Key, Want>;
+pub(super) type Wanted = BTreeMap<CgroupKnob, Want>;
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +49,10 @@ pub(super) struct Report {
     /// What was tried, and what came of it.
     pub(super) done: Vec<Done>,
     /// What it holds now.
-    pub(super) held: BTreeSet<Key>,
+    pub(super) held: BTreeSet<CgroupKnob>,
     /// Number of the last hand-over that it has served.
     pub(super) served: u64,
-    /// How it ended; None while it goes on. By then its writer is gone, and with it the lock of its journal.
+    /// How it ended; `None` while it goes on. By then its writer is gone, and with it the lock of its journal.
     pub(super) end: Option<End>,
 }
 
@@ -100,7 +99,7 @@ struct Post {
     number: u64,
     wanted: Option<Wanted>,
     urgent: Wanted,
-    prepare: BTreeMap<Key, String>,
+    prepare: BTreeMap<CgroupKnob, String>,
     end: bool,
 }
 
@@ -144,7 +143,7 @@ impl Lane {
             number: 0,
             wanted: Wanted::new(),
             served: Wanted::new(),
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
         };
         thread::Builder::new().name(format!("guard-{}", which.name())).spawn(move || {
             let last = fault::caught(|| worker.run(&priority())).unwrap_or_else(|panic| Report::of_panic(which, panic));
@@ -181,13 +180,13 @@ impl Lane {
     }
 
     /// Hands over the knobs, with the paths of their cgroups, that may soon be written in a hurry.
-    pub(super) fn prepare(&self, knobs: BTreeMap<Key, String>) {
+    pub(super) fn prepare(&self, knobs: BTreeMap<CgroupKnob, String>) {
         self.mailbox.open().prepare = knobs;
         self.mailbox.came.notify_one();
     }
 
     /// Adds to these knobs.
-    pub(super) fn prepare_also(&self, knobs: BTreeMap<Key, String>) {
+    pub(super) fn prepare_also(&self, knobs: BTreeMap<CgroupKnob, String>) {
         self.mailbox.open().prepare.extend(knobs);
         self.mailbox.came.notify_one();
     }
@@ -215,8 +214,8 @@ struct Worker<W> {
     wanted: Wanted,
     /// The wants whose values are held.
     served: Wanted,
-    /// What was tried last and what came of it, so that what fails again and again is said once.
-    told: BTreeMap<Key, (String, String)>,
+    /// What was tried last and what came of it, so that what fails again and again is reported once.
+    reported: BTreeMap<CgroupKnob, (String, String)>,
 }
 
 impl<W: Writer> Worker<W> {
@@ -269,7 +268,7 @@ impl<W: Writer> Worker<W> {
 
     /// From what is held to what is wanted.
     fn changes(&self) -> Vec<Change> {
-        let held: BTreeMap<Key, (String, Setting)> = self.held();
+        let held: BTreeMap<CgroupKnob, (String, Setting)> = self.held();
         let set =
             self.wanted.iter().filter(|(key, want)| held.get(*key).is_none_or(|(_, setting)| *setting != want.setting));
         let set = set.map(|((id, _), want)| Change {
@@ -286,7 +285,7 @@ impl<W: Writer> Worker<W> {
         set.chain(release).collect()
     }
 
-    fn held(&self) -> BTreeMap<Key, (String, Setting)> {
+    fn held(&self) -> BTreeMap<CgroupKnob, (String, Setting)> {
         let held = self.writer.held().into_iter();
         held.map(|(path, id, setting)| ((id, setting.knob()), (path, setting))).collect()
     }
@@ -298,21 +297,21 @@ impl<W: Writer> Worker<W> {
     }
 
     fn report(&mut self, outcomes: Vec<Outcome>, why: Why) -> Report {
-        let held: BTreeSet<Key> = self.held().into_keys().collect();
+        let held: BTreeSet<CgroupKnob> = self.held().into_keys().collect();
         let mut done = Vec::new();
-        for outcome in outcomes.into_iter().filter(|outcome| is_worth_telling(&outcome.result, why == Why::Ending)) {
+        for outcome in outcomes.into_iter().filter(|outcome| is_worth_reporting(&outcome.result, why == Why::Ending)) {
             let key = (outcome.id, outcome.knob);
             let wanted = self.wanted.get(&key);
             let why = if why == Why::Wanted && wanted.is_none() { Why::Released } else { why };
             let want = wanted.or_else(|| self.served.get(&key)).cloned();
             let said = (outcome.new.clone(), outcome.result.to_string());
-            let is_news = self.told.insert(key, said.clone()).is_none_or(|before| before != said);
-            // A value that was written again had been changed: each write is told.
+            let is_news = self.reported.insert(key, said.clone()).is_none_or(|before| before != said);
+            // A value that was written again had been changed: each write is reported.
             if is_news || outcome.result == WriteResult::Written {
                 done.push(Done { outcome, want, why });
             }
         }
-        self.told.retain(|key, _| held.contains(key) || self.wanted.contains_key(key));
+        self.reported.retain(|key, _| held.contains(key) || self.wanted.contains_key(key));
         self.served.retain(|key, _| held.contains(key));
         let held_wants = self.wanted.iter().filter(|(key, _)| held.contains(*key));
         self.served.extend(held_wants.map(|(key, want)| (*key, want.clone())));
@@ -321,7 +320,7 @@ impl<W: Writer> Worker<W> {
 }
 
 /// Nothing was done, or something that failed waits for its next try. At the end what waits is left behind.
-fn is_worth_telling(result: &WriteResult, ended: bool) -> bool {
+fn is_worth_reporting(result: &WriteResult, ended: bool) -> bool {
     match result {
         WriteResult::Unchanged => false,
         WriteResult::Limited(_) => ended,

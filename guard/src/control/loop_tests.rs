@@ -15,14 +15,14 @@ use super::act::Actor;
 use super::acting::{Acting, Enforce, Pace};
 use super::audit::Audit;
 use super::error::ControlError;
-use super::hands::{ByJournal, Hands};
-use super::lane::{Key, Lane, Report, Which};
+use super::lane::{CgroupKnob, Lane, Report, Which};
 use super::left::Left;
 use super::run_loop::{Ask, Loop, Request};
 use super::selection::Keep;
 use super::source::Source;
 use super::thread_priority::ThreadPriority;
 use super::writer::Writer;
+use super::writers::{ByJournal, Writers};
 use crate::config::Config;
 use crate::executor::{self, Change, Outcome, Restored, Units, What, WriteResult};
 use crate::fault;
@@ -37,7 +37,7 @@ use crate::view::samples;
 struct Paper {
     /// In which of its calls to panic.
     panics: Option<Call>,
-    held: BTreeMap<Key, (String, Setting)>,
+    held: BTreeMap<CgroupKnob, (String, Setting)>,
     prepared: Arc<Mutex<Vec<(String, u64, Knob)>>>,
     /// Each call of `apply` says so here and waits for an answer.
     gate: Option<(Sender<usize>, Receiver<()>)>,
@@ -128,7 +128,7 @@ impl Writer for Paper {
 }
 
 struct Scene {
-    hands: Hands,
+    writers: Writers,
     audit: PathBuf,
     _dir: tempfile::TempDir,
 }
@@ -140,11 +140,11 @@ fn scene(protect: Paper, rest: Paper) -> Scene {
 fn scene_with(protect: Paper, rest: Paper, by_journal: ByJournal) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let audit = dir.path().join("audit.jsonl");
-    let (reports, received) = Hands::channel();
+    let (reports, received) = Writers::channel();
     let protect = Lane::start(Which::Protect, protect, reports.clone(), ThreadPriority::steady).unwrap();
     let rest = Lane::start(Which::Rest, rest, reports, ThreadPriority::steady).unwrap();
     let log = Audit::open(&audit).unwrap();
-    Scene { hands: Hands::new([protect, rest], received, log, Units::default(), by_journal), audit, _dir: dir }
+    Scene { writers: Writers::new([protect, rest], received, log, Units::default(), by_journal), audit, _dir: dir }
 }
 
 fn want(id: u64, origin: Origin, quota_us: Option<u64>) -> Want {
@@ -159,26 +159,26 @@ fn want(id: u64, origin: Origin, quota_us: Option<u64>) -> Want {
     }
 }
 
-async fn take(hands: &mut Hands) -> (Which, Vec<String>) {
-    let report: Report = hands.report().await;
-    let told = (report.lane, report.done.iter().map(|done| done.outcome.new.clone()).collect());
-    hands.take(report);
-    told
+async fn take(writers: &mut Writers) -> (Which, Vec<String>) {
+    let report: Report = writers.report().await;
+    let values = (report.lane, report.done.iter().map(|done| done.outcome.new.clone()).collect());
+    writers.take(report);
+    values
 }
 
 #[tokio::test]
 async fn each_write_is_told_and_a_failure_that_repeats_itself_once() {
     let failed = || WriteResult::Failed("no".to_owned());
     let drifts = [WriteResult::Written, WriteResult::Written, failed(), failed(), WriteResult::Written].into();
-    let Scene { mut hands, audit, _dir } = scene(Paper { drifts, ..Paper::default() }, Paper::default());
+    let Scene { mut writers, audit, _dir } = scene(Paper { drifts, ..Paper::default() }, Paper::default());
     for _ in 0..5 {
-        hands.want(vec![want(1, Origin::Protect, None)]);
+        writers.want(vec![want(1, Origin::Protect, None)]);
         // That it was served, by both lanes, and what came of the look.
         for _ in 0..3 {
-            take(&mut hands).await;
+            take(&mut writers).await;
         }
     }
-    hands.end(Duration::from_secs(60));
+    writers.end(Duration::from_secs(60));
     let log = std::fs::read_to_string(audit).unwrap();
     let drifted = log.lines().filter(|line| line.contains("somebody else changed"));
     let results: Vec<bool> = drifted.map(|line| line.contains("\"result\":\"written\"")).collect();
@@ -188,37 +188,37 @@ async fn each_write_is_told_and_a_failure_that_repeats_itself_once() {
 #[tokio::test]
 async fn a_write_that_hangs_does_not_delay_protection() {
     let (slow, called, go) = Paper::hanging();
-    let Scene { mut hands, .. } = scene(Paper::default(), slow);
-    hands.want(vec![want(1, Origin::Suppress, Some(5_000))]);
-    assert_eq!(take(&mut hands).await, (Which::Protect, vec![]));
+    let Scene { mut writers, .. } = scene(Paper::default(), slow);
+    writers.want(vec![want(1, Origin::Suppress, Some(5_000))]);
+    assert_eq!(take(&mut writers).await, (Which::Protect, vec![]));
     called.recv().unwrap();
     // The lane for the rest hangs in its write from here on.
     for n in 0..100 {
-        hands.want_also(vec![want(2 + n, Origin::Protect, None)]);
-        assert_eq!(take(&mut hands).await, (Which::Protect, vec!["max 100000".to_owned()]));
-        hands.want(vec![want(1, Origin::Suppress, Some(6_000 + n))]);
-        assert_eq!(take(&mut hands).await, (Which::Protect, vec!["original".to_owned()]));
+        writers.want_also(vec![want(2 + n, Origin::Protect, None)]);
+        assert_eq!(take(&mut writers).await, (Which::Protect, vec!["max 100000".to_owned()]));
+        writers.want(vec![want(1, Origin::Suppress, Some(6_000 + n))]);
+        assert_eq!(take(&mut writers).await, (Which::Protect, vec!["original".to_owned()]));
     }
     // Then it serves the newest of the hundred plans, and none of those between.
     go.send(()).unwrap();
-    assert_eq!(take(&mut hands).await, (Which::Rest, vec!["5000 100000".to_owned()]));
+    assert_eq!(take(&mut writers).await, (Which::Rest, vec!["5000 100000".to_owned()]));
     assert_eq!(called.recv().unwrap(), 1);
     go.send(()).unwrap();
-    assert_eq!(take(&mut hands).await, (Which::Rest, vec!["6099 100000".to_owned()]));
+    assert_eq!(take(&mut writers).await, (Which::Rest, vec!["6099 100000".to_owned()]));
 }
 
 #[tokio::test]
 async fn what_is_wanted_no_more_is_put_back_and_the_log_says_why() {
-    let Scene { mut hands, audit, _dir } = scene(Paper::default(), Paper::default());
-    hands.want(vec![want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None)]);
-    take(&mut hands).await;
-    take(&mut hands).await;
-    hands.want(vec![want(2, Origin::Protect, None)]);
-    take(&mut hands).await;
-    take(&mut hands).await;
-    let (held, touched) = hands.state();
+    let Scene { mut writers, audit, _dir } = scene(Paper::default(), Paper::default());
+    writers.want(vec![want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None)]);
+    take(&mut writers).await;
+    take(&mut writers).await;
+    writers.want(vec![want(2, Origin::Protect, None)]);
+    take(&mut writers).await;
+    take(&mut writers).await;
+    let (held, touched) = writers.state();
     assert_eq!((held, touched), (HashSet::from([(2, Knob::Quota)]), HashSet::from([1, 2])));
-    assert_eq!(hands.end(Duration::from_secs(60)).left, Left::default());
+    assert_eq!(writers.end(Duration::from_secs(60)).left, Left::default());
     let log = std::fs::read_to_string(audit).unwrap();
     let mut reasons: Vec<String> = log
         .lines()
@@ -240,27 +240,27 @@ async fn what_is_wanted_no_more_is_put_back_and_the_log_says_why() {
 
 #[tokio::test]
 async fn a_knob_stays_with_the_lane_that_holds_it_until_it_was_put_back() {
-    let Scene { mut hands, .. } = scene(Paper::default(), Paper::default());
-    hands.want(vec![want(1, Origin::Suppress, Some(5_000))]);
-    let mut reports = vec![take(&mut hands).await, take(&mut hands).await];
+    let Scene { mut writers, .. } = scene(Paper::default(), Paper::default());
+    writers.want(vec![want(1, Origin::Suppress, Some(5_000))]);
+    let mut reports = vec![take(&mut writers).await, take(&mut writers).await];
     // The best-effort cgroup has become a PLC.
-    hands.want_also(vec![want(1, Origin::Protect, None)]);
-    assert_eq!(take(&mut hands).await, (Which::Rest, vec!["max 100000".to_owned()]));
-    hands.want(vec![]);
-    reports.extend([take(&mut hands).await, take(&mut hands).await]);
+    writers.want_also(vec![want(1, Origin::Protect, None)]);
+    assert_eq!(take(&mut writers).await, (Which::Rest, vec!["max 100000".to_owned()]));
+    writers.want(vec![]);
+    reports.extend([take(&mut writers).await, take(&mut writers).await]);
     assert!(reports.contains(&(Which::Rest, vec!["original".to_owned()])));
-    hands.want_also(vec![want(1, Origin::Protect, None)]);
-    assert_eq!(take(&mut hands).await, (Which::Protect, vec!["max 100000".to_owned()]));
+    writers.want_also(vec![want(1, Origin::Protect, None)]);
+    assert_eq!(take(&mut writers).await, (Which::Protect, vec!["max 100000".to_owned()]));
 }
 
 #[tokio::test]
 async fn a_lane_that_never_comes_to_its_end_is_not_waited_for_for_ever() {
     let (stuck, called, go) = Paper::hanging();
-    let Scene { mut hands, .. } = scene(Paper::default(), stuck);
-    hands.want(vec![want(1, Origin::Suppress, Some(5_000))]);
+    let Scene { mut writers, .. } = scene(Paper::default(), stuck);
+    writers.want(vec![want(1, Origin::Suppress, Some(5_000))]);
     called.recv().unwrap();
-    assert_eq!(take(&mut hands).await, (Which::Protect, vec![]));
-    let left = hands.end(Duration::from_millis(500)).left;
+    assert_eq!(take(&mut writers).await, (Which::Protect, vec![]));
+    let left = writers.end(Duration::from_millis(500)).left;
     // On a machine that stood still so long, both.
     assert!((1..=2).contains(&left.lanes) && left.values == 0, "{left:?}");
     drop(go);
@@ -336,7 +336,7 @@ impl Source for Stage {
         ids.iter().map(plc).collect()
     }
 
-    fn acted(&mut self, _: HashSet<Key>, _: HashSet<u64>) {}
+    fn acted(&mut self, _: HashSet<CgroupKnob>, _: HashSet<u64>) {}
 
     fn reconfigure(&mut self, config: &Config) -> Result<(), ControlError> {
         self.reconfigured.lock().unwrap().push(config.clone());
@@ -369,12 +369,12 @@ fn acting(file: Option<PathBuf>) -> Acting {
 
 fn looped(
     source: Stage,
-    hands: Hands,
+    writers: Writers,
     acting: Acting,
     duration: Option<Duration>,
 ) -> (Loop<Stage, Requests>, mpsc::UnboundedSender<Request>) {
     let (ask, asked) = mpsc::unbounded_channel();
-    let actor = Some(Actor::new(acting.config.policy.clone(), Some(hands)));
+    let actor = Some(Actor::new(acting.config.policy.clone(), Some(writers)));
     let pace = Pace { interval: Duration::from_secs(1), duration };
     (
         Loop { source, actor, asked: Requests(asked), acting: Some(acting), pace, priority: ThreadPriority::steady() },
@@ -386,8 +386,8 @@ fn looped(
 async fn a_flood_of_events_is_answered_in_batches_and_does_not_hold_up_the_windows() {
     let batches = Arc::new(Mutex::new(0));
     let source = stage(Events::Flood { batches: Arc::clone(&batches) });
-    let Scene { hands, .. } = scene(Paper::default(), Paper::default());
-    let (looped, _ask) = looped(source, hands, acting(None), Some(Duration::from_secs(5)));
+    let Scene { writers, .. } = scene(Paper::default(), Paper::default());
+    let (looped, _ask) = looped(source, writers, acting(None), Some(Duration::from_secs(5)));
     let mut windows = 0;
     looped
         .run(|_, _| {
@@ -406,8 +406,8 @@ async fn a_new_plc_is_protected_at_once_and_its_throttles_are_watched() {
     let event = |id| Event::NewRealTime(NewRealTime { at_ns: 1, cgroup_id: id, tid: 7, policy: 1 });
     let source = stage(Events::Once(vec![event(5), event(5), event(6)]));
     let protected = Arc::clone(&source.protected);
-    let Scene { hands, audit, _dir } = scene(Paper::default(), Paper::default());
-    let (mut looped, ask) = looped(source, hands, acting(None), None);
+    let Scene { writers, audit, _dir } = scene(Paper::default(), Paper::default());
+    let (mut looped, ask) = looped(source, writers, acting(None), None);
     // No window ends in this test.
     looped.pace.interval = Duration::from_secs(3600);
     let lifts = |path: &str| {
@@ -432,8 +432,8 @@ async fn a_configuration_with_a_mistake_changes_nothing_and_a_good_one_everythin
     let file = dir.path().join("guard.toml");
     let source = stage(Events::None);
     let reconfigured = Arc::clone(&source.reconfigured);
-    let Scene { hands, .. } = scene(Paper::default(), Paper::default());
-    let (looped, ask) = looped(source, hands, acting(Some(file.clone())), Some(Duration::from_secs(20)));
+    let Scene { writers, .. } = scene(Paper::default(), Paper::default());
+    let (looped, ask) = looped(source, writers, acting(Some(file.clone())), Some(Duration::from_secs(20)));
     let mut windows = 0;
     let texts = [
         "[node]\ninterval = \"2s\"\nno_such_key = 1\n",
@@ -442,7 +442,7 @@ async fn a_configuration_with_a_mistake_changes_nothing_and_a_good_one_everythin
     ];
     looped
         .run(|_, _| {
-            // A request in each of the first three windows, told apart by what the file says then.
+            // A request in each of the first three windows, distinguished by what the file says then.
             if let Some(text) = texts.get(windows) {
                 std::fs::write(&file, text).unwrap();
                 ask.send(Request::Reload).unwrap();
@@ -461,11 +461,11 @@ async fn a_configuration_with_a_mistake_changes_nothing_and_a_good_one_everythin
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_puts_everything_back_and_the_last_snapshot_tells() {
-    let Scene { mut hands, audit, _dir } = scene(Paper::default(), Paper::default());
-    hands.want(vec![want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None)]);
-    take(&mut hands).await;
-    take(&mut hands).await;
-    let (looped, ask) = looped(stage(Events::None), hands, acting(None), None);
+    let Scene { mut writers, audit, _dir } = scene(Paper::default(), Paper::default());
+    writers.want(vec![want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None)]);
+    take(&mut writers).await;
+    take(&mut writers).await;
+    let (looped, ask) = looped(stage(Events::None), writers, acting(None), None);
     ask.send(Request::Stop).unwrap();
     let mut snapshots = Vec::new();
     looped
@@ -483,11 +483,11 @@ async fn a_stop_puts_everything_back_and_the_last_snapshot_tells() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_of_the_loop_puts_everything_back_too() {
-    let Scene { mut hands, audit, _dir } = scene(Paper::default(), Paper::default());
-    hands.want(vec![want(2, Origin::Protect, None)]);
-    take(&mut hands).await;
-    take(&mut hands).await;
-    let (looped, _ask) = looped(stage(Events::None), hands, acting(None), None);
+    let Scene { mut writers, audit, _dir } = scene(Paper::default(), Paper::default());
+    writers.want(vec![want(2, Origin::Protect, None)]);
+    take(&mut writers).await;
+    take(&mut writers).await;
+    let (looped, _ask) = looped(stage(Events::None), writers, acting(None), None);
     let error = looped.run(|_, _| Err(ControlError::NoWindow)).await.unwrap_err();
     assert!(matches!(error, ControlError::NoWindow), "{error}");
     let log = std::fs::read_to_string(audit).unwrap();
@@ -497,11 +497,11 @@ async fn an_error_of_the_loop_puts_everything_back_too() {
 
 #[tokio::test]
 async fn dropping_the_hands_puts_everything_back() {
-    let Scene { mut hands, audit, _dir } = scene(Paper::default(), Paper::default());
-    hands.want(vec![want(2, Origin::Protect, None)]);
-    take(&mut hands).await;
-    take(&mut hands).await;
-    drop(hands);
+    let Scene { mut writers, audit, _dir } = scene(Paper::default(), Paper::default());
+    writers.want(vec![want(2, Origin::Protect, None)]);
+    take(&mut writers).await;
+    take(&mut writers).await;
+    drop(writers);
     let log = std::fs::read_to_string(audit).unwrap();
     assert!(log.contains("put back, because guard ends"), "{log}");
 }
@@ -528,18 +528,19 @@ async fn ended_by(panics: Call, report: executor::Report) -> (ControlError, Vec<
         asked.lock().unwrap().extend_from_slice(lanes);
         Ok(report)
     };
-    let Scene { mut hands, audit, _dir } = scene_with(Paper::panicking(panics), Paper::default(), Box::new(by_journal));
+    let Scene { mut writers, audit, _dir } =
+        scene_with(Paper::panicking(panics), Paper::default(), Box::new(by_journal));
     let (best_effort, plc) = (want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None));
-    hands.want_also(vec![best_effort.clone()]);
-    assert_eq!(take(&mut hands).await.0, Which::Rest);
-    hands.want(vec![best_effort, plc]);
-    hands.prepare_also(BTreeMap::from([((3, Knob::Quota), "/c3".into())]));
+    writers.want_also(vec![best_effort.clone()]);
+    assert_eq!(take(&mut writers).await.0, Which::Rest);
+    writers.want(vec![best_effort, plc]);
+    writers.prepare_also(BTreeMap::from([((3, Knob::Quota), "/c3".into())]));
     if panics == Call::RestoreAll {
-        while hands.state().0.len() < 2 {
-            take(&mut hands).await;
+        while writers.state().0.len() < 2 {
+            take(&mut writers).await;
         }
     }
-    let (mut looped, ask) = looped(stage(Events::None), hands, acting(None), None);
+    let (mut looped, ask) = looped(stage(Events::None), writers, acting(None), None);
     // No window ends by itself, after which the plan would be another.
     looped.pace.interval = Duration::from_secs(3600);
     if panics == Call::RestoreAll {
@@ -589,10 +590,10 @@ async fn what_a_journal_cannot_put_back_is_left_for_guard_restore() {
     assert!(error.to_string().ends_with("3 of its lines are damaged; run `guard restore`"), "{error}");
 }
 
-fn take_until_panic(hands: &mut Hands) {
-    while hands.panic().is_none() {
-        let report = super::run_loop::runtime().unwrap().block_on(hands.report());
-        hands.take(report);
+fn take_until_panic(writers: &mut Writers) {
+    while writers.panic().is_none() {
+        let report = super::run_loop::runtime().unwrap().block_on(writers.report());
+        writers.take(report);
     }
 }
 
@@ -600,10 +601,10 @@ fn take_until_panic(hands: &mut Hands) {
 fn a_panic_while_the_journal_is_put_back_leaves_it_to_guard_restore() {
     fault::watch();
     let by_journal = Box::new(|_: &[Which]| panic!("no ink left"));
-    let Scene { mut hands, .. } = scene_with(Paper::panicking(Call::Apply), Paper::default(), by_journal);
-    hands.want(vec![want(2, Origin::Protect, None)]);
-    take_until_panic(&mut hands);
-    let error = hands.end(Duration::from_secs(60)).outcome().unwrap_err();
+    let Scene { mut writers, .. } = scene_with(Paper::panicking(Call::Apply), Paper::default(), by_journal);
+    writers.want(vec![want(2, Origin::Protect, None)]);
+    take_until_panic(&mut writers);
+    let error = writers.end(Duration::from_secs(60)).outcome().unwrap_err();
     assert_eq!(error.blame(), super::Blame::Defect);
     let error = error.to_string();
     assert!(error.starts_with("thread guard-protect panicked") && error.contains("no paper left"), "{error}");
@@ -620,11 +621,11 @@ fn a_lane_that_hangs_does_not_keep_the_journal_of_one_that_panicked_from_being_p
         Ok(journal(&[]))
     };
     let (stuck, called, go) = Paper::hanging();
-    let Scene { mut hands, .. } = scene_with(Paper::panicking(Call::Apply), stuck, Box::new(by_journal));
-    hands.want(vec![want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None)]);
+    let Scene { mut writers, .. } = scene_with(Paper::panicking(Call::Apply), stuck, Box::new(by_journal));
+    writers.want(vec![want(1, Origin::Suppress, Some(5_000)), want(2, Origin::Protect, None)]);
     called.recv().unwrap();
-    take_until_panic(&mut hands);
-    let ended = hands.end(Duration::from_millis(500));
+    take_until_panic(&mut writers);
+    let ended = writers.end(Duration::from_millis(500));
     assert_eq!((ended.left.lanes, ended.left.values), (1, 0), "{ended:?}");
     assert_eq!(*asked_of.lock().unwrap(), [Which::Protect]);
     drop(go);
@@ -632,15 +633,15 @@ fn a_lane_that_hangs_does_not_keep_the_journal_of_one_that_panicked_from_being_p
 
 /// The controller panics in the middle of what it does, with a lane that is well and with one that panics, too.
 #[test]
-fn a_controller_that_panics_has_put_everything_back_when_its_panic_is_told() {
+fn a_controller_that_panics_has_put_everything_back_when_its_panic_is_reported() {
     fault::watch();
     for panics in [None, Some(Call::RestoreAll)] {
         let protect = Paper { panics, ..Paper::default() };
         let by_journal = Box::new(|_: &[Which]| Ok(journal(&[(2, WriteResult::Written)])));
-        let Scene { mut hands, audit, _dir } = scene_with(protect, Paper::default(), by_journal);
-        hands.want_also(vec![want(2, Origin::Protect, None)]);
-        super::run_loop::runtime().unwrap().block_on(take(&mut hands));
-        let (looped, _ask) = looped(stage(Events::Panic), hands, acting(None), None);
+        let Scene { mut writers, audit, _dir } = scene_with(protect, Paper::default(), by_journal);
+        writers.want_also(vec![want(2, Origin::Protect, None)]);
+        super::run_loop::runtime().unwrap().block_on(take(&mut writers));
+        let (looped, _ask) = looped(stage(Events::Panic), writers, acting(None), None);
         let ran = catch_unwind(AssertUnwindSafe(|| {
             super::run_loop::runtime().unwrap().block_on(looped.run(|_, _| Ok::<(), ControlError>(())))
         }));

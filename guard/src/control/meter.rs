@@ -1,6 +1,6 @@
 //! Reads quotas, cpu.stat and cpu.pressure of cgroups at both ends of a window and keeps the differences.
 //!
-//! A look at every cgroup costs a file each, so the quotas of all are read only from time to time. Nothing is missed
+//! Every cgroup costs a file, so the quotas of all are read only from time to time. Nothing is missed
 //! by that: the totals of a cgroup without quota stand still, so the totals read when it was first seen are those of
 //! the begin of its first window with a quota.
 
@@ -15,7 +15,7 @@ pub(super) trait CpuFiles {
     fn quota(&self, path: &str) -> Result<Option<Quota>, CgroupError>;
     /// Totals of cpu.stat.
     fn cpu_stat(&self, path: &str) -> Result<Option<CpuStatTotals>, CgroupError>;
-    /// Totals of cpu.pressure; none where there are none.
+    /// Totals of cpu.pressure; `None` where the kernel has none.
     fn cpu_pressure(&self, path: &str) -> Result<Option<PressureTotals>, CgroupError>;
 }
 
@@ -41,12 +41,12 @@ impl CpuFiles for Hierarchy {
 
 /// What the files of one cgroup say of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct WindowReading {
     /// Quota at the end of the window.
     pub(super) quota: Option<Quota>,
-    /// cpu.stat; absent when it could not be read at both ends.
+    /// cpu.stat; `None` when it could not be read at both ends.
     pub(super) cpu_stat: Option<CpuStat>,
-    /// cpu.pressure, for the cgroups for which it was asked.
+    /// cpu.pressure, where it was asked for.
     pub(super) pressure: Option<Pressure>,
 }
 
@@ -56,21 +56,21 @@ pub(super) struct Meter {
     quotas: HashMap<u64, Quota>,
     stats: HashMap<u64, CpuStatTotals>,
     pressures: HashMap<u64, PressureTotals>,
-    /// Cgroups that had no cpu.pressure; asked again when they are looked at.
+    /// Cgroups that had no cpu.pressure; asked again when their quota is read.
     pressureless: HashSet<u64>,
-    met: HashSet<u64>,
+    known: HashSet<u64>,
     begun: bool,
 }
 
 impl Meter {
-    /// Meets the cgroups that are new since the last call, and forgets those that are gone. `cgroups` are all (id, path).
+    /// Adds the cgroups that are new since the last call, and removes those that are gone. `cgroups` are all (id, path).
     ///
     /// The totals of a cgroup that was made after the first call count from zero: it was made within the window.
-    pub(super) fn meet<'a>(&mut self, files: &impl CpuFiles, cgroups: impl Iterator<Item = (u64, &'a str)>) {
+    pub(super) fn refresh<'a>(&mut self, files: &impl CpuFiles, cgroups: impl Iterator<Item = (u64, &'a str)>) {
         let mut alive = HashSet::new();
         for (id, path) in cgroups {
             alive.insert(id);
-            if !self.met.insert(id) {
+            if !self.known.insert(id) {
                 continue;
             }
             if self.begun {
@@ -79,10 +79,10 @@ impl Meter {
             } else if let Some(totals) = readable(files.cpu_stat(path)) {
                 self.stats.insert(id, totals);
             }
-            self.look(files, id, path);
+            self.read_quota(files, id, path);
         }
         self.begun = true;
-        self.met.retain(|id| alive.contains(id));
+        self.known.retain(|id| alive.contains(id));
         self.stats.retain(|id, _| alive.contains(id));
         self.quotas.retain(|id, _| alive.contains(id));
         self.pressures.retain(|id, _| alive.contains(id));
@@ -90,7 +90,7 @@ impl Meter {
     }
 
     /// Reads the quota of one cgroup.
-    pub(super) fn look(&mut self, files: &impl CpuFiles, id: u64, path: &str) {
+    pub(super) fn read_quota(&mut self, files: &impl CpuFiles, id: u64, path: &str) {
         self.pressureless.remove(&id);
         match readable(files.quota(path)) {
             Some(quota) => self.quotas.insert(id, quota),
@@ -98,13 +98,13 @@ impl Meter {
         };
     }
 
-    /// Whether the cgroup had a quota when it was looked at last.
+    /// Whether the cgroup had a quota when it was last read.
     pub(super) fn is_limited(&self, id: u64) -> bool {
         self.quotas.contains_key(&id)
     }
 
     /// Ends the window of one cgroup and begins its next one.
-    pub(super) fn read(&mut self, files: &impl CpuFiles, id: u64, path: &str, with_pressure: bool) -> Reading {
+    pub(super) fn read(&mut self, files: &impl CpuFiles, id: u64, path: &str, with_pressure: bool) -> WindowReading {
         let quota = self.quotas.get(&id).copied();
         let cpu_stat = readable(files.cpu_stat(path)).and_then(|now| {
             let before = self.stats.insert(id, now)?;
@@ -121,7 +121,7 @@ impl Meter {
         } else {
             None
         };
-        Reading { quota, cpu_stat, pressure }
+        WindowReading { quota, cpu_stat, pressure }
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    fn throttled(reading: Reading) -> Option<u64> {
+    fn throttled(reading: WindowReading) -> Option<u64> {
         reading.cpu_stat.map(|stat| stat.nr_throttled)
     }
 
@@ -188,7 +188,7 @@ mod tests {
     fn a_window_is_the_difference_of_its_ends() {
         let (mut files, mut meter) = (Files::default(), Meter::default());
         files.set("/a", Some(20_000), 3);
-        meter.meet(&files, [(1, "/a")].into_iter());
+        meter.refresh(&files, [(1, "/a")].into_iter());
         files.set("/a", Some(20_000), 5);
         let first = meter.read(&files, 1, "/a", true);
         assert_eq!(first.quota, Some(Quota { quota_us: 20_000, period_us: 100_000 }));
@@ -203,9 +203,9 @@ mod tests {
     #[test]
     fn a_cgroup_made_within_the_window_counts_from_zero() {
         let (mut files, mut meter) = (Files::default(), Meter::default());
-        meter.meet(&files, std::iter::empty());
+        meter.refresh(&files, std::iter::empty());
         files.set("/new", Some(10_000), 4);
-        meter.meet(&files, [(2, "/new")].into_iter());
+        meter.refresh(&files, [(2, "/new")].into_iter());
         assert!(meter.is_limited(2));
         let reading = meter.read(&files, 2, "/new", true);
         assert_eq!((throttled(reading), reading.pressure.map(|p| p.some_ns)), (Some(4), Some(20)));
@@ -215,10 +215,10 @@ mod tests {
     fn a_quota_set_later_is_counted_from_its_begin() {
         let (mut files, mut meter) = (Files::default(), Meter::default());
         files.set("/a", None, 7);
-        meter.meet(&files, [(1, "/a")].into_iter());
+        meter.refresh(&files, [(1, "/a")].into_iter());
         assert!(!meter.is_limited(1));
         files.set("/a", Some(10_000), 9);
-        meter.look(&files, 1, "/a");
+        meter.read_quota(&files, 1, "/a");
         assert!(meter.is_limited(1));
         assert_eq!(throttled(meter.read(&files, 1, "/a", false)), Some(2));
     }
@@ -227,10 +227,10 @@ mod tests {
     fn a_cgroup_that_is_gone_has_no_figures_and_is_forgotten() {
         let (mut files, mut meter) = (Files::default(), Meter::default());
         files.set("/a", Some(1_000), 1);
-        meter.meet(&files, [(1, "/a")].into_iter());
+        meter.refresh(&files, [(1, "/a")].into_iter());
         files.0.clear();
         assert_eq!(meter.read(&files, 1, "/a", true).cpu_stat, None);
-        meter.meet(&files, std::iter::empty());
+        meter.refresh(&files, std::iter::empty());
         assert!(!meter.is_limited(1));
     }
 
@@ -238,11 +238,11 @@ mod tests {
     fn a_new_cgroup_under_an_old_name_is_not_mistaken_for_it() {
         let (mut files, mut meter) = (Files::default(), Meter::default());
         files.set("/a", Some(1_000), 9);
-        meter.meet(&files, [(1, "/a")].into_iter());
+        meter.refresh(&files, [(1, "/a")].into_iter());
         files.set("/a", Some(1_000), 2);
         // The old one is still asked for, but the path is the new one's now.
         assert_eq!(throttled(meter.read(&files, 1, "/a", false)), None);
-        meter.meet(&files, [(2, "/a")].into_iter());
+        meter.refresh(&files, [(2, "/a")].into_iter());
         assert_eq!(throttled(meter.read(&files, 2, "/a", false)), Some(2));
     }
 }

@@ -13,7 +13,6 @@ mod cpu_times;
 mod enforce;
 mod error;
 mod facts;
-mod hands;
 mod http;
 mod join;
 mod known;
@@ -37,6 +36,7 @@ mod sys;
 mod thread_priority;
 mod watch;
 mod writer;
+mod writers;
 
 pub use accounts::Traces;
 pub use acting::{Acting, Enforce, Pace};

@@ -40,7 +40,7 @@ impl<E: Send + 'static> Outlet<E> {
                 })
             });
             drop(waiting);
-            // What it has opened is written out, closed or removed before its end is told, upon which guard may end.
+            // What it has opened is written out, closed or removed before its end is reported, upon which guard may end.
             drop(sink);
             // Nobody waits for it when the controller has failed meanwhile.
             let _ = end.send(outcome);
@@ -79,7 +79,7 @@ impl<E: Send + 'static> Outlet<E> {
                 tracing::warn!("the output takes no more; its last intervals are missing");
                 Ok(())
             }
-            // It was told before.
+            // It was reported before.
             Err(RecvTimeoutError::Disconnected) => Ok(()),
         }
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_output_holds_is_gone_when_its_end_is_told() {
+    fn what_the_output_holds_is_gone_when_its_end_is_reported() {
         struct Held(std::sync::mpsc::Sender<()>);
         impl Drop for Held {
             fn drop(&mut self) {

@@ -17,7 +17,7 @@ use crate::snapshot::{Action, Node, Snapshot, Window};
 /// What the policies would do, window by window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
-    /// The machine; absent when there was no window.
+    /// The machine; `None` when there was no window.
     pub node: Option<Node>,
     /// Windows that were decided on.
     pub windows: usize,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_is_planned_on_by_the_configuration_and_only_what_changes_is_told() {
+    fn a_recording_is_planned_on_by_the_configuration_and_only_what_changes_is_reported() {
         let config = Config::parse("[[workload]]\nmatch.cgroup = \"/plc\"\nclass = \"PLC\"\n", Path::new("f")).unwrap();
         let snapshots = [recorded(20_000), recorded(20_000)].map(Ok::<_, ControlError>);
         let planned = replay(&config, snapshots.into_iter()).unwrap();

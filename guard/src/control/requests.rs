@@ -33,14 +33,14 @@ pub(super) struct Formulas {
 }
 
 impl Default for Formulas {
-    /// What to assume of a node where nothing tells.
+    /// What to assume of a node where nothing shows it.
     fn default() -> Self {
         Self { pods: WeightFormula::Linear, containers: WeightFormula::Quadratic }
     }
 }
 
 impl Formulas {
-    /// What these pods tell; where they tell nothing, or contradict each other, what was known stays.
+    /// Learns from these pods; where they show nothing, or contradict each other, what was known stays.
     pub(super) fn learn(self, pods: &[Pod]) -> Self {
         let of_pods = pods.iter().filter_map(|pod| {
             let limit = guaranteed(pod)?;
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(learn(&small), Formulas { pods: Linear, containers: Quadratic });
         assert_eq!(learn(&[pod(100, Some(1000), &[100, 1])]), Formulas { pods: Quadratic, containers: Quadratic });
         let known = Formulas { pods: Quadratic, containers: Linear };
-        assert_eq!(known.learn(&[pod(1, None, &[1, 1])]), known, "best-effort pods tell nothing");
+        assert_eq!(known.learn(&[pod(1, None, &[1, 1])]), known, "best-effort pods show nothing");
     }
 
     #[test]

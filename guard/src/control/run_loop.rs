@@ -1,6 +1,6 @@
 //! The loop of `guard report` and `guard run`: waits, samples, decides, and hands a Snapshot of every window to its
 //! caller. One thread, no busy work; it sleeps between samples. What may hang (writes, the journal's disk, the audit log,
-//! the output) is done by threads of its own, see [`super::hands`] and [`super::outlet`].
+//! the output) is done by threads of its own, see [`super::writers`] and [`super::outlet`].
 
 use std::collections::HashSet;
 use std::future::pending;
@@ -95,7 +95,7 @@ pub async fn act<E: From<ControlError> + Send + 'static>(
     let looped = ready(watch, pace, acting, asked)?;
     begun();
     let looped = looped.run(|snapshot, _| outlet.hand_over(snapshot)).await;
-    // Also after an error: the last interval tells what was put back.
+    // Also after an error: the last interval reports what was put back.
     let shown = outlet.end();
     looped.and(shown)
 }
@@ -121,8 +121,9 @@ pub(super) async fn act_by<E: From<ControlError>>(
 fn ready<A>(watch: &Watch, pace: Pace, acting: Acting, asked: A) -> Result<Loop<Observer, A>, ControlError> {
     let watch = Watch { policy: Some(Arc::clone(&acting.config)), act: acting.enforce.is_some(), ..watch.clone() };
     let observer = Observer::start(&watch)?;
-    let hands = acting.enforce.is_some().then(|| super::enforce::hands(observer.hierarchy(), &acting)).transpose()?;
-    let actor = Some(Actor::new(acting.config.policy.clone(), hands));
+    let writers =
+        acting.enforce.is_some().then(|| super::enforce::writers(observer.hierarchy(), &acting)).transpose()?;
+    let actor = Some(Actor::new(acting.config.policy.clone(), writers));
     // Last: threads that were started before do not take it over.
     let priority = acting
         .enforce
@@ -161,7 +162,7 @@ enum Woken {
 }
 
 /// A configuration that is being read. The disk may be slow.
-type Reading = JoinHandle<Result<Config, ConfigError>>;
+type ConfigReader = JoinHandle<Result<Config, ConfigError>>;
 
 /// How the last window ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +170,7 @@ enum Ending {
     /// It is still to be handed over.
     Open,
     /// It was handed over.
-    Told,
+    Delivered,
 }
 
 impl<S: Source, A: Ask> Loop<S, A> {
@@ -184,13 +185,13 @@ impl<S: Source, A: Ask> Loop<S, A> {
             // The other error is the one that ends guard.
             tracing::error!("{error}");
         }
-        let told = match outcome? {
+        let reported = match outcome? {
             Ending::Open => self.last_window(deliver),
-            Ending::Told => Ok(()),
+            Ending::Delivered => Ok(()),
         };
         // What was left behind, or has to be reported, counts more than what could not be shown.
         put_back?;
-        told
+        reported
     }
 
     fn last_window<E: From<ControlError>>(
@@ -214,7 +215,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
         let end = self.pace.duration.map(|duration| begin + duration);
         let mut window = windows(self.pace.interval);
         let mut timing = Timing { end, sample: begin + self.source.sample_every(), quiet_until: begin };
-        let mut reading: Option<Reading> = None;
+        let mut reading: Option<ConfigReader> = None;
         loop {
             fault::point("controller");
             match self.wait(&mut window, &timing, &mut reading).await? {
@@ -255,7 +256,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
                     self.priority.hurry();
                     if self.source.all_named_ended() {
                         tracing::warn!("every thread named with --tid has ended");
-                        return Ok(Ending::Told);
+                        return Ok(Ending::Delivered);
                     }
                 }
             }
@@ -266,7 +267,7 @@ impl<S: Source, A: Ask> Loop<S, A> {
         &mut self,
         window: &mut Interval,
         timing: &Timing,
-        reading: &mut Option<Reading>,
+        reading: &mut Option<ConfigReader>,
     ) -> Result<Woken, ControlError> {
         let Self { source, actor, asked, pace, .. } = self;
         let sample_every = source.sample_every();
@@ -277,8 +278,8 @@ impl<S: Source, A: Ask> Loop<S, A> {
             source.events().await
         };
         let report = async {
-            match actor.as_mut().and_then(Actor::hands) {
-                Some(hands) => hands.report().await,
+            match actor.as_mut().and_then(Actor::writers) {
+                Some(writers) => writers.report().await,
                 None => pending().await,
             }
         };
@@ -337,8 +338,8 @@ impl<S: Source, A: Ask> Loop<S, A> {
         if let Some(actor) = &mut self.actor {
             let urgent = actor.decide(&mut snapshot);
             let late_from = actor.late_from();
-            if let Some(hands) = actor.hands() {
-                let (held, touched) = hands.state();
+            if let Some(writers) = actor.writers() {
+                let (held, touched) = writers.state();
                 self.source.acted(held, touched);
                 self.source.report_throttles_of(&urgent)?;
                 self.source.set_fair_budgets(&late_from)?;
@@ -354,21 +355,21 @@ impl<S: Source, A: Ask> Loop<S, A> {
 
     /// Takes a report of a lane; true when that lane has panicked, without which guard does not go on.
     fn take(&mut self, report: Report) -> bool {
-        let Some(hands) = self.actor.as_mut().and_then(Actor::hands) else { return false };
-        hands.take(report);
-        hands.panic().is_some()
+        let Some(writers) = self.actor.as_mut().and_then(Actor::writers) else { return false };
+        writers.take(report);
+        writers.panic().is_some()
     }
 
     fn put_back(&mut self) -> Result<(), ControlError> {
-        let Some(hands) = self.actor.as_mut().and_then(Actor::hands) else { return Ok(()) };
-        hands.end(PATIENCE_AT_END).outcome()
+        let Some(writers) = self.actor.as_mut().and_then(Actor::writers) else { return Ok(()) };
+        writers.end(PATIENCE_AT_END).outcome()
     }
 
     /// Begins to read the configuration again, and opens the audit log again: whoever rotates logs sends this signal.
-    fn read_again(&mut self) -> Option<Reading> {
+    fn read_again(&mut self) -> Option<ConfigReader> {
         let (acting, actor) = (self.acting.as_ref()?, self.actor.as_mut()?);
-        if let Some(hands) = actor.hands() {
-            hands.reopen_audit(&acting.audit());
+        if let Some(writers) = actor.writers() {
+            writers.reopen_audit(&acting.audit());
         }
         let file = acting.file.clone()?;
         Some(tokio::task::spawn_blocking(move || {
@@ -407,8 +408,8 @@ impl<S: Source, A: Ask> Loop<S, A> {
         }
         let audit = acting.audit();
         acting.config = config;
-        if let Some(hands) = actor.hands().filter(|_| acting.audit() != audit) {
-            hands.reopen_audit(&acting.audit());
+        if let Some(writers) = actor.writers().filter(|_| acting.audit() != audit) {
+            writers.reopen_audit(&acting.audit());
         }
         Ok(())
     }

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 /// Cgroup ids on their way from the first count to the release of their slot.
 #[derive(Debug, Default)]
 pub(super) struct SlotHolders {
-    /// Those that may hold a slot: there at the last look, or counted since. A cgroup that came and went between two
-    /// looks is known by its counts only.
+    /// Those that may hold a slot: present at the last refresh, or counted since. A cgroup that came and went between
+    /// two is known by its counts only.
     holders: HashSet<u64>,
-    /// Those that had gone at the last look: the next sample takes their last counts.
+    /// Those that had gone at the last refresh: the next sample takes their last counts.
     gone: Vec<u64>,
 }
 
@@ -26,11 +26,11 @@ impl SlotHolders {
     }
 
     /// Takes in the cgroups that are there now, and returns those that have gone since they were seen or counted.
-    pub(super) fn look(&mut self, here: HashSet<u64>) -> &[u64] {
-        let left = self.holders.difference(&here).copied();
-        // Two looks may follow each other without a sample between them.
+    pub(super) fn refresh(&mut self, present: HashSet<u64>) -> &[u64] {
+        let left = self.holders.difference(&present).copied();
+        // Two refreshes may follow each other without a sample between them.
         self.gone.extend(left);
-        self.holders = here;
+        self.holders = present;
         &self.gone
     }
 }
@@ -46,7 +46,7 @@ mod tests {
     }
 
     fn look(slots: &mut SlotHolders, here: &[u64]) {
-        slots.look(here.iter().copied().collect());
+        slots.refresh(here.iter().copied().collect());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::error::ControlError;
-use super::lane::Key;
+use super::lane::CgroupKnob;
 use super::selection::Keep;
 use crate::config::Config;
 use crate::kernel::Event;
@@ -36,7 +36,7 @@ pub(super) trait Source {
     /// back (what contains them, what is below them, the rest of their containers), as they are now.
     fn discover(&mut self, ids: &HashSet<u64>) -> Vec<Cgroup>;
     /// Takes in which knobs guard holds, and which cgroups it has written to since the last Snapshot.
-    fn acted(&mut self, held: HashSet<Key>, touched: HashSet<u64>);
+    fn acted(&mut self, held: HashSet<CgroupKnob>, touched: HashSet<u64>);
     /// Takes another configuration, or leaves everything as it is and says why.
     fn reconfigure(&mut self, config: &Config) -> Result<(), ControlError>;
     /// Whether there is nothing left of what the user named.

@@ -75,7 +75,7 @@ const FILES: &[&str] = &[
 const OPTIONS: [&str; 6] =
     ["PREEMPT_RT", "RT_GROUP_SCHED", "RT_GROUP_SCHED_DEFAULT_DISABLED", "NO_HZ_FULL", "RCU_NOCB_CPU", "CFS_BANDWIDTH"];
 
-/// Functions that tell what a kernel does, which its version does not: distributions build and backport as they like.
+/// Functions that show what a kernel does, which its version does not: distributions build and backport as they like.
 const FUNCTIONS: [&str; 3] = ["sched_rt_period_timer", "fair_server_init", "sched_group_set_rt_runtime"];
 
 /// Daemons that matter to a check.
@@ -318,16 +318,16 @@ fn look_at_tasks(root: &Path, hierarchy: &Hierarchy, facts: &mut Facts) {
 fn cgroup(hierarchy: &Hierarchy, path: &str, dir: String, container: Option<Container>) -> CgroupFacts {
     let mut facts = CgroupFacts { dir, container, ..CgroupFacts::default() };
     let mut errors = Vec::new();
-    facts.quota = told(hierarchy.quota(path), &mut errors);
-    facts.nr_throttled = told(hierarchy.cpu_stat(path), &mut errors).map(|stat| stat.nr_throttled);
-    facts.controllers = told(hierarchy.controllers(path), &mut errors);
-    facts.subtree_control = told(hierarchy.subtree_control(path), &mut errors);
-    facts.rt_runtime_us = told(hierarchy.rt_runtime_us(path), &mut errors);
+    facts.quota = value_or_error(hierarchy.quota(path), &mut errors);
+    facts.nr_throttled = value_or_error(hierarchy.cpu_stat(path), &mut errors).map(|stat| stat.nr_throttled);
+    facts.controllers = value_or_error(hierarchy.controllers(path), &mut errors);
+    facts.subtree_control = value_or_error(hierarchy.subtree_control(path), &mut errors);
+    facts.rt_runtime_us = value_or_error(hierarchy.rt_runtime_us(path), &mut errors);
     facts.errors = errors;
     facts
 }
 
-fn told<T>(read: Result<Option<T>, CgroupError>, errors: &mut Vec<String>) -> Option<T> {
+fn value_or_error<T>(read: Result<Option<T>, CgroupError>, errors: &mut Vec<String>) -> Option<T> {
     read.unwrap_or_else(|error| {
         // A cgroup that went meanwhile is no fault of the node.
         if !error.is_vanished() {

@@ -67,7 +67,7 @@ pub struct KernelBuild {
     pub config_source: Option<String>,
     /// CONFIG_ options without that prefix; "n" when the file says that it is not set.
     pub options: BTreeMap<String, String>,
-    /// Functions that tell what the kernel can do, and whether it has them; empty when /proc/kallsyms says nothing.
+    /// Functions that show what the kernel can do, and whether it has them; empty when /proc/kallsyms says nothing.
     pub functions: BTreeMap<String, bool>,
 }
 
@@ -133,9 +133,9 @@ pub struct Process {
     pub memlock_limit: Option<u64>,
     /// VmLck, bytes.
     pub locked_bytes: Option<u64>,
-    /// Open timerfds; None when they may not be seen.
+    /// Open timerfds; `None` when they may not be seen.
     pub timerfds: Option<usize>,
-    /// POSIX timers; None when they may not be seen.
+    /// POSIX timers; `None` when they may not be seen.
     pub posix_timers: Option<usize>,
     /// Real-time threads, and the first fair ones.
     pub threads: Vec<Thread>,
@@ -156,7 +156,7 @@ pub struct Thread {
     pub priority: u32,
     /// CPUs it may run on.
     pub affinity: CpuList,
-    /// Timer slack, ns; None when it may not be seen.
+    /// Timer slack, ns; `None` when it may not be seen.
     pub timer_slack_ns: Option<u64>,
 }
 
@@ -198,7 +198,7 @@ pub enum Smi {
 }
 
 impl Facts {
-    /// Text of a file; None when it is absent, unreadable or was not looked at.
+    /// Text of a file; `None` when it is absent, unreadable or was not looked at.
     #[must_use]
     pub fn text(&self, path: &str) -> Option<&str> {
         match self.files.get(path)? {
@@ -222,7 +222,7 @@ impl Facts {
         }
     }
 
-    /// Why a file cannot be told from: "absent", the kernel's answer, or what it holds instead.
+    /// Why a file shows nothing: "absent", the kernel's answer, or what it holds instead.
     #[must_use]
     pub fn reason(&self, path: &str) -> String {
         match self.files.get(path) {
@@ -314,7 +314,7 @@ impl Facts {
         self.processes.iter().find(|process| process.comm == comm)
     }
 
-    /// Whether the kernel has a function; None when that is not known.
+    /// Whether the kernel has a function; `None` when that is not known.
     #[must_use]
     pub fn has_function(&self, name: &str) -> Option<bool> {
         self.kernel.functions.get(name).copied()
@@ -329,7 +329,7 @@ impl Facts {
                 .is_some_and(|version| version.split_whitespace().any(|word| word == "PREEMPT_RT"))
     }
 
-    /// Whether the kernel rations real-time time per cgroup (CONFIG_RT_GROUP_SCHED, and not turned off at boot); None
+    /// Whether the kernel rations real-time time per cgroup (CONFIG_RT_GROUP_SCHED, and not turned off at boot); `None`
     /// when that is not known.
     #[must_use]
     pub fn rations_rt_groups(&self) -> Option<bool> {
@@ -404,7 +404,7 @@ impl Process {
         }
     }
 
-    /// Whether it has CAP_SYS_NICE; None when its capabilities are not known.
+    /// Whether it has CAP_SYS_NICE; `None` when its capabilities are not known.
     #[must_use]
     pub fn has_sys_nice(&self) -> Option<bool> {
         Some(self.capabilities? >> CAP_SYS_NICE & 1 == 1)
@@ -432,7 +432,7 @@ impl Thread {
     }
 }
 
-/// What the `*`s of a pattern stand for in a path; None when it does not match.
+/// What the `*`s of a pattern stand for in a path; `None` when it does not match.
 pub(super) fn stars<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
     let mut found = Vec::new();

@@ -95,7 +95,7 @@ fn a_node_spoilt_at_run_time_on_6_1() {
 }
 
 #[test]
-fn advice_that_does_nothing_is_told() {
+fn advice_that_does_nothing_is_reported() {
     let facts = node!("rt-6.12-bad-advice");
     expect(&facts, &["kernel.boot_options", "runtime.containerd", "runtime.docker"]);
     let report = examine(&facts);
@@ -288,7 +288,7 @@ fn irqbalance_keeps_off_isolated_cpus_by_itself() {
     for list in ["isolated", "nohz_full"] {
         set(&mut facts, &format!("/sys/devices/system/cpu/{list}"), "");
     }
-    // Now only the thread's own pinning to CPU 3 tells.
+    // Now only the thread's own pinning to CPU 3 shows it.
     assert!(to_act_on(&facts).contains("irq.irqbalance"));
     set(&mut facts, "/etc/default/irqbalance", "IRQBALANCE_BANNED_CPULIST=\"3\"");
     assert!(!to_act_on(&facts).contains("irq.irqbalance"));

@@ -41,10 +41,10 @@ pub struct ExecutorOptions {
     pub pace: Pace,
     /// How often a lift that somebody else undid is asserted again, per knob, before guard gives way.
     pub reassert: Pace,
-    /// After giving way, how long until the knob may be taken again, with the other's value as its original; none for
+    /// After giving way, how long until the knob may be taken again, with the other's value as its original; `None` for
     /// never.
     pub retake_after: Option<Duration>,
-    /// Who tells systemd what is held of its units.
+    /// The agent that sets systemd's properties to what is held of its units.
     pub units: Units,
 }
 
@@ -72,12 +72,12 @@ struct Held {
     reassert: Bucket,
 }
 
-/// A knob that guard gave up, or that failed.
+/// A knob that guard gave up, or that failed: nothing is tried for a while.
 #[derive(Debug)]
-struct Rest {
+struct BackOff {
     path: String,
     why: String,
-    /// None for good.
+    /// `None` for good.
     until: Option<Instant>,
     /// Failures in a row; 0 when it was given up.
     times: u32,
@@ -92,7 +92,7 @@ pub struct Executor {
     journal: Journal<Key, Entry>,
     options: ExecutorOptions,
     held: BTreeMap<CgroupKnob, Held>,
-    rests: BTreeMap<CgroupKnob, Rest>,
+    back_offs: BTreeMap<CgroupKnob, BackOff>,
     buckets: BTreeMap<CgroupKnob, Bucket>,
     recovered: Report,
 }
@@ -123,8 +123,8 @@ impl Executor {
         let mut journal = Journal::open(state_dir, boot, book, lock)?;
         let node = Node { root: options.root.clone(), hierarchy };
         recovered.files = restore::put_back(&node, &mut journal);
-        let (held, rests, buckets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { node, journal, options, held, rests, buckets, recovered })
+        let (held, back_offs, buckets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { node, journal, options, held, back_offs, buckets, recovered })
     }
 
     /// What an earlier guard had left, and what came of putting it back. What could not be put back stays in the
@@ -198,8 +198,8 @@ impl Executor {
         batch.into_iter().map(Planned::outcome).collect()
     }
 
-    /// Looks whether what guard holds is still there; and forgets what concerns cgroups that have gone. One outcome per
-    /// knob that is no longer as guard set it.
+    /// Checks that held knobs still have guard's values, and forgets cgroups that have gone. One outcome per knob that somebody
+    /// else changed.
     pub fn check_drift(&mut self) -> Vec<Outcome> {
         self.adopt_all();
         let drifted: Vec<Change> = self
@@ -217,7 +217,7 @@ impl Executor {
     pub fn restore_all(&mut self) -> Vec<Outcome> {
         self.adopt_all();
         let held = std::mem::take(&mut self.held);
-        self.rests.clear();
+        self.back_offs.clear();
         let restored = restore::put_back(&self.node, &mut self.journal);
         for ((id, knob), held) in &held {
             self.options.units.let_go(&held.path, *id, *knob);
@@ -231,15 +231,15 @@ impl Executor {
         held.iter().for_each(|(place, path)| self.adopt(*place, path));
     }
 
-    /// Fills in what a change means for which files; an error is the change's result.
+    /// Fills in which files a change sets to which values; an error is the change's result.
     fn plan(&mut self, planned: &mut Planned, asker: usize) -> Result<(), WriteResult> {
         let Change { path, id, what } = planned.change.clone();
         let place = (id, what.knob());
-        self.rested(place, &what)?;
+        self.check_back_off(place, &what)?;
         self.adopt(place, &path);
         let jobs = Job::open_all(&self.node, &path, id, place.1, asker);
         let mut jobs = jobs.map_err(|trouble| self.failed(place, &planned.change, &trouble))?;
-        planned.old = Some(told(place.1, jobs.iter().map(|job| (job.key.file, job.now.as_str()))));
+        planned.old = Some(joined(place.1, jobs.iter().map(|job| (job.key.file, job.now.as_str()))));
         match what {
             Release(_) => self.plan_release(planned, place, &mut jobs)?,
             Set(setting) | Lift(setting) => self.plan_set(planned, place, setting, &mut jobs)?,
@@ -257,7 +257,7 @@ impl Executor {
     ) -> Result<(), WriteResult> {
         let version = self.node.hierarchy.version();
         let values = setting.values(version, self.options.weight);
-        planned.new = told(place.1, values.iter().map(|(file, value)| (*file, file.text(value))));
+        planned.new = joined(place.1, values.iter().map(|(file, value)| (*file, file.text(value))));
         if values.is_empty() {
             return Err(WriteResult::Refused(format!("cgroup {version} has no {}", place.1)));
         }
@@ -309,7 +309,7 @@ impl Executor {
                 foreign = Some(format!("{file} now holds \"{}\", which stays", job.now));
             }
         }
-        planned.new = told(place.1, jobs.iter().map(|job| (job.key.file, goal(job))));
+        planned.new = joined(place.1, jobs.iter().map(|job| (job.key.file, goal(job))));
         // The first file is the knob's own; the others go with it.
         if let (Some(why), true) = (foreign, jobs.iter().all(|job| job.to.is_none())) {
             self.let_go(place, "foreign");
@@ -322,8 +322,8 @@ impl Executor {
         Ok(())
     }
 
-    /// The texts that systemd may give the files of a unit's own cgroup: it makes its own of this setting, and may not have
-    /// been told yet that those before it count no more.
+    /// The texts that systemd may write to the files of a unit's own cgroup: its own form of this setting, and of earlier
+    /// settings whose end it has not been notified of.
     fn by_systemd(&self, planned: &Planned, (_, knob): CgroupKnob, setting: &Setting) -> Vec<(File, String)> {
         let (path, units) = (&planned.change.path, &self.options.units);
         if !units.may_own(path) {
@@ -331,13 +331,13 @@ impl Executor {
         }
         let (version, formula) = (self.node.hierarchy.version(), self.options.weight);
         let text = |(file, value): (File, Value)| (file, file.text(&value));
-        let told = units.told(path, knob).into_iter().filter(|told| told != setting);
-        let told = told.flat_map(|told| {
-            let own = told.values(version, formula).into_iter().map(text);
-            own.chain(systemd::echoes(&told, version)).collect::<Vec<_>>()
+        let earlier = units.sent(path, knob).into_iter().filter(|earlier| earlier != setting);
+        let earlier = earlier.flat_map(|earlier| {
+            let own = earlier.values(version, formula).into_iter().map(text);
+            own.chain(systemd::echoes(&earlier, version)).collect::<Vec<_>>()
         });
         let mut out = Vec::new();
-        for each in systemd::echoes(setting, version).into_iter().chain(told) {
+        for each in systemd::echoes(setting, version).into_iter().chain(earlier) {
             if !out.contains(&each) {
                 out.push(each);
             }
@@ -437,7 +437,7 @@ impl Executor {
         }
     }
 
-    /// Takes note of what came of a change that was tried.
+    /// Records the result of a change that was tried.
     fn settle(&mut self, planned: &Planned, ran: Ran, keys: Vec<Key>) -> WriteResult {
         let place = (planned.change.id, planned.change.what.knob());
         let was_held = self.held.contains_key(&place);
@@ -447,7 +447,7 @@ impl Executor {
                 if ran.wrote { WriteResult::Written } else { WriteResult::Unchanged }
             }
             (None, Set(setting) | Lift(setting)) => {
-                self.rests.remove(&place);
+                self.back_offs.remove(&place);
                 self.hold(place, &planned.change, setting, keys);
                 self.options.units.hold(&planned.change.path, place.0, setting);
                 WriteResult::Written
@@ -496,7 +496,7 @@ impl Executor {
 
     /// Holds a knob no longer.
     fn let_go(&mut self, place: CgroupKnob, why: &str) {
-        self.rests.remove(&place);
+        self.back_offs.remove(&place);
         if let Some(held) = self.held.remove(&place) {
             self.drop_files(&held.keys, why);
             self.options.units.let_go(&held.path, place.0, place.1);
@@ -534,31 +534,31 @@ impl Executor {
         self.let_go(place, "foreign");
         let until = self.options.retake_after.map(|after| Instant::now() + after);
         let (path, what) = (change.path.clone(), change.what.clone());
-        self.rests.insert(place, Rest { path, why, until, times: 0, what });
+        self.back_offs.insert(place, BackOff { path, why, until, times: 0, what });
     }
 
-    /// Whether a knob is left alone at present.
-    fn rested(&mut self, place: CgroupKnob, what: &What) -> Result<(), WriteResult> {
-        let Some(rest) = self.rests.get(&place) else { return Ok(()) };
-        let over = rest.until.is_some_and(|until| until <= Instant::now());
-        if rest.times == 0 {
+    /// Whether a change may be tried now; an error is its result.
+    fn check_back_off(&mut self, place: CgroupKnob, what: &What) -> Result<(), WriteResult> {
+        let Some(back_off) = self.back_offs.get(&place) else { return Ok(()) };
+        let over = back_off.until.is_some_and(|until| until <= Instant::now());
+        if back_off.times == 0 {
             if over {
-                self.rests.remove(&place);
+                self.back_offs.remove(&place);
                 return Ok(());
             }
             return match what {
                 Release(_) => Ok(()),
-                Set(_) | Lift(_) => Err(WriteResult::Foreign(format!("given up before: {}", rest.why))),
+                Set(_) | Lift(_) => Err(WriteResult::Foreign(format!("given up before: {}", back_off.why))),
             };
         }
         // The count of failures is kept, so that waiting grows.
-        if over || rest.what != *what { Ok(()) } else { Err(WriteResult::Limited(rest.why.clone())) }
+        if over || back_off.what != *what { Ok(()) } else { Err(WriteResult::Limited(back_off.why.clone())) }
     }
 
-    /// Takes note of a failure, so that it is not repeated at once.
+    /// Records a failure, so that it is not repeated at once.
     fn failed(&mut self, place: CgroupKnob, change: &Change, trouble: &Trouble) -> WriteResult {
         let result = WriteResult::from(trouble);
-        let before = self.rests.get(&place).filter(|rest| rest.what == change.what).map_or(0, |rest| rest.times);
+        let before = self.back_offs.get(&place).filter(|old| old.what == change.what).map_or(0, |old| old.times);
         let times = before.saturating_add(1);
         match trouble.back_off(times) {
             None => self.let_go(place, "gone"),
@@ -566,7 +566,7 @@ impl Executor {
                 let why = format!("told before, next try after {wait:?}: {trouble}");
                 let (path, what) = (change.path.clone(), change.what.clone());
                 let until = Some(Instant::now() + wait);
-                self.rests.insert(place, Rest { path, why, until, times, what });
+                self.back_offs.insert(place, BackOff { path, why, until, times, what });
             }
         }
         result
@@ -577,7 +577,7 @@ impl Executor {
         let (now, pace) = (Instant::now(), self.options.pace);
         self.buckets.retain(|_, bucket| !bucket.is_full(pace, now));
         let node = &self.node;
-        self.rests.retain(|(id, _), rest| node.hierarchy.id(&rest.path).is_ok_and(|found| found == *id));
+        self.back_offs.retain(|(id, _), back_off| node.hierarchy.id(&back_off.path).is_ok_and(|found| found == *id));
         // A held cgroup that has gone is let go by its next write; of processes the others go on.
         let held = self.held.values().flat_map(|held| &held.keys);
         let held: BTreeSet<&Key> = held.filter(|key| key.object.kind == Kind::Cgroup).collect();
@@ -655,7 +655,7 @@ impl Planned {
 }
 
 /// Texts of a knob's own files as one.
-fn told<T: AsRef<str>>(knob: Knob, texts: impl Iterator<Item = (File, T)>) -> String {
+fn joined<T: AsRef<str>>(knob: Knob, texts: impl Iterator<Item = (File, T)>) -> String {
     let own = texts.filter(|(file, _)| file.knob() == knob);
     let mut out: Vec<String> = own.map(|(_, text)| text.as_ref().trim_end().to_owned()).collect();
     // Of many processes: what there is.

@@ -39,7 +39,7 @@ pub(super) struct Entry {
     pub(super) original: String,
     /// Texts that may be there by guard: what it wrote last, and what it was about to write. Empty before the first.
     pub(super) ours: Vec<String>,
-    /// Texts that may be there by systemd, which made them of what guard had told it.
+    /// Texts that may be there by systemd, which made them from what guard had sent it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) by_systemd: Vec<String>,
     /// In journals of guards that kept a unit's properties beside its file: the unit, with them. Only read.
@@ -111,7 +111,7 @@ impl<K: Part, E: Part> Record<K, E> {
         Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
     }
 
-    /// None when the line is damaged.
+    /// `None` when the line is damaged.
     fn decode(line: &[u8]) -> Option<Self> {
         let (crc, json) = (line.get(..8)?, line.get(9..)?);
         let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?, 16).ok()?;
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told() {
+    fn a_newer_format_is_reported() {
         let newer = Record::Journal { format: FORMAT + 1, boot: "b".to_owned() };
         assert_eq!(decode(&bytes(&[newer]), "b").foreign_format, Some(FORMAT + 1));
     }

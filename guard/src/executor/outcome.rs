@@ -50,7 +50,7 @@ pub struct Outcome {
     pub id: u64,
     /// The knob.
     pub knob: Knob,
-    /// What its files held; absent when they were not read.
+    /// What its files held; `None` when they were not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old: Option<String>,
     /// What they were to hold, in the files' own words.
@@ -139,7 +139,7 @@ pub struct Restored {
     pub id: u64,
     /// The file.
     pub file: File,
-    /// What it held; absent when it could not be read.
+    /// What it held; `None` when it could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
     /// What it held before guard.
@@ -156,7 +156,7 @@ pub struct RestoredProperty {
     pub unit: String,
     /// The property, by its name on D-Bus.
     pub property: String,
-    /// What it was; absent when systemd was not asked, or did not say.
+    /// What it was; `None` when systemd was not asked, or did not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
     /// What it was before guard.

@@ -95,7 +95,7 @@ impl Lock {
     }
 }
 
-/// Reads the journal of a directory; none when there is no journal. Needs no lock: what is being written looks torn.
+/// Reads the journal of a directory; `None` when there is no journal. Needs no lock: what is being written looks torn.
 pub(super) fn read<K: Part + Ord, E: Part>(dir: &Path, boot: &str) -> Result<Option<Decoded<K, E>>, StateError> {
     let path = dir.join(JOURNAL);
     let bytes = match fs::read(&path) {

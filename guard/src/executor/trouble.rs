@@ -62,7 +62,7 @@ impl Trouble {
         }
     }
 
-    /// How long not to try again after `times` failures in a row; none when there is nothing to try again.
+    /// How long not to try again after `times` failures in a row; `None` when there is nothing to try again.
     ///
     /// Busy passes soon. A value that the kernel refuses may become possible when a neighbour changes. What is wrong
     /// with the node needs a human, so it is asked seldom and told once.

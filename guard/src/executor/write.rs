@@ -15,7 +15,7 @@ pub(super) struct Job {
     pub(super) place: Box<dyn Place>,
     /// What it holds, as far as is known.
     pub(super) now: String,
-    /// What it is to hold; none when it only tells.
+    /// What it is to hold; `None` when it only tells.
     pub(super) to: Option<Value>,
     /// Texts that the file may get from systemd, which makes them of what guard tells it.
     pub(super) by_systemd: Vec<String>,

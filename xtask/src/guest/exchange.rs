@@ -88,7 +88,7 @@ impl Stream {
     }
 }
 
-/// Whole lines, each behind a name if there is one: what several guests print at once can be told apart.
+/// Whole lines, each behind a name if there is one: what several guests print at once stays distinguishable.
 pub(super) struct Lines<W: Write> {
     name: Option<String>,
     begun: Vec<u8>,

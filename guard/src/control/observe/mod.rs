@@ -23,8 +23,8 @@ use super::error::ControlError;
 use super::facts::Facts;
 use super::join;
 use super::known::Known;
-use super::lane::Key;
-use super::meter::{Meter, Reading};
+use super::lane::CgroupKnob;
+use super::meter::{Meter, WindowReading};
 use super::own_cost::{OwnCost, OwnCostMeter};
 use super::selection::{Keep, Selected};
 use super::source::{SAMPLE_EVERY, Source};
@@ -102,7 +102,7 @@ impl Observer {
             kernel.watch_thread(*tid, u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX))?;
         }
         let mut meter = Meter::default();
-        meter.meet(roster.hierarchy(), inventory.cgroups().map(id_and_path));
+        meter.refresh(roster.hierarchy(), inventory.cgroups().map(id_and_path));
         // Those that were asked for, and those whose throttles are to be counted from the begin.
         let reserved = |cgroup: &&CgroupInfo| selected.filter.matches(cgroup) || meter.is_limited(cgroup.id);
         for cgroup in inventory.cgroups().filter(reserved) {
@@ -185,7 +185,7 @@ impl Observer {
     }
 
     /// Whoever a window names.
-    fn known(&mut self, sum: &Sum, mut readings: HashMap<u64, Reading>) -> Known {
+    fn known(&mut self, sum: &Sum, mut readings: HashMap<u64, WindowReading>) -> Known {
         let (sample, roster) = (&sum.sample, &self.roster);
         let read = roster.inventory.cgroups().filter(|c| readings.contains_key(&c.id)).map(|c| c.id);
         let ids: HashSet<u64> = read
@@ -239,7 +239,7 @@ impl Observer {
             if let Some(info) = self.roster.inventory.cgroup_by_id(cgroup.id)
                 && !self.meter.is_limited(info.id)
             {
-                self.meter.look(self.roster.hierarchy(), info.id, &info.path);
+                self.meter.read_quota(self.roster.hierarchy(), info.id, &info.path);
             }
         }
         self.give_budgets(&sample.threads)?;
@@ -280,18 +280,18 @@ impl Observer {
             policy.assignments.refresh(&mut self.roster.inventory);
         }
         let inventory = &self.roster.inventory;
-        self.meter.meet(inventory.hierarchy(), inventory.cgroups().map(id_and_path));
+        self.meter.refresh(inventory.hierarchy(), inventory.cgroups().map(id_and_path));
         if self.reread_at.elapsed() >= REREAD_EVERY || self.kernel.throttle_source() == ThrottleSource::CpuStat {
             self.reread_at = Instant::now();
             for cgroup in inventory.cgroups() {
-                self.meter.look(inventory.hierarchy(), cgroup.id, &cgroup.path);
+                self.meter.read_quota(inventory.hierarchy(), cgroup.id, &cgroup.path);
             }
             self.roster.reread_node();
         }
     }
 
     /// Reads the files of all cgroups with a quota, or with one until a moment ago, that are not in `readings` yet.
-    fn read_files(&mut self, readings: &mut HashMap<u64, Reading>) {
+    fn read_files(&mut self, readings: &mut HashMap<u64, WindowReading>) {
         let inventory = &self.roster.inventory;
         for cgroup in inventory.cgroups() {
             let plc = cgroup.class == Class::Plc;
@@ -345,7 +345,7 @@ impl Source for Observer {
         policy.facts.discover(ids, &self.roster.inventory, &policy.assignments)
     }
 
-    fn acted(&mut self, held: HashSet<Key>, touched: HashSet<u64>) {
+    fn acted(&mut self, held: HashSet<CgroupKnob>, touched: HashSet<u64>) {
         if let Some(policy) = &mut self.policy {
             policy.facts.held(held, touched);
         }

@@ -44,7 +44,7 @@ impl Roster {
         inventory.scan_threads()?;
         let scan_took = scanned_at.elapsed();
         let mut slots = SlotHolders::default();
-        slots.look(inventory.cgroups().map(|c| c.id).collect());
+        slots.refresh(inventory.cgroups().map(|c| c.id).collect());
         Ok(Self {
             node,
             inventory,
@@ -138,7 +138,7 @@ impl Roster {
     }
 
     fn find_gone(&mut self) {
-        for id in self.slots.look(self.inventory.cgroups().map(|c| c.id).collect()) {
+        for id in self.slots.refresh(self.inventory.cgroups().map(|c| c.id).collect()) {
             if let Some(info) = self.inventory.cgroup_by_id(*id) {
                 self.departed.insert(*id, info.clone());
             }

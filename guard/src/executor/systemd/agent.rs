@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct UnitsOptions {
     /// "/" except in tests: where systemd keeps its drop-ins.
     pub root: PathBuf,
-    /// Address of the bus; None for the system bus.
+    /// Address of the bus; `None` for the system bus.
     pub bus: Option<String>,
     /// How shares become a weight on v2.
     pub weight: WeightFormula,
@@ -145,7 +145,7 @@ impl Agent {
     fn once(&mut self) -> Result<(), String> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build();
         let runtime = runtime.map_err(|error: io::Error| format!("cannot start an event loop: {error}"))?;
-        // What a panic may leave half done is told by the journal, as after kill -9.
+        // The journal knows what a panic may leave half done, as after kill -9.
         catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.serve()))).map_err(|panic| said(panic.as_ref()))
     }
 
@@ -220,14 +220,14 @@ impl Agent {
             self.current = Some(path.clone());
             #[cfg(test)]
             assert!(self.options.panic_on.take_if(|of| *of == path).is_none(), "a defect, made on purpose");
-            self.shared.telling(&path, &wanted);
+            self.shared.sending(&path, &wanted);
             let outcome = self.ledger.bring(bus, &path, &wanted).await;
             self.current = None;
             match outcome {
                 Ok(put_back) => {
                     self.reached();
                     self.waiting.remove(&path);
-                    self.shared.told(&path, wanted);
+                    self.shared.sent(&path, wanted);
                     if self.deadline.is_some() {
                         self.put_back.extend(put_back);
                     } else {

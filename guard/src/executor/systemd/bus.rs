@@ -196,7 +196,7 @@ fn misunderstood(what: &str, error: &impl fmt::Display) -> Answer {
     Answer::Refused(format!("systemd answers {what} with something else: {error}"))
 }
 
-/// The D-Bus interface of a unit's kind; None for kinds without a cgroup, and for what is no unit's name.
+/// The D-Bus interface of a unit's kind; `None` for kinds without a cgroup, and for what is no unit's name.
 pub(super) fn interface(unit: &str) -> Option<&'static str> {
     let (_, kind) = unit.rsplit_once('.').filter(|(name, _)| !name.is_empty())?;
     match kind {

@@ -12,7 +12,7 @@ use super::property;
 pub(super) struct DropIn {
     /// Its path.
     pub(super) file: String,
-    /// Its text before guard; None when there was no such file.
+    /// Its text before guard; `None` when there was no such file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) before: Option<String>,
     /// The text that systemd wrote for guard, as far as it was seen.
@@ -29,7 +29,7 @@ impl DropIn {
         Self { file, before, ours: None }
     }
 
-    /// Its text now; None when there is no such file.
+    /// Its text now; `None` when there is no such file.
     pub(super) fn now(&self, root: &Path) -> Option<String> {
         text(root, &self.file)
     }

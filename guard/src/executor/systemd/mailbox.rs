@@ -1,4 +1,4 @@
-//! Between whoever writes files and the agent: what is wanted of systemd, what it was told, and what came of putting it back.
+//! Between whoever writes files and the agent: what is wanted of systemd, what it was sent, and the result of restoring it.
 //! Posting never waits for the agent.
 
 use std::{
@@ -32,7 +32,7 @@ pub(super) struct Mailbox {
     /// Paths of which something else is wanted now.
     pub(super) changed: BTreeSet<String>,
     /// What systemd may know of guard's.
-    pub(super) told: BTreeMap<(String, Knob), Vec<Setting>>,
+    pub(super) sent: BTreeMap<(String, Knob), Vec<Setting>>,
     pub(super) end: Option<Instant>,
     pub(super) is_alone: bool,
     pub(super) report: Option<Vec<RestoredProperty>>,
@@ -66,23 +66,23 @@ impl Shared {
         self.open().wanted.get(path).cloned().unwrap_or_default()
     }
 
-    /// systemd is about to be told this.
-    pub(super) fn telling(&self, path: &str, wanted: &Wanted) {
+    /// systemd is about to be sent this.
+    pub(super) fn sending(&self, path: &str, wanted: &Wanted) {
         let mut mailbox = self.open();
         for (knob, (_, setting)) in wanted {
-            let told = mailbox.told.entry((path.to_owned(), *knob)).or_default();
-            if !told.contains(setting) {
-                told.push(setting.clone());
+            let sent = mailbox.sent.entry((path.to_owned(), *knob)).or_default();
+            if !sent.contains(setting) {
+                sent.push(setting.clone());
             }
         }
     }
 
     /// systemd knows this, and nothing else of guard's.
-    pub(super) fn told(&self, path: &str, wanted: Wanted) {
+    pub(super) fn sent(&self, path: &str, wanted: Wanted) {
         let mut mailbox = self.open();
-        mailbox.told.retain(|(of, _), _| of != path);
-        let told = wanted.into_iter().map(|(knob, (_, setting))| ((path.to_owned(), knob), vec![setting]));
-        mailbox.told.extend(told);
+        mailbox.sent.retain(|(of, _), _| of != path);
+        let sent = wanted.into_iter().map(|(knob, (_, setting))| ((path.to_owned(), knob), vec![setting]));
+        mailbox.sent.extend(sent);
     }
 
     pub(super) fn report(&self, put_back: Vec<RestoredProperty>) {

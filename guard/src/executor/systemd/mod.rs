@@ -1,5 +1,5 @@
 //! systemd as the owner of its units' limits. It writes cgroup files from what it knows of a unit, at every daemon-reload,
-//! so what guard has written to a unit's own cgroup is told to it as well: SetUnitProperties(runtime). Cgroups below a unit
+//! so what guard has written to a unit's own cgroup is sent to it as well: SetUnitProperties(runtime). Cgroups below a unit
 //! (delegated ones: a container's) are not systemd's business.
 //!
 //! Files come first. Whoever writes them posts here what it holds, which never waits; the agent, a thread of its own, then
@@ -51,7 +51,7 @@ pub struct Units {
     handle: Option<Arc<Handle>>,
 }
 
-/// Ends the agent when the last of the users has gone. What is told then stays in the journal.
+/// Ends the agent when the last of the users has gone. What was sent by then stays in the journal.
 struct Handle {
     shared: Arc<Shared>,
     version: Version,
@@ -123,13 +123,13 @@ impl Units {
         shared.posted.notify_one();
     }
 
-    /// Values of guard's that systemd may have been told of and may write at any time.
-    pub(super) fn told(&self, path: &str, knob: Knob) -> Vec<Setting> {
+    /// Values of guard's that systemd may have been sent and may write at any time.
+    pub(super) fn sent(&self, path: &str, knob: Knob) -> Vec<Setting> {
         let Some(Handle { shared, .. }) = self.of(path) else { return Vec::new() };
-        shared.open().told.get(&(path.to_owned(), knob)).cloned().unwrap_or_default()
+        shared.open().sent.get(&(path.to_owned(), knob)).cloned().unwrap_or_default()
     }
 
-    /// Whether a cgroup is by its name a unit of the systemd that is told.
+    /// Whether a cgroup is by its name a unit of the systemd that is notified.
     pub(super) fn may_own(&self, path: &str) -> bool {
         self.of(path).is_some()
     }
@@ -138,7 +138,7 @@ impl Units {
         unit_name(path).and(self.handle.as_deref())
     }
 
-    /// Puts back all properties, for no longer than `limit`, and ends the agent. Returns what came of it; None when the agent
+    /// Puts back all properties, for no longer than `limit`, and ends the agent. Returns what came of it; `None` when the agent
     /// did not come to its end. What was not put back stays in the journal.
     #[must_use]
     pub fn end(&self, limit: Duration) -> Option<Vec<RestoredProperty>> {
@@ -187,7 +187,7 @@ pub fn restore_units(
         return Ok(report);
     }
     if held.is_empty() {
-        // Damage or another boot's records were told once; what is left is an empty journal.
+        // Damage or another boot's records were reported once; what is left is an empty journal.
         let lock = Lock::take(state_dir)?;
         drop(Journal::<UnitKey, UnitEntry>::open(state_dir, boot, Book::new(), lock)?);
         return Ok(report);
@@ -238,10 +238,10 @@ pub fn adopt_units(dirs: &[PathBuf], state_dir: &Path, options: &UnitsOptions) -
 /// What an older guard's record of a file says of its unit. The values that it may have set follow from the file's.
 fn of_file(key: &Key, entry: &Entry, hierarchy: &Hierarchy, formula: WeightFormula) -> Vec<(UnitKey, UnitEntry)> {
     let Some(unit) = &entry.unit else { return Vec::new() };
-    let told: Vec<_> =
+    let sent: Vec<_> =
         entry.ours.iter().flat_map(|text| property::of_text(key.file, text, hierarchy.version(), formula)).collect();
     let entry = |(name, original): &(String, Property)| {
-        let of_it = told.iter().filter(|(of, _)| of == name);
+        let of_it = sent.iter().filter(|(of, _)| of == name);
         let ours = of_it.map(|(_, value)| value.clone()).collect();
         let entry =
             UnitEntry { path: key.object.path.clone(), original: original.clone(), ours, beside: false, drop_in: None };

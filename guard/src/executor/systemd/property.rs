@@ -53,7 +53,7 @@ pub(super) fn drop_in(property: &str) -> String {
     format!("50-{own}.conf")
 }
 
-/// The texts that systemd may give a knob's files when it was told this setting: it keeps a quota per second, rounds it in
+/// The texts that systemd may give a knob's files when it was sent this setting: it keeps a quota per second, rounds it in
 /// its drop-in, and forgets the period of what has no limit.
 pub(in crate::executor) fn echoes(setting: &Setting, version: Version) -> Vec<(File, String)> {
     let Setting::Quota(bandwidth) = setting else { return Vec::new() };
@@ -92,7 +92,7 @@ fn applied(per_second: u64, period: u64) -> Bandwidth {
     Bandwidth { quota_us: Some(u64::try_from(quota).unwrap_or(u64::MAX).max(1_000)), period_us }
 }
 
-/// The properties that the text of a knob's first file was told as. On v1 the period is taken for the default one.
+/// The properties that the text of a knob's first file was sent as. On v1 the period is taken for the default one.
 pub(in crate::executor) fn of_text(
     file: File,
     text: &str,
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_systemd_makes_of_a_quota_is_known() {
-        // As systemd 262 wrote them in a guest: told, and after a reload.
+        // As systemd 262 wrote them in a guest: at once, and after a reload.
         let of = |per_second, period| applied(per_second, period).to_string();
         assert_eq!(of(205_000, INFINITY), "20500 100000");
         assert_eq!(of(333_333, INFINITY), "33333 100000");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_an_older_journal_become_what_was_told() {
+    fn texts_of_an_older_journal_become_what_was_sent() {
         let of = |file, text| of_text(file, text, Version::V2, WeightFormula::Quadratic);
         let number = |name: &'static str, value| (name, Property::Number(value));
         assert_eq!(

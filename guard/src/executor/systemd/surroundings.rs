@@ -1,4 +1,4 @@
-//! The other files of a unit's cgroup. When systemd is told one property, it writes all files of which it knows anything,
+//! The other files of a unit's cgroup. When systemd gets one property, it writes all files of which it knows anything,
 //! also those that somebody has written by hand since; they get their texts back.
 
 use std::{
@@ -46,7 +46,7 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads them; None when the cgroup has gone.
+    /// Reads them; `None` when the cgroup has gone.
     pub(super) fn look(hierarchy: &Hierarchy, path: &str) -> Option<Self> {
         let dir = hierarchy.dir(path).ok()?;
         let id = fs::metadata(&dir).ok()?.ino();

@@ -45,7 +45,7 @@ pub(super) struct UnitEntry {
     /// Whether it was set to what the file holds anyway, so that the unit keeps its cpu controller: the file is not guard's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) beside: bool,
-    /// The file that systemd keeps it in; None when that was not recorded, and nothing is done about it.
+    /// The file that systemd keeps it in; `None` when that was not recorded, and nothing is done about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) drop_in: Option<DropIn>,
 }
@@ -55,11 +55,11 @@ pub(super) struct UnitEntry {
 pub(super) enum Failure {
     /// systemd's.
     Answer(Answer),
-    /// The file does not hold what is to be told: somebody else has written it, and its writer will see that.
+    /// The file does not hold what is to be sent: somebody else has written it, and its writer will see that.
     Changed,
     /// Telling systemd would do harm.
     Harm(String),
-    /// The journal could not be written, so systemd was not told.
+    /// The journal could not be written, so systemd was not notified.
     Journal(String),
     /// A drop-in could not be made what it was.
     DropIn(String),
@@ -181,7 +181,7 @@ impl Ledger {
             return Ok(desired);
         }
         // A unit with neither quota nor weight needs no cpu controller: systemd takes it away from the whole slice, at
-        // once, and the files of all its cgroups with it. So the weight that the cgroup has anyway is told, too.
+        // once, and the files of all its cgroups with it. So the weight that the cgroup has anyway is sent, too.
         let present = match bus.property(unit, weight).await {
             Err(Answer::NoProperty) => return Ok(desired),
             present => present?,
@@ -299,7 +299,7 @@ impl Ledger {
         Ok(property::files(|name| known.get(name).copied(), self.hierarchy.version()))
     }
 
-    /// Whether the files hold what is to be told.
+    /// Whether the files hold what is to be sent.
     fn is_as_wanted(&self, wanted: &[&Setting], around: &Surroundings) -> Result<(), Failure> {
         let version = self.hierarchy.version();
         for setting in wanted {
@@ -307,8 +307,8 @@ impl Ledger {
             for (file, value) in setting.values(version, self.formula) {
                 let holds = |text: &str| around.text(file.name()).is_some_and(|found| file.same(found, text));
                 let by_systemd = || echoes.iter().any(|(of, text)| *of == file && holds(text));
-                let is_told = !setting.properties(version, self.formula).is_empty();
-                if is_told && !holds(&file.text(&value)) && !by_systemd() {
+                let has_property = !setting.properties(version, self.formula).is_empty();
+                if has_property && !holds(&file.text(&value)) && !by_systemd() {
                     return Err(Failure::Changed);
                 }
             }
@@ -407,7 +407,7 @@ fn restored(key: &UnitKey, entry: &UnitEntry, found: Option<&Property>, result: 
     }
 }
 
-/// The step to a value of guard's; None when systemd has it by itself.
+/// The step to a value of guard's; `None` when systemd has it by itself.
 fn tell(
     property: &str,
     found: Property,

@@ -1,6 +1,5 @@
-//! The hands of the controller: two lanes that write, and the audit log of what they did. Each knob of a cgroup belongs to
-//! one lane at a time: to the one that holds it, until that lane has put it back. What a lane held that panicked is put back
-//! by its journal.
+//! The controller's writers: two lanes, and the audit log of what they did. Each knob of a cgroup belongs to one lane at a
+//! time: the lane that holds it keeps it until it has put it back. The journal of a lane that panicked puts back what it held.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -12,7 +11,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::audit::Audit;
 use super::error::ControlError;
-use super::lane::{Done, End, Key, Lane, Report, Wanted, Which, Why};
+use super::lane::{CgroupKnob, Done, End, Lane, Report, Wanted, Which, Why};
 use super::left::Left;
 use crate::executor::{self, RestoreError, Units, WriteResult};
 use crate::fault::{self, Panic};
@@ -28,8 +27,8 @@ const PATIENCE_AT_FAILURE: Duration = Duration::from_secs(30);
 
 /// How long, of that, systemd may take: so that guard ends before whoever stops it loses patience.
 const PATIENCE_WITH_SYSTEMD: Duration = Duration::from_secs(15);
-/// Time between two looks for the last reports.
-const LOOK_AT_END: Duration = Duration::from_millis(2);
+/// Time between two polls for the last reports.
+const POLL_AT_END: Duration = Duration::from_millis(2);
 
 /// Where lanes put their reports.
 pub(super) type Reports = mpsc::Sender<Report>;
@@ -38,13 +37,13 @@ pub(super) type Reports = mpsc::Sender<Report>;
 pub(super) type ByJournal = Box<dyn FnOnce(&[Which]) -> Result<executor::Report, RestoreError> + Send>;
 
 /// Both lanes and the log.
-pub(super) struct Hands {
+pub(super) struct Writers {
     protect: Side,
     rest: Side,
     reports: mpsc::Receiver<Report>,
     audit: Option<Audit>,
     units: Units,
-    owners: HashMap<Key, Which>,
+    owners: HashMap<CgroupKnob, Which>,
     touched: HashSet<u64>,
     actions: Vec<Action>,
     /// Values that could not be put back at the end.
@@ -52,9 +51,9 @@ pub(super) struct Hands {
     by_journal: Option<ByJournal>,
 }
 
-impl fmt::Debug for Hands {
+impl fmt::Debug for Writers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hands").field("protect", &self.protect).field("rest", &self.rest).finish_non_exhaustive()
+        f.debug_struct("Writers").field("protect", &self.protect).field("rest", &self.rest).finish_non_exhaustive()
     }
 }
 
@@ -62,8 +61,8 @@ impl fmt::Debug for Hands {
 #[derive(Debug)]
 struct Side {
     lane: Lane,
-    wanted: BTreeSet<Key>,
-    held: BTreeSet<Key>,
+    wanted: BTreeSet<CgroupKnob>,
+    held: BTreeSet<CgroupKnob>,
     end: Option<End>,
 }
 
@@ -102,7 +101,7 @@ impl Ended {
     }
 }
 
-impl Hands {
+impl Writers {
     /// The channel for lanes that are to be started.
     pub(super) fn channel() -> (Reports, mpsc::Receiver<Report>) {
         mpsc::channel(REPORTS_WAITING)
@@ -150,13 +149,13 @@ impl Hands {
     }
 
     /// Hands over the knobs that may have to be written in a hurry.
-    pub(super) fn prepare(&mut self, protect: BTreeMap<Key, String>, rest: BTreeMap<Key, String>) {
+    pub(super) fn prepare(&mut self, protect: BTreeMap<CgroupKnob, String>, rest: BTreeMap<CgroupKnob, String>) {
         self.protect.lane.prepare(protect);
         self.rest.lane.prepare(rest);
     }
 
     /// Hands over further ones for what protects.
-    pub(super) fn prepare_also(&mut self, protect: BTreeMap<Key, String>) {
+    pub(super) fn prepare_also(&mut self, protect: BTreeMap<CgroupKnob, String>) {
         self.protect.lane.prepare_also(protect);
     }
 
@@ -181,7 +180,7 @@ impl Hands {
         }
     }
 
-    /// Takes a report in.
+    /// Records a report.
     pub(super) fn take(&mut self, report: Report) {
         let side = match report.lane {
             Which::Protect => &mut self.protect,
@@ -201,11 +200,11 @@ impl Hands {
         }
         for done in report.done {
             self.left_behind += usize::from(is_last && done.outcome.result.is_left());
-            self.tell(done);
+            self.record(done);
         }
     }
 
-    fn tell(&mut self, done: Done) {
+    fn record(&mut self, done: Done) {
         self.touched.insert(done.outcome.id);
         let action = action(done, self.panic().or(fault::under_way().as_ref()));
         if let Some(audit) = &mut self.audit {
@@ -227,7 +226,7 @@ impl Hands {
     }
 
     /// What is held, and the cgroups that were written to since the last call.
-    pub(super) fn state(&mut self) -> (HashSet<Key>, HashSet<u64>) {
+    pub(super) fn state(&mut self) -> (HashSet<CgroupKnob>, HashSet<u64>) {
         let held = self.protect.held.union(&self.rest.held).copied().collect();
         (held, std::mem::take(&mut self.touched))
     }
@@ -249,7 +248,7 @@ impl Hands {
                 Ok(report) => self.take(report),
                 Err(TryRecvError::Disconnected) => break,
                 // Also called where there is no event loop to wait in.
-                Err(TryRecvError::Empty) => thread::sleep(LOOK_AT_END),
+                Err(TryRecvError::Empty) => thread::sleep(POLL_AT_END),
             }
         }
         let journal = self.panic().is_some().then(|| self.put_back_by_journal(limit)).and_then(Result::err);
@@ -284,7 +283,7 @@ impl Hands {
         self.left_behind = report.failures().count();
         let damaged = report.damaged;
         for file in report.files.into_iter().filter(|file| file.result != WriteResult::Unchanged) {
-            self.tell(Done { outcome: file.into(), want: None, why: Why::Ending });
+            self.record(Done { outcome: file.into(), want: None, why: Why::Ending });
         }
         if damaged == 0 { Ok(()) } else { Err(format!("{damaged} of its lines are damaged")) }
     }
@@ -304,7 +303,7 @@ impl Hands {
 }
 
 /// A controller that panics puts everything back, too, and says so: nobody else can.
-impl Drop for Hands {
+impl Drop for Writers {
     fn drop(&mut self) {
         if self.audit.is_none() {
             return;
