@@ -2,7 +2,10 @@
 
 use std::{fs, io};
 
-use super::{error::CgroupError, hierarchy::Hierarchy};
+use super::{
+    error::{CgroupError, FileError},
+    hierarchy::Hierarchy,
+};
 use crate::knob::{Knob, Setting, Version, WeightFormula};
 
 impl Hierarchy {
@@ -47,14 +50,14 @@ impl Hierarchy {
         Ok(text.map(|text| text.split_ascii_whitespace().map(str::to_owned).collect()))
     }
 
-    /// The text of a file of a cgroup; None when the cgroup is there but has no such file.
+    /// The text of a file of a cgroup; `None` when the cgroup is there but has no such file.
     fn text(&self, path: &str, name: &str) -> Result<Option<String>, CgroupError> {
         let dir = self.dir(path)?;
         let file = dir.join(name);
         match fs::read_to_string(&file) {
             Ok(text) => Ok(Some(text)),
             Err(source) if source.kind() == io::ErrorKind::NotFound && dir.is_dir() => Ok(None),
-            Err(source) => Err(CgroupError::Io { op: "read", path: file, source }),
+            Err(source) => Err(CgroupError::File(FileError::Io { op: "read", path: file, source })),
         }
     }
 }

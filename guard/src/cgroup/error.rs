@@ -1,12 +1,12 @@
-//! What can go wrong at the files of cgroups.
+//! What can go wrong at the kernel's files, and at those of cgroups.
 
 use std::{io, path::PathBuf};
 
 use crate::knob::ParseError;
 
-/// What went wrong at which file of the cgroup file system.
+/// What went wrong at which file.
 #[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
+pub enum FileError {
     /// The kernel refused an operation.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
@@ -25,6 +25,14 @@ pub enum CgroupError {
         /// What was found and what was expected.
         source: ParseError,
     },
+}
+
+/// Why cgroups cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A file of it cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The cgroup lies outside the part of the hierarchy that is mounted here.
     #[error("cgroup {path} is not below {top}, the part of the hierarchy that is mounted here")]
     Outside {
@@ -49,7 +57,7 @@ impl CgroupError {
     pub fn is_vanished(&self) -> bool {
         match self {
             // A file that was open when its cgroup went answers ENODEV.
-            Self::Io { source, .. } => {
+            Self::File(FileError::Io { source, .. }) => {
                 source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(libc::ENODEV)
             }
             _ => false,

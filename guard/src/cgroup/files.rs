@@ -20,7 +20,7 @@ pub struct CpuStatTotals {
 }
 
 impl CpuStatTotals {
-    /// What was added since `earlier`; absent when a total has gone back, because then it is another cgroup's.
+    /// What was added since `earlier`; `None` when a total has gone back, because then it is another cgroup's.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Option<CpuStat> {
         Some(CpuStat {

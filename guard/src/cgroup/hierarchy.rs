@@ -15,7 +15,7 @@ use std::{
 use rustix::fs::FsWord;
 
 use super::{
-    error::CgroupError,
+    error::{CgroupError, FileError},
     mountinfo::{CgroupMount, cgroup_mounts},
 };
 use crate::{knob::Version, snapshot::CgroupLayout};
@@ -53,7 +53,7 @@ struct Mount {
 struct Namespace {
     /// How many levels it lies below the top of the hierarchy.
     depth: usize,
-    /// Its path from there; absent when guard's own cgroup was not found.
+    /// Its path from there; `None` when guard's own cgroup was not found.
     path: Option<String>,
 }
 
@@ -62,10 +62,10 @@ impl Hierarchy {
     /// tests and for an agent that sees the node's file system elsewhere.
     ///
     /// # Errors
-    /// [`CgroupError::NoCpuController`] says what to mount; [`CgroupError::Io`] when mountinfo is unreadable.
+    /// [`CgroupError::NoCpuController`] says what to mount; [`CgroupError::File`] when mountinfo is unreadable.
     pub fn detect(root: &Path) -> Result<Self, CgroupError> {
         let path = root.join("proc/self/mountinfo");
-        let text = fs::read(&path).map_err(|source| CgroupError::Io { op: "read", path, source })?;
+        let text = fs::read(&path).map_err(|source| CgroupError::File(FileError::Io { op: "read", path, source }))?;
         let mounts: Vec<CgroupMount> = cgroup_mounts(&text)
             .into_iter()
             .map(|mount| CgroupMount { point: below(root, &mount.point), ..mount })
@@ -150,10 +150,10 @@ impl Hierarchy {
     /// The cgroup does not exist, or lies outside what is mounted.
     pub fn id(&self, path: &str) -> Result<u64, CgroupError> {
         let dir = self.dir(path)?;
-        id_of(&dir).map_err(|source| CgroupError::Io { op: "stat", path: dir, source })
+        id_of(&dir).map_err(|source| CgroupError::File(FileError::Io { op: "stat", path: dir, source }))
     }
 
-    /// The cgroup that a /proc/PID/cgroup file names in this hierarchy; None when it names none, or one that lies
+    /// The cgroup that a /proc/PID/cgroup file names in this hierarchy; `None` when it names none, or one that lies
     /// outside of what can be seen from here.
     #[must_use]
     pub fn path_in(&self, proc_cgroup: &str) -> Option<String> {
@@ -291,7 +291,7 @@ fn widest<'a>(mounts: impl Iterator<Item = &'a CgroupMount>) -> Option<&'a Cgrou
     })
 }
 
-/// Number of the v1 hierarchy of the cpu controller by /proc/cgroups, 0 for v2; None when the file says nothing of it
+/// Number of the v1 hierarchy of the cpu controller by /proc/cgroups, 0 for v2; `None` when the file says nothing of it
 /// (newer kernels list only what can be mounted as v1).
 fn v1_hierarchy_of_cpu(root: &Path) -> Option<u32> {
     // #subsys_name	hierarchy	num_cgroups	enabled
@@ -306,7 +306,8 @@ fn v1_hierarchy_of_cpu(root: &Path) -> Option<u32> {
 /// missing cpu only means that it has no cpu files of its own.
 fn has_cpu(point: &Path) -> Result<bool, CgroupError> {
     let path = point.join("cgroup.controllers");
-    let controllers = fs::read_to_string(&path).map_err(|source| CgroupError::Io { op: "read", path, source })?;
+    let controllers =
+        fs::read_to_string(&path).map_err(|source| CgroupError::File(FileError::Io { op: "read", path, source }))?;
     let is_root = match fs::metadata(point.join("cgroup.events")) {
         Ok(_) => false,
         Err(error) => error.kind() == io::ErrorKind::NotFound,

@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use super::{
-    error::CgroupError,
+    error::{CgroupError, FileError},
     files::{keyed, us_to_ns},
     hierarchy::Hierarchy,
     read::{at, optional},
@@ -47,7 +47,7 @@ impl Hierarchy {
         })
     }
 
-    /// CPU time that the cgroup and those below it have used, ns; None where nobody accounts for it.
+    /// CPU time that the cgroup and those below it have used, ns; `None` where nobody accounts for it.
     ///
     /// # Errors
     /// The cgroup has gone, or the file is not what it should be.
@@ -68,7 +68,7 @@ impl Hierarchy {
         }
     }
 
-    /// One knob as a setting; None when the cgroup has no such file.
+    /// One knob as a setting; `None` when the cgroup has no such file.
     pub(crate) fn setting(
         &self,
         path: &str,
@@ -83,7 +83,7 @@ impl Hierarchy {
         Ok(knob.decode(&values, self.version(), formula))
     }
 
-    /// What a file says; None when the cgroup has no such file.
+    /// What a file says; `None` when the cgroup has no such file.
     pub(crate) fn value(&self, path: &str, file: File) -> Result<Option<Value>, CgroupError> {
         if file.knob().kind() != Kind::Cgroup {
             return Ok(None);
@@ -108,7 +108,7 @@ fn absent_where_no_cgroup(file: &Path) -> Result<Option<String>, CgroupError> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CgroupError::Io { op: "read", path: file.to_owned(), source }),
+        Err(source) => Err(CgroupError::File(FileError::Io { op: "read", path: file.to_owned(), source })),
     }
 }
 

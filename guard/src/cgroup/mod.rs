@@ -10,7 +10,7 @@ mod mountinfo;
 mod read;
 mod tree;
 
-pub use error::CgroupError;
+pub use error::{CgroupError, FileError};
 pub(crate) use files::parse_pressure;
 pub use files::{CpuStatTotals, PressureTotals, Weight};
 pub use hierarchy::Hierarchy;

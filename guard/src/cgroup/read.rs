@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    error::CgroupError,
+    error::{CgroupError, FileError},
     files::{CpuStatTotals, PressureTotals, Weight, parse_cpu_stat, parse_pressure},
     hierarchy::Hierarchy,
 };
@@ -36,7 +36,7 @@ pub enum PressureReading {
 }
 
 impl Hierarchy {
-    /// cpu.stat; None when it has no bandwidth figures (v2: cgroups without the cpu controller).
+    /// cpu.stat; `None` when it has no bandwidth figures (v2: cgroups without the cpu controller).
     ///
     /// # Errors
     /// The cgroup has gone, or the file is not what it should be.
@@ -45,7 +45,7 @@ impl Hierarchy {
         optional(&file)?.map_or(Ok(None), |text| parse_cpu_stat(&text, self.version()).map_err(at(&file)))
     }
 
-    /// CFS quota and period; None when there is no limit.
+    /// CFS quota and period; `None` when there is no limit.
     ///
     /// # Errors
     /// The cgroup has gone, or a file is not what it should be.
@@ -58,7 +58,7 @@ impl Hierarchy {
         })
     }
 
-    /// CPU time that may be saved up beyond the quota, us; None where the kernel or the cgroup has no such file.
+    /// CPU time that may be saved up beyond the quota, us; `None` where the kernel or the cgroup has no such file.
     ///
     /// # Errors
     /// The cgroup has gone, or the file is not what it should be.
@@ -69,12 +69,12 @@ impl Hierarchy {
         })
     }
 
-    /// Weight against siblings; None where the cgroup has no such file (v2: the root).
+    /// Weight against siblings; `None` where the cgroup has no such file (v2: the root).
     ///
     /// # Errors
     /// The cgroup has gone, or a file is not what it should be.
     pub fn weight(&self, path: &str) -> Result<Option<Weight>, CgroupError> {
-        let number = |file: File| Ok(self.value(path, file)?.and_then(|value| value.unsigned()));
+        let number = |file: File| self.value(path, file).map(|value| value.and_then(|value| value.unsigned()));
         if number(File::IDLE)? == Some(1) {
             return Ok(Some(Weight::Idle));
         }
@@ -84,7 +84,7 @@ impl Hierarchy {
         })
     }
 
-    /// CPUs of the cgroup. On v1 those of the cgroup with the same path in the cpuset hierarchy; None where there is
+    /// CPUs of the cgroup. On v1 those of the cgroup with the same path in the cpuset hierarchy; `None` where there is
     /// no such cgroup or no cpuset controller.
     ///
     /// # Errors
@@ -103,7 +103,7 @@ impl Hierarchy {
                 Ok(text) => CpuList::from_str(&text).map(Some).map_err(|error| at(&file)(error.into())),
                 // On v1 the cgroup may exist in the cpu hierarchy only.
                 Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(CgroupError::Io { op: "read", path: file, source }),
+                Err(source) => Err(CgroupError::File(FileError::Io { op: "read", path: file, source })),
             }
         };
         // The root of v2 has no cpuset.cpus, only what is effective.
@@ -151,7 +151,7 @@ impl Hierarchy {
                 Version::V1 => "cgroup v1 has no cpu.pressure".to_owned(),
                 Version::V2 => "no cpu.pressure: the kernel lacks CONFIG_PSI, or cgroup.pressure is 0 here".to_owned(),
             })),
-            Err(CgroupError::Io { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            Err(CgroupError::File(FileError::Io { source, .. })) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 Ok(PressureReading::Unavailable("the kernel was booted without psi=1".to_owned()))
             }
             Err(error) => Err(error),
@@ -160,21 +160,21 @@ impl Hierarchy {
 }
 
 pub(super) fn at(file: &Path) -> impl FnOnce(ParseError) -> CgroupError + '_ {
-    move |source| CgroupError::Format { path: file.to_owned(), source }
+    move |source| CgroupError::File(FileError::Format { path: file.to_owned(), source })
 }
 
-/// Text of a file; None when the cgroup is there but has no such file.
+/// Text of a file; `None` when the cgroup is there but has no such file.
 pub(super) fn optional(file: &Path) -> Result<Option<String>, CgroupError> {
     match fs::read(file) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(source) if source.kind() == io::ErrorKind::NotFound && file.parent().is_some_and(Path::is_dir) => Ok(None),
-        Err(source) => Err(CgroupError::Io { op: "read", path: PathBuf::from(file), source }),
+        Err(source) => Err(CgroupError::File(FileError::Io { op: "read", path: PathBuf::from(file), source })),
     }
 }
 
 fn ids(file: &Path) -> Result<Vec<u32>, CgroupError> {
-    let text =
-        fs::read_to_string(file).map_err(|source| CgroupError::Io { op: "read", path: file.to_owned(), source })?;
+    let text = fs::read_to_string(file)
+        .map_err(|source| CgroupError::File(FileError::Io { op: "read", path: file.to_owned(), source }))?;
     text.lines()
         .map(|line| line.parse().map_err(|_| at(file)(ParseError::new("one process or thread id per line", line))))
         .collect()

@@ -8,7 +8,7 @@
 use std::{ffi::OsString, fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
 use super::{
-    error::CgroupError,
+    error::{CgroupError, FileError},
     hierarchy::{Hierarchy, join},
 };
 
@@ -60,10 +60,9 @@ impl Tree {
             dir: CgroupDir { path: hierarchy.top().to_owned(), id: 0 },
             children: Vec::new(),
         });
-        root.refresh(&mut at, &mut self.skipped).map_err(|source| CgroupError::Io {
-            op: "list",
-            path: hierarchy.mount_point().to_owned(),
-            source,
+        root.refresh(&mut at, &mut self.skipped).map_err(|source| {
+            let path = hierarchy.mount_point().to_owned();
+            FileError::Io { op: "list", path, source }
         })?;
         self.root = Some(root);
         Ok(())

@@ -145,6 +145,7 @@ fn readable<T>(read: Result<Option<T>, CgroupError>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::FileError;
 
     #[derive(Default)]
     struct Files(HashMap<String, (Option<Quota>, CpuStatTotals, Option<PressureTotals>)>);
@@ -158,11 +159,9 @@ mod tests {
         }
 
         fn get(&self, path: &str) -> Result<&(Option<Quota>, CpuStatTotals, Option<PressureTotals>), CgroupError> {
-            self.0.get(path).ok_or_else(|| CgroupError::Io {
-                op: "read",
-                path: path.into(),
-                source: std::io::ErrorKind::NotFound.into(),
-            })
+            let gone = std::io::ErrorKind::NotFound;
+            let gone = || FileError::Io { op: "read", path: path.into(), source: gone.into() }.into();
+            self.0.get(path).ok_or_else(gone)
         }
     }
 

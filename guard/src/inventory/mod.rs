@@ -29,7 +29,7 @@ pub use threads::{ThreadDetail, ThreadInfo, ThreadScan, is_runtime_name};
 pub use topology::{Topology, node};
 
 use crate::{
-    cgroup::{Hierarchy, Tree},
+    cgroup::{FileError, Hierarchy, Tree},
     snapshot::{Class, Container},
 };
 
@@ -216,10 +216,9 @@ impl Inventory {
     /// /proc cannot be listed, or the cgroup tree cannot be read.
     pub fn scan_threads(&mut self) -> Result<(), InventoryError> {
         // First the threads: a cgroup that came meanwhile is then known, and not the other way round.
-        self.scan = self.threads.scan(&self.hierarchy).map_err(|source| InventoryError::Io {
-            op: "list",
-            path: self.proc.clone(),
-            source,
+        self.scan = self.threads.scan(&self.hierarchy).map_err(|source| {
+            let path = self.proc.clone();
+            FileError::Io { op: "list", path, source }
         })?;
         self.refresh()?;
         // guard's own threads are real-time where it acts, so as to react in time, not to be protected.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::error::InventoryError;
+use crate::cgroup::FileError;
 use crate::snapshot::{CgroupLayout, CpuList, CpuPlace, Node};
 
 /// CPUs of the machine and how they belong together.
@@ -38,11 +39,7 @@ impl Topology {
         let system = root.join("sys/devices/system");
         let needed = |name: &str| {
             let path = system.join("cpu").join(name);
-            cpu_list(&path)?.ok_or_else(|| InventoryError::Io {
-                op: "read",
-                path,
-                source: io::ErrorKind::NotFound.into(),
-            })
+            cpu_list(&path)?.ok_or_else(|| FileError::Io { op: "read", path, source: io::ErrorKind::NotFound.into() })
         };
         let online = needed("online")?;
         let mut smt_siblings = Vec::new();
@@ -151,27 +148,25 @@ fn is_realtime(sys_realtime: Option<&str>, version: &str) -> bool {
     sys_realtime.is_some_and(|text| text.trim() == "1") || version.split_whitespace().any(|word| word == "PREEMPT_RT")
 }
 
-fn line(path: &PathBuf) -> Result<String, InventoryError> {
+fn line(path: &PathBuf) -> Result<String, FileError> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned()),
-        Err(source) => Err(InventoryError::Io { op: "read", path: path.clone(), source }),
+        Err(source) => Err(FileError::Io { op: "read", path: path.clone(), source }),
     }
 }
 
 /// A CPU list in sysfs; `None` when there is no such file.
-fn cpu_list(path: &Path) -> Result<Option<CpuList>, InventoryError> {
+fn cpu_list(path: &Path) -> Result<Option<CpuList>, FileError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(InventoryError::Io { op: "read", path: path.to_owned(), source }),
+        Err(source) => return Err(FileError::Io { op: "read", path: path.to_owned(), source }),
     };
     // nohz_full of older kernels when the command line does not name any (sprintf of a NULL mask).
     if text.trim() == "(null)" {
         return Ok(Some(CpuList::default()));
     }
-    text.parse::<CpuList>()
-        .map(Some)
-        .map_err(|error| InventoryError::Format { path: path.to_owned(), source: error.into() })
+    text.parse::<CpuList>().map(Some).map_err(|error| FileError::Format { path: path.to_owned(), source: error.into() })
 }
 
 #[cfg(test)]

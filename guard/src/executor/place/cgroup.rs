@@ -20,7 +20,7 @@ pub(super) fn of_path(node: &Node, path: &str, id: u64, file: File) -> Result<Bo
     if is_elsewhere && node.hierarchy.id(path).ok() != Some(id) {
         return Err(Trouble::Gone);
     }
-    let found = look(node, path, file)?;
+    let found = find(node, path, file)?;
     if !is_elsewhere && found.object.id != id {
         return Err(Trouble::Gone);
     }
@@ -29,11 +29,11 @@ pub(super) fn of_path(node: &Node, path: &str, id: u64, file: File) -> Result<Bo
 
 /// The cgroup with this identity in the hierarchy that has the file.
 pub(super) fn open(node: &Node, object: &Object, file: File) -> Result<Box<dyn Place>, Trouble> {
-    let found = look(node, &object.path, file)?;
+    let found = find(node, &object.path, file)?;
     if found.object == *object { Ok(Box::new(found)) } else { Err(Trouble::Gone) }
 }
 
-fn look(node: &Node, path: &str, file: File) -> Result<Cgroup, Trouble> {
+fn find(node: &Node, path: &str, file: File) -> Result<Cgroup, Trouble> {
     let controller = file.knob().controller();
     let dir = match node.hierarchy.dir_of(controller, path) {
         Some(Ok(dir)) => dir,
@@ -50,11 +50,7 @@ impl Place for Cgroup {
         &self.object
     }
 
-    fn read(&self, file: File) -> Result<String, Trouble> {
-        self.dir.read(file.name())
-    }
-
-    fn write(&self, file: File, text: &str) -> Result<(), Trouble> {
-        self.dir.write(file.name(), text)
+    fn dir(&self) -> &Dir {
+        &self.dir
     }
 }

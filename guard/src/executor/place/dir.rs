@@ -15,7 +15,7 @@ use crate::executor::trouble::Trouble;
 
 /// An open directory.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(in crate::executor) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
 }

@@ -10,6 +10,8 @@ use std::fmt;
 
 pub(super) use node::Node;
 
+use dir::Dir;
+
 use super::trouble::Trouble;
 use crate::knob::{File, Kind, Knob, Object};
 
@@ -17,10 +19,16 @@ use crate::knob::{File, Kind, Knob, Object};
 pub(super) trait Place: fmt::Debug + Send {
     /// Which object.
     fn object(&self) -> &Object;
+    /// Its directory.
+    fn dir(&self) -> &Dir;
     /// What a file says, without the newline.
-    fn read(&self, file: File) -> Result<String, Trouble>;
+    fn read(&self, file: File) -> Result<String, Trouble> {
+        self.dir().read(file.name())
+    }
     /// Writes a text with one call.
-    fn write(&self, file: File, text: &str) -> Result<(), Trouble>;
+    fn write(&self, file: File, text: &str) -> Result<(), Trouble> {
+        self.dir().write(file.name(), text)
+    }
     /// Path of the object whose values it began with, if it came from one.
     fn parent(&self) -> Option<&str> {
         None

@@ -3,7 +3,7 @@
 use super::{Place, dir::Dir, node::Node};
 use crate::{
     executor::trouble::Trouble,
-    knob::{File, Kind, Object},
+    knob::{Kind, Object},
 };
 
 /// A process's directory in /proc.
@@ -25,7 +25,7 @@ pub(super) fn of_cgroup(node: &Node, path: &str, id: u64) -> Result<Vec<Box<dyn 
     let mut found = Vec::new();
     // 0 is a process outside of guard's pid namespace.
     for pid in pids.into_iter().filter(|pid| *pid != 0) {
-        match look(node, &directory(&pid.to_string())) {
+        match find(node, &directory(&pid.to_string())) {
             Ok(process) => found.push(process),
             Err(Trouble::Gone) => {}
             Err(trouble) => return Err(trouble),
@@ -37,11 +37,11 @@ pub(super) fn of_cgroup(node: &Node, path: &str, id: u64) -> Result<Vec<Box<dyn 
 
 /// The process with this identity.
 pub(super) fn open(node: &Node, object: &Object) -> Result<Box<dyn Place>, Trouble> {
-    let found = look(node, &object.path)?;
+    let found = find(node, &object.path)?;
     if found.object == *object { Ok(Box::new(found)) } else { Err(Trouble::Gone) }
 }
 
-fn look(node: &Node, path: &str) -> Result<Process, Trouble> {
+fn find(node: &Node, path: &str) -> Result<Process, Trouble> {
     let dir = Dir::open(&node.root.join(path.trim_start_matches('/')))?;
     let stat = dir.read("stat")?;
     let Some((parent, started)) = parse(&stat) else {
@@ -67,12 +67,8 @@ impl Place for Process {
         &self.object
     }
 
-    fn read(&self, file: File) -> Result<String, Trouble> {
-        self.dir.read(file.name())
-    }
-
-    fn write(&self, file: File, text: &str) -> Result<(), Trouble> {
-        self.dir.write(file.name(), text)
+    fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     fn parent(&self) -> Option<&str> {

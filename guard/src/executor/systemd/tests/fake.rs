@@ -154,7 +154,7 @@ fn unset() -> BTreeMap<String, Property> {
 }
 
 impl Node {
-    /// None, with the reason on stderr, where there is no dbus-daemon.
+    /// `None`, with the reason on stderr, where there is no dbus-daemon.
     pub(super) fn start() -> Option<Self> {
         let root = tempfile::tempdir().unwrap();
         let daemon = Daemon::start(root.path())?;

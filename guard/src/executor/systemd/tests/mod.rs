@@ -1,4 +1,4 @@
-//! The agent against somebody who plays systemd on a real bus: what it is told, what comes back, and whom it survives.
+//! The agent against somebody who plays systemd on a real bus: what it is sent, what comes back, and whom it survives.
 
 mod fake;
 
@@ -52,7 +52,7 @@ impl Node {
         units.hold(path, self.id(path), &lifted());
     }
 
-    fn is_told(&self, unit: &str) -> bool {
+    fn knows_lift(&self, unit: &str) -> bool {
         self.property(unit, QUOTA) == Property::Number(INFINITY)
     }
 
@@ -69,7 +69,7 @@ impl Node {
         });
     }
 
-    /// Another guard's end: what was told is only in the journal.
+    /// Another guard's end: what was sent is only in the journal.
     fn killed(&self, units: Units) {
         drop(units);
         until("the agent has gone", || Lock::take(&self.state_dir()).is_ok());
@@ -101,16 +101,24 @@ macro_rules! node {
     }};
 }
 
+/// A node whose service guard has lifted, with the agent at work.
+macro_rules! lifted_node {
+    () => {{
+        let node = node!();
+        let units = node.units();
+        node.lift(&units, PATH);
+        (node, units)
+    }};
+}
+
 fn ended(units: &Units) -> Vec<RestoredProperty> {
     units.end(Duration::from_secs(10)).unwrap()
 }
 
 #[test]
 fn systemd_is_told_after_the_file_and_everything_comes_back_at_the_end() {
-    let node = node!();
-    let units = node.units();
-    node.lift(&units, PATH);
-    until("systemd knows of the lift", || node.is_told(NAME));
+    let (node, units) = lifted_node!();
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     node.settled(NAME);
     // Without a weight of its own it would have no cpu controller.
     assert_eq!(node.property(NAME, WEIGHT), Property::Number(100));
@@ -128,17 +136,15 @@ fn systemd_is_told_after_the_file_and_everything_comes_back_at_the_end() {
 #[test]
 fn what_a_killed_guard_has_told_is_put_back_by_the_next() {
     for by_restore in [true, false] {
-        let node = node!();
-        let units = node.units();
-        node.lift(&units, PATH);
-        until("systemd knows of the lift", || node.is_told(NAME));
+        let (node, units) = lifted_node!();
+        until("systemd knows of the lift", || node.knows_lift(NAME));
         node.killed(units);
         if by_restore {
             let report = node.restore();
             assert!(report.is_complete() && report.properties.len() == 2, "{report}");
         } else {
             let units = node.units();
-            until("the next guard puts it back", || !node.is_told(NAME));
+            until("the next guard puts it back", || !node.knows_lift(NAME));
             ended(&units);
         }
         node.expect_as_before();
@@ -152,11 +158,11 @@ fn a_release_puts_the_property_back_and_leaves_the_file_as_it_was_found() {
     node.put(PATH, "cpu.max", "33000 100000");
     let units = node.units();
     node.lift(&units, PATH);
-    until("systemd knows of the lift", || node.is_told(NAME));
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     node.settled(NAME);
     node.put(PATH, "cpu.max", "33000 100000");
     units.let_go(PATH, node.id(PATH), Knob::Quota);
-    until("the property is back", || !node.is_told(NAME));
+    until("the property is back", || !node.knows_lift(NAME));
     until("the drop-ins have gone", || node.drop_ins(NAME).is_empty());
     assert_eq!(node.get(PATH, "cpu.max"), "33000 100000");
     ended(&units);
@@ -164,7 +170,7 @@ fn a_release_puts_the_property_back_and_leaves_the_file_as_it_was_found() {
 }
 
 #[test]
-fn what_others_wrote_by_hand_into_other_files_survives_that_systemd_is_told() {
+fn what_others_wrote_by_hand_into_other_files_survives_that_systemd_knows_lift() {
     let node = node!();
     node.put(PATH, "cpu.weight", "333");
     node.put(PATH, "memory.high", "1073741824");
@@ -181,16 +187,14 @@ fn what_others_wrote_by_hand_into_other_files_survives_that_systemd_is_told() {
 
 #[test]
 fn a_late_answer_to_an_old_value_does_not_stay_in_a_file_that_was_put_back() {
-    let node = node!();
-    let units = node.units();
-    node.lift(&units, PATH);
+    let (node, units) = lifted_node!();
     node.settled(NAME);
-    // The lane has put the file back, and only now systemd writes what it was told before.
+    // The lane has put the file back, and only now systemd writes what it was sent before.
     node.put(PATH, "cpu.max", "20000 100000");
     node.state().write_files(NAME);
     assert_eq!(node.get(PATH, "cpu.max"), "max 100000");
     units.let_go(PATH, node.id(PATH), Knob::Quota);
-    until("the property is back", || !node.is_told(NAME));
+    until("the property is back", || !node.knows_lift(NAME));
     ended(&units);
     assert_eq!(node.get(PATH, "cpu.max"), "20000 100000");
     node.expect_as_before();
@@ -207,7 +211,7 @@ fn nothing_is_told_that_would_enforce_a_limit_below_what_is_in_use() {
     let units = node.units();
     node.lift(&units, PATH);
     node.lift(&units, other);
-    until("the other unit is told", || node.is_told("other.service"));
+    until("the other unit is told", || node.knows_lift("other.service"));
     // By its name it comes after the one that is not.
     until("the first was looked at", || !node.state().set.is_empty());
     ended(&units);
@@ -218,10 +222,8 @@ fn nothing_is_told_that_would_enforce_a_limit_below_what_is_in_use() {
 #[test]
 fn a_property_that_somebody_else_sets_stays_and_so_does_its_drop_in() {
     for persistent in [false, true] {
-        let node = node!();
-        let units = node.units();
-        node.lift(&units, PATH);
-        until("systemd knows of the lift", || node.is_told(NAME));
+        let (node, units) = lifted_node!();
+        until("systemd knows of the lift", || node.knows_lift(NAME));
         node.settled(NAME);
         node.state().set(NAME, QUOTA, Property::Number(500_000), persistent);
         let restored = ended(&units);
@@ -237,14 +239,12 @@ fn a_property_that_somebody_else_sets_stays_and_so_does_its_drop_in() {
 #[test]
 fn a_lift_that_is_asserted_again_keeps_the_others_value_for_the_end() {
     for persistent in [false, true] {
-        let node = node!();
-        let units = node.units();
-        node.lift(&units, PATH);
-        until("systemd knows of the lift", || node.is_told(NAME));
+        let (node, units) = lifted_node!();
+        until("systemd knows of the lift", || node.knows_lift(NAME));
         node.settled(NAME);
         node.state().set(NAME, QUOTA, Property::Number(500_000), persistent);
         node.lift(&units, PATH);
-        until("it is told again", || node.is_told(NAME));
+        until("it is told again", || node.knows_lift(NAME));
         let killed = persistent;
         if killed {
             node.killed(units);
@@ -267,23 +267,21 @@ fn a_drop_in_that_was_there_before_is_there_again() {
     let before = node.drop_ins(NAME);
     let units = node.units();
     node.lift(&units, PATH);
-    until("systemd knows of the lift", || node.is_told(NAME));
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     ended(&units);
     assert_eq!((node.drop_ins(NAME), node.property(NAME, QUOTA)), (before, Property::Number(150_000)));
 }
 
 #[test]
 fn a_unit_that_stops_gets_its_properties_back_at_once_and_is_told_anew_when_it_starts() {
-    let node = node!();
-    let units = node.units();
-    node.lift(&units, PATH);
-    until("systemd knows of the lift", || node.is_told(NAME));
+    let (node, units) = lifted_node!();
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     node.settled(NAME);
     let old = node.id(PATH);
     node.state().stop(NAME);
     // As the lane does when it finds the cgroup gone.
     units.let_go(PATH, old, Knob::Quota);
-    until("the property is back", || !node.is_told(NAME));
+    until("the property is back", || !node.knows_lift(NAME));
     until("the drop-ins have gone", || node.drop_ins(NAME).is_empty());
     {
         let mut state = node.state();
@@ -291,7 +289,7 @@ fn a_unit_that_stops_gets_its_properties_back_at_once_and_is_told_anew_when_it_s
         state.make_cgroup(NAME);
     }
     node.lift(&units, PATH);
-    until("systemd knows of the lift", || node.is_told(NAME));
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     // Somebody is late with the news of the first cgroup's end.
     units.let_go(PATH, old + 1_000_000, Knob::Quota);
     ended(&units);
@@ -305,7 +303,7 @@ fn a_transient_unit_takes_everything_along() {
     node.unit("libpod-1.scope", path, 100_000);
     let units = node.units();
     node.lift(&units, path);
-    until("systemd knows of the lift", || node.is_told("libpod-1.scope"));
+    until("systemd knows of the lift", || node.knows_lift("libpod-1.scope"));
     node.settled("libpod-1.scope");
     let id = node.id(path);
     node.state().stop("libpod-1.scope");
@@ -327,7 +325,7 @@ fn a_unit_of_another_systemd_is_none_of_this_ones() {
     node.lift(&units, &inside);
     node.lift(&units, &below);
     node.lift(&units, "/system.slice/seen.service");
-    until("the one that is, is told", || node.is_told("seen.service"));
+    until("the one that is, is told", || node.knows_lift("seen.service"));
     ended(&units);
     assert!(node.state().set.iter().all(|(unit, ..)| unit == "seen.service"));
 }
@@ -359,10 +357,8 @@ fn no_bus_costs_nobody_anything() {
 
 #[test]
 fn a_bus_that_hangs_is_waited_for_by_nobody_but_the_agent_and_what_is_owed_is_kept() {
-    let node = node!();
-    let units = node.units();
-    node.lift(&units, PATH);
-    until("systemd knows of the lift", || node.is_told(NAME));
+    let (node, units) = lifted_node!();
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     node.settled(NAME);
     node.daemon.signal(Signal::STOP);
     let begin = Instant::now();
@@ -395,21 +391,21 @@ fn systemd_that_is_silent_for_a_while_is_told_later() {
     node.lift(&units, PATH);
     // Over the first time-out.
     thread::sleep(PATIENCE + PATIENCE / 2);
-    assert!(!node.is_told(NAME));
+    assert!(!node.knows_lift(NAME));
     node.state().manner = Manner::Good;
-    until("systemd knows of the lift", || node.is_told(NAME));
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     ended(&units);
     node.expect_as_before();
 }
 
 #[test]
-fn systemd_that_leaves_the_bus_and_comes_back_is_told() {
+fn systemd_that_leaves_the_bus_and_comes_back_knows_lift() {
     let mut node = node!();
     node.leave();
     let units = node.units();
     node.lift(&units, PATH);
     node.serve();
-    until("systemd knows of the lift", || node.is_told(NAME));
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     node.settled(NAME);
     node.leave();
     node.serve();
@@ -422,14 +418,14 @@ fn a_bus_that_is_started_anew_is_found_again() {
     let mut node = node!();
     let units = node.units();
     node.lift(&units, PATH);
-    until("systemd knows of the lift", || node.is_told(NAME));
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     node.settled(NAME);
     node.leave();
     node.daemon.restart();
     node.serve();
     node.unit("late.service", "/system.slice/late.service", 100_000);
     node.lift(&units, "/system.slice/late.service");
-    until("systemd knows of the other lift", || node.is_told("late.service"));
+    until("systemd knows of the other lift", || node.knows_lift("late.service"));
     ended(&units);
     node.expect_as_before();
 }
@@ -437,10 +433,8 @@ fn a_bus_that_is_started_anew_is_found_again() {
 #[test]
 fn garbage_and_denial_are_survived_and_told_of_at_the_end() {
     for manner in [Manner::Garbage, Manner::Denying] {
-        let node = node!();
-        let units = node.units();
-        node.lift(&units, PATH);
-        until("systemd knows of the lift", || node.is_told(NAME));
+        let (node, units) = lifted_node!();
+        until("systemd knows of the lift", || node.knows_lift(NAME));
         node.settled(NAME);
         node.state().manner = manner;
         node.lift(&units, PATH);
@@ -466,8 +460,8 @@ fn a_unit_that_may_not_be_told_keeps_no_other_from_it() {
     node.state().manner = Manner::Good;
     node.unit("other.service", "/system.slice/other.service", 100_000);
     node.lift(&units, "/system.slice/other.service");
-    until("the other is told", || node.is_told("other.service"));
-    until("it is tried again", || node.is_told(NAME));
+    until("the other is told", || node.knows_lift("other.service"));
+    until("it is tried again", || node.knows_lift(NAME));
     ended(&units);
     node.expect_as_before();
 }
@@ -478,7 +472,7 @@ fn a_panic_of_the_agent_ends_one_look_and_not_the_agent() {
     let options = UnitsOptions { panic_on: Some(PATH.to_owned()), ..node.options() };
     let units = Units::start(node.hierarchy(), &node.state_dir(), options).unwrap();
     node.lift(&units, PATH);
-    until("systemd knows of the lift all the same", || node.is_told(NAME));
+    until("systemd knows of the lift all the same", || node.knows_lift(NAME));
     ended(&units);
     node.expect_as_before();
 }
@@ -494,23 +488,23 @@ fn a_panic_of_the_library_is_a_bus_that_is_away() {
             let mut stream = stream.unwrap();
             let mut seen = Vec::new();
             let mut buffer = [0_u8; 4096];
-            let mut told = 0;
+            let mut answered = 0;
             while let Ok(read) = stream.read(&mut buffer)
                 && read > 0
             {
                 seen.extend_from_slice(&buffer[..read]);
                 let has = |what: &[u8]| seen.windows(what.len()).any(|window| window == what);
-                if told == 0 && has(b"AUTH EXTERNAL") {
+                if answered == 0 && has(b"AUTH EXTERNAL") {
                     stream.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n").unwrap();
-                    told = 1;
+                    answered = 1;
                 }
-                if told == 1 && has(b"NEGOTIATE_UNIX_FD") {
+                if answered == 1 && has(b"NEGOTIATE_UNIX_FD") {
                     stream.write_all(b"AGREE_UNIX_FD\r\n").unwrap();
-                    told = 2;
+                    answered = 2;
                 }
-                if told == 2 && has(b"Hello") {
+                if answered == 2 && has(b"Hello") {
                     let _ = stream.write_all(&hello_of_a_well_known_name());
-                    told = 3;
+                    answered = 3;
                 }
             }
         }
@@ -594,10 +588,8 @@ fn an_older_guards_journal_is_taken_over_and_restored() {
 
 #[test]
 fn another_boot_leaves_no_property_to_put_back() {
-    let node = node!();
-    let units = node.units();
-    node.lift(&units, PATH);
-    until("systemd knows of the lift", || node.is_told(NAME));
+    let (node, units) = lifted_node!();
+    until("systemd knows of the lift", || node.knows_lift(NAME));
     node.killed(units);
     fs::write(node.root.path().join("proc/sys/kernel/random/boot_id"), "boot-2").unwrap();
     let report = node.restore();
@@ -675,7 +667,7 @@ fn a_reload_before_systemd_could_be_told_is_answered_by_another_lift() {
     assert_eq!(lane.executor.check_drift()[0].result, WriteResult::Written);
     assert_eq!(node.get(PATH, "cpu.max"), "max 100000");
     node.state().manner = Manner::Good;
-    until("it is told", || node.is_told(NAME));
+    until("it is told", || node.knows_lift(NAME));
     for outcome in lane.executor.restore_all() {
         assert_eq!(outcome.result, WriteResult::Written, "{outcome:?}");
     }
