@@ -309,9 +309,8 @@ impl Stage {
     fn set(parent: &Cgroup, children: &[&Cgroup]) -> Result<Self> {
         let hierarchy = guard::cgroup::Hierarchy::detect("/".as_ref())?;
         if hierarchy.version() == Version::V2 {
-            // Where the kernel has no such controller its knobs are not there.
-            let top = fs::write(hierarchy.mount_point().join("cgroup.subtree_control"), "+pids");
-            let _ = top.map(|()| parent.set("cgroup.subtree_control", "+pids"));
+            // Where the node's root does not hand the controller down its knobs are not there.
+            let _ = parent.set("cgroup.subtree_control", "+pids");
         }
         let mut stage = Self { hierarchy, dirs: Vec::new(), sleepers: BTreeMap::new() };
         for cgroup in std::iter::once(&parent).chain(children) {
