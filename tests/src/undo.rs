@@ -346,7 +346,7 @@ impl Stage {
                     Some(root) => knob.files(version).find_map(|file| text(&root.join(file.name())).ok()?.parse().ok()),
                     None => None,
                 };
-                for (file, value) in values::of_beginning(*knob, version, index == 0, all.unwrap_or_default()) {
+                for (file, value) in values::of_beginning(*knob, version, index == 0, &all.unwrap_or_default()) {
                     let (path, original) = (dir.join(file.name()), file.text(&value));
                     fs::write(&path, &original).with_context(|| format!("write {original} to {}", path.display()))?;
                     let original = original.trim().to_owned();

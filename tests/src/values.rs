@@ -27,9 +27,9 @@ pub fn dir(hierarchy: &Hierarchy, knob: Knob, path: &str, process: Option<u32>) 
 
 /// The knobs that one of these cgroups, or a process in it, has on this node.
 #[must_use]
-pub fn knobs<'a>(hierarchy: &Hierarchy, paths: impl Iterator<Item = &'a str> + Clone) -> Vec<Knob> {
+pub fn knobs(hierarchy: &Hierarchy, paths: &[&str]) -> Vec<Knob> {
     let is_there =
-        |knob: &Knob| paths.clone().any(|path| dir(hierarchy, *knob, path, Some(std::process::id())).is_some());
+        |knob: &Knob| paths.iter().any(|path| dir(hierarchy, *knob, path, Some(std::process::id())).is_some());
     KNOBS.iter().copied().filter(is_there).collect()
 }
 
@@ -61,13 +61,13 @@ pub fn of_guard(knob: Knob, random: &mut Random) -> What {
 /// What the files of a knob hold at the beginning, at the top of a scene or below it. `all` is what a list must not be
 /// without on v1.
 #[must_use]
-pub fn of_beginning(knob: Knob, version: Version, is_top: bool, all: CpuList) -> Vec<(File, Value)> {
+pub fn of_beginning(knob: Knob, version: Version, is_top: bool, all: &CpuList) -> Vec<(File, Value)> {
     let (quota_us, own) = if is_top { (80_503, 503) } else { (40_503, 103) };
     let values = [
         Value::Bandwidth(Bandwidth { quota_us: Some(quota_us), period_us: 100_000 }),
         Value::Number(own),
         Value::Number(0),
-        Value::List(if version == Version::V1 { all } else { CpuList::default() }),
+        Value::List(if version == Version::V1 { all.clone() } else { CpuList::default() }),
         Value::Partition(Partition::Member, true),
     ];
     files(knob, version, values)
@@ -112,10 +112,10 @@ mod tests {
         let mut random = Random::new(1);
         for (knob, version) in KNOBS.iter().flat_map(|knob| [Version::V1, Version::V2].map(|version| (*knob, version)))
         {
-            let all = || [0, 1].into_iter().collect();
-            assert_eq!(knob.files(version).next().is_some(), !of_beginning(knob, version, true, all()).is_empty());
+            let all = [0, 1].into_iter().collect();
+            assert_eq!(knob.files(version).next().is_some(), !of_beginning(knob, version, true, &all).is_empty());
             for is_top in [true, false] {
-                let begins = of_beginning(knob, version, is_top, all());
+                let begins = of_beginning(knob, version, is_top, &all);
                 let mut set = 0;
                 for _ in 0..200 {
                     let What::Set(setting) = of_guard(knob, &mut random) else { continue };

@@ -55,7 +55,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let lanes = [lane("protect")?, lane("rest")?];
         return decide_and_write(&hierarchy, &cgroups, lanes, &mut random);
     }
-    let knobs = values::knobs(&hierarchy, args.cgroup.iter().map(String::as_str));
+    let paths: Vec<&str> = args.cgroup.iter().map(String::as_str).collect();
+    let knobs = values::knobs(&hierarchy, &paths);
     ensure!(!knobs.is_empty(), "the node has no knob for these cgroups");
     let mut executor = Executor::open(hierarchy, &args.state_dir, options)?;
     if random.below(2) == 0 {
