@@ -6,7 +6,8 @@
 //! hardly ever use (`values`), so that a file's text tells who wrote it. The rules, for each file, with what it held at the kill:
 //! 1. What was not guard's is not touched. (A policy may want a value that was there before, so only the other's last value,
 //!    or the beginning's where the other wrote nothing, is surely not guard's.)
-//! 2. What was guard's becomes what was there at the beginning, or a value of the other's that guard found there.
+//! 2. What was guard's becomes what was there at the beginning, or what means the same where the kernel does not take that back,
+//!    or a value of the other's that guard found there.
 //!
 //! A write of the other's that falls between guard's last look and guard's own write, microseconds later, is lost: the
 //! kernel has no way to write only if nothing has changed. Such files are counted (`overtaken`).
@@ -77,6 +78,9 @@ struct Scene {
     version: Version,
     /// Whether it is the parent's.
     is_top: bool,
+    /// What means the same as an empty list, which the kernel does not take back from a cgroup with processes: what the root
+    /// has of it.
+    all: Option<String>,
 }
 
 /// Kills guard `kills` times.
@@ -191,17 +195,18 @@ impl Figures {
             )
         };
         let is_others = |text: &str| foreign.iter().any(|own| own == text);
+        let is_back = |text: &str| text == scene.original || scene.all.as_deref() == Some(text) || is_others(text);
         self.files += 1;
         let last = foreign.last().map(String::as_str);
         // A policy may want a value that somebody else has written before, so that this value at the kill was guard's.
         let by_guard = victim != Victim::Executor && last.is_some_and(|last| last != at_kill);
         if by_guard && (is_others(at_kill) || at_kill == scene.original) {
-            ensure!(after == scene.original || is_others(after), "a value of nobody's was put back: {}", known());
+            ensure!(is_back(after), "a value of nobody's was put back: {}", known());
             self.put_back += u64::from(after != at_kill);
         } else if at_kill == scene.original || is_others(at_kill) {
             ensure!(after == at_kill, "a value that was not guard's was changed: {}", known());
             self.kept += u64::from(last == Some(at_kill));
-        } else if after == scene.original || is_others(after) {
+        } else if is_back(after) {
             self.put_back += 1;
         } else {
             ensure!(may_revive, "a value of guard's was left: {}", known());
@@ -350,7 +355,9 @@ impl Stage {
                     let (path, original) = (dir.join(file.name()), file.text(&value));
                     fs::write(&path, &original).with_context(|| format!("write {original} to {}", path.display()))?;
                     let original = original.trim().to_owned();
-                    scene.push(Scene { file: path, original, of: file, version, is_top: index == 0 });
+                    let effective = self.hierarchy.mount_point().join(format!("{}.effective", file.name()));
+                    let all = if original.is_empty() { text(&effective).ok() } else { None };
+                    scene.push(Scene { file: path, original, of: file, version, is_top: index == 0, all });
                 }
             }
         }

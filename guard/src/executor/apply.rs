@@ -18,7 +18,7 @@ use super::{
     store::{self, Journal, Lock},
     systemd::{self, Units},
     trouble::Trouble,
-    write::{Job, Ran, Stop, run, undone, unjournaled},
+    write::{Job, Ran, Stop, run, unjournaled},
 };
 use crate::{
     cgroup::Hierarchy,
@@ -304,7 +304,8 @@ impl Executor {
                 continue;
             };
             if entry.is_ours(file, &job.now) {
-                job.to = undone(file, entry).ok();
+                // What cannot be understood stays in the journal, for `guard restore` to say so.
+                let _ = job.undo(&self.node, entry);
             } else if !file.same(&job.now, &entry.original) {
                 foreign = Some(format!("{file} now holds \"{}\", which stays", job.now));
             }
@@ -444,7 +445,11 @@ impl Executor {
         match (ran.stop, &planned.change.what) {
             (None, Release(_)) => {
                 self.let_go(place, "restored");
-                if ran.wrote { WriteResult::Written } else { WriteResult::Unchanged }
+                match ran.nearest {
+                    Some(what) => WriteResult::Nearest(what),
+                    None if ran.wrote => WriteResult::Written,
+                    None => WriteResult::Unchanged,
+                }
             }
             (None, Set(setting) | Lift(setting)) => {
                 self.back_offs.remove(&place);
@@ -521,7 +526,7 @@ impl Executor {
         {
             for job in &mut jobs {
                 let entry = self.journal.book().get(&job.key).filter(|entry| entry.is_ours(job.key.file, &job.now));
-                job.to = entry.and_then(|entry| undone(job.key.file, entry).ok());
+                entry.into_iter().for_each(|entry| drop(job.undo(&self.node, entry)));
             }
             run(self.node.hierarchy.version(), &mut self.journal, &mut jobs, 1);
             let is_stuck =

@@ -66,6 +66,8 @@ pub struct Outcome {
 pub enum WriteResult {
     /// Written, and read back.
     Written,
+    /// The kernel takes the original no more; what comes nearest was written, and read back.
+    Nearest(String),
     /// It was so already; nothing was written.
     Unchanged,
     /// A dry run: it would be written.
@@ -94,7 +96,7 @@ impl WriteResult {
     /// Whether the files are as they were to be.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        matches!(self, Self::Written | Self::Unchanged)
+        matches!(self, Self::Written | Self::Nearest(_) | Self::Unchanged)
     }
 }
 
@@ -102,6 +104,7 @@ impl fmt::Display for WriteResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Written => f.write_str("written"),
+            Self::Nearest(what) => write!(f, "written as near as the kernel takes it: {what}"),
             Self::Unchanged => f.write_str("unchanged"),
             Self::Pending => f.write_str("would be written"),
             Self::Gone => f.write_str("the cgroup has gone"),

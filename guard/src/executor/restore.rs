@@ -10,7 +10,7 @@ use super::{
     report::{Report, RestoreError},
     store::{self, Journal, Lock, StateError},
     trouble::Trouble,
-    write::{Job, Stop, run, undone},
+    write::{Job, Stop, run},
 };
 use crate::{
     cgroup::Hierarchy,
@@ -112,7 +112,7 @@ fn one_round(node: &Node, journal: &mut Journal<Key, Entry>, files: &[(Key, Entr
     let ran = run(node.hierarchy.version(), journal, &mut jobs, askers);
     for ((job, found), ran) in jobs.iter().zip(found).zip(ran) {
         let result = match ran.stop {
-            None if ran.wrote => WriteResult::Written,
+            None if ran.wrote => ran.nearest.map_or(WriteResult::Written, WriteResult::Nearest),
             // The kernel did it on the way: a weight that idle gave up.
             None => WriteResult::Unchanged,
             Some(Stop::Foreign { found, .. }) => WriteResult::Foreign(format!("it now holds \"{found}\"")),
@@ -154,11 +154,10 @@ fn examine(node: &Node, key: &Key, entry: &Entry, asker: usize) -> Result<Job, (
         let said = format!("it holds \"{found}\", which is not guard's");
         return Err((Some(found), WriteResult::Foreign(said)));
     }
-    let original = undone(file, entry).map_err(|error| {
+    job.undo(node, entry).map_err(|error| {
         let trouble = Trouble::Other(format!("cannot understand the original of {file} in the undo journal: {error}"));
         (Some(found), WriteResult::from(&trouble))
     })?;
-    job.to = Some(original);
     Ok(job)
 }
 

@@ -13,8 +13,11 @@ use super::{
     apply::{Executor, ExecutorOptions},
     outcome::{Change, Outcome, What, WriteResult},
     pace::Pace,
+    place::{self, Populated},
     report::Report,
-    restore::restore,
+    restore::{look, restore},
+    store::{self, Journal, Lock},
+    write::{Job, Ran, run},
 };
 use crate::{
     cgroup::Hierarchy,
@@ -133,6 +136,37 @@ fn a_value_is_set_read_back_and_released() {
         assert_eq!((node.get(file).as_str(), executor.held().count()), (original, 0));
         drop(executor);
         assert!(node.restore().files.is_empty());
+    }
+}
+
+#[test]
+fn a_list_that_the_kernel_takes_back_no_more_becomes_all_that_there_is() {
+    for (possible, expected) in [(Some("0-3\n"), "0-3"), (None, "0-2"), (Some("\n"), "0-2")] {
+        let node = Node::new(Version::V2);
+        node.put("cg/cpuset.cpus.effective", "0-2\n");
+        possible.into_iter().for_each(|text| node.put("sys/devices/system/cpu/possible", text));
+        let mut executor = node.open(ExecutorOptions::default());
+        let narrow = Setting::Cpus("1".parse().unwrap());
+        assert_eq!(only(executor.apply(&[node.set("/a", narrow)])).result, WriteResult::Written);
+        drop(executor);
+
+        let boot = store::boot_id(node.root.path()).unwrap();
+        let lock = Lock::take(&node.state()).unwrap();
+        let (_, book) = look(&node.state(), &boot).unwrap();
+        let mut journal = Journal::open(&node.state(), boot, book.clone(), lock).unwrap();
+        let hierarchy = Hierarchy::detect(node.root.path()).unwrap();
+        let place = place::Node { root: node.root.path().to_owned(), hierarchy };
+        let (key, entry) = book.iter().find(|(key, _)| key.file == File::CPUS).unwrap();
+        let mut job = Job::open(&place, key, 0).unwrap();
+        job.place = Box::new(Populated(job.place));
+        job.undo(&place, entry).unwrap();
+        let Ran { stop, wrote, nearest } = run(Version::V2, &mut journal, &mut [job], 1).remove(0);
+        assert_eq!((stop, wrote), (None, true));
+        let nearest = nearest.unwrap();
+        assert!(nearest.starts_with(&format!("\"{expected}\"")) && nearest.ends_with("no empty text"), "{nearest}");
+        assert_eq!(node.get("a/cpuset.cpus"), expected);
+        // Killed before the journal says that it is done: what was written is guard's.
+        assert!(journal.book()[key].is_ours(File::CPUS, expected));
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     store::Journal,
     trouble::Trouble,
 };
-use crate::knob::{File, Kind, Knob, Move, ParseError, Undo, Value, Version, steps};
+use crate::{
+    knob::{File, Kind, Knob, Move, ParseError, Undo, Value, Version, steps},
+    snapshot::CpuList,
+};
 
 /// A file that is to get a value, or only tells how things are around one.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(super) struct Job {
     pub(super) now: String,
     /// What it is to hold; `None` when it only tells.
     pub(super) to: Option<Value>,
+    /// What means the same as an original that the kernel takes no more, the best first.
+    pub(super) instead: Vec<Value>,
     /// Texts that the file may get from systemd, which makes them of what guard tells it.
     pub(super) by_systemd: Vec<String>,
     /// Who asked: jobs of one asker stop when one of them fails.
@@ -65,7 +70,21 @@ impl Job {
     fn of(place: Box<dyn Place>, file: File, asker: usize) -> Result<Self, Trouble> {
         let now = place.read(file)?;
         let key = Key { object: place.object().clone(), file };
-        Ok(Self { key, place, now, to: None, by_systemd: Vec::new(), asker })
+        Ok(Self { key, place, now, to: None, instead: Vec::new(), by_systemd: Vec::new(), asker })
+    }
+
+    /// Has it put the file back.
+    pub(super) fn undo(&mut self, node: &Node, entry: &Entry) -> Result<(), ParseError> {
+        let file = self.key.file;
+        let original = file.parse(&entry.original)?;
+        if let Undo::WriteBackOrAll { all, effective } = file.knob().row().undo
+            && original == Value::List(CpuList::default())
+        {
+            let texts = [node.read(all), self.place.read_around(effective)].into_iter().flatten();
+            self.instead = texts.filter_map(|text| file.parse(&text).ok()).filter(|value| *value != original).collect();
+        }
+        self.to = Some(original);
+        Ok(())
     }
 
     fn to_move(&self) -> Result<Move, Trouble> {
@@ -76,8 +95,24 @@ impl Job {
         Ok(Move { path: self.key.object.path.clone(), file, from, to })
     }
 
+    /// Brings the file to `value`; where the kernel takes an original no more, to what means the same, which is returned in
+    /// words.
+    fn write(&mut self, journal: &mut Journal<Key, Entry>, value: &Value) -> Result<Option<String>, Stop> {
+        match self.write_value(journal, value) {
+            Err(Stop::Trouble(Trouble::Invalid(why))) if self.to.as_ref() == Some(value) => {
+                for each in std::mem::take(&mut self.instead) {
+                    if let Ok(()) = self.write_value(journal, &each) {
+                        return Ok(Some(format!("\"{}\", which means the same here; {why}", self.now)));
+                    }
+                }
+                Err(Trouble::Invalid(why).into())
+            }
+            done => done.map(|()| None),
+        }
+    }
+
     /// Brings the file to `value`. The journal has the file's original already.
-    fn write(&mut self, journal: &mut Journal<Key, Entry>, value: &Value) -> Result<(), Stop> {
+    fn write_value(&mut self, journal: &mut Journal<Key, Entry>, value: &Value) -> Result<(), Stop> {
         let file = self.key.file;
         let text = file.text(value);
         self.intend(journal, &text)?;
@@ -144,13 +179,6 @@ impl Job {
     }
 }
 
-/// The value that puts a file back.
-pub(super) fn undone(file: File, entry: &Entry) -> Result<Value, ParseError> {
-    match file.knob().row().undo {
-        Undo::WriteBack => file.parse(&entry.original),
-    }
-}
-
 /// What a failed append to the journal means for a write.
 pub(super) fn unjournaled(error: &std::io::Error) -> Trouble {
     Trouble::Journal(format!("cannot write the undo journal, so nothing is changed: {error}"))
@@ -163,11 +191,13 @@ pub(super) struct Ran {
     pub(super) stop: Option<Stop>,
     /// Whether anything was written.
     pub(super) wrote: bool,
+    /// What was written where the kernel took an original no more.
+    pub(super) nearest: Option<String>,
 }
 
 /// Runs all jobs in the order that the kernel takes; `askers` is how many askers there are.
 pub(super) fn run(version: Version, journal: &mut Journal<Key, Entry>, jobs: &mut [Job], askers: usize) -> Vec<Ran> {
-    let mut ran: Vec<Ran> = (0..askers).map(|_| Ran { stop: None, wrote: false }).collect();
+    let mut ran: Vec<Ran> = (0..askers).map(|_| Ran { stop: None, wrote: false, nearest: None }).collect();
     let mut moves = Vec::new();
     let mut of_job = Vec::new();
     for (index, job) in jobs.iter().enumerate() {
@@ -187,7 +217,10 @@ pub(super) fn run(version: Version, journal: &mut Journal<Key, Entry>, jobs: &mu
             continue;
         }
         match job.write(journal, &step.value) {
-            Ok(()) => of.wrote = true,
+            Ok(nearest) => {
+                of.wrote = true;
+                of.nearest = nearest.or(of.nearest.take());
+            }
             // One of many that ended: the others go on.
             Err(Stop::Trouble(Trouble::Gone)) if job.key.object.kind != Kind::Cgroup => {}
             Err(stop) => of.stop = Some(stop),

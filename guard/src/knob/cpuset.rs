@@ -4,7 +4,7 @@ use super::{
     around::{Surroundings, ancestors, rule},
     file::File,
     property::Property,
-    row::{BOTH, FileRow, Order, PropertyRow, Row, SitsOn, V2},
+    row::{BOTH, FileRow, Order, PropertyRow, Row, SitsOn, Undo, V2},
     setting::{Knob, Setting},
     text::ParseError,
     value::{Format, Value},
@@ -50,6 +50,7 @@ pub(super) const CPUS: Row = Row {
             _ => None,
         },
     }],
+    undo: Undo::WriteBackOrAll { all: "sys/devices/system/cpu/possible", effective: "cpuset.cpus.effective" },
     reading: |knobs| knobs.cpus.clone().map(Setting::Cpus),
     ..Row::PLAIN
 };
@@ -74,6 +75,7 @@ pub(super) const MEMS: Row = Row {
             _ => None,
         },
     }],
+    undo: Undo::WriteBackOrAll { all: "sys/devices/system/node/possible", effective: "cpuset.mems.effective" },
     reading: |knobs| knobs.mems.clone().map(Setting::Mems),
     ..Row::PLAIN
 };

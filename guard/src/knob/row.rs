@@ -79,6 +79,14 @@ pub enum SitsOn {
 pub(crate) enum Undo {
     /// The text that its file had before guard is written.
     WriteBack,
+    /// The same. A cgroup with processes takes no empty list on v2 (ENOSPC; validate_change in kernel/cgroup/cpuset.c): where
+    /// there was one it gets all that there may be, which means the same.
+    WriteBackOrAll {
+        /// The file below the node's root that says what there may be.
+        all: &'static str,
+        /// The parent's file that says what it has: beside a partition not all is taken.
+        effective: &'static str,
+    },
 }
 
 /// When a knob is written within a batch, so that the kernel refuses nothing on the way.

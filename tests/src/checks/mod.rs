@@ -83,14 +83,16 @@ const EVERYWHERE: &[Scenario] = &[
     loads("the gate judges reports of this machine by their budgets", gate::budgets_and_baselines),
     loads("a cgroup pattern that matches nothing is wrong usage", limits::no_such_cgroup),
     loads("a thread that does not exist is wrong usage", limits::no_such_thread),
-    loads(
-        "killed again and again while others write too, guard restore loses nothing",
-        restore::killed_while_others_write,
-    ),
     refuses("without root guard says what it needs", limits::not_root),
     loads("a program that the kernel refuses costs its own signal", lacking::a_refused_program_costs_its_signal),
     loads("what is only pretended to be missing is said aloud", lacking::pretended_aloud),
 ];
+
+/// What the kernel takes back differs between cgroup v1, which the host may have, and v2, which guests have.
+const KILLED: Scenario = loads(
+    "killed again and again while others write too, guard restore loses nothing",
+    restore::killed_while_others_write,
+);
 
 /// Some thousand programs for the verifier.
 const VERIFIER: Scenario =
@@ -155,6 +157,7 @@ pub fn on_host() -> Vec<Scenario> {
     all.push(refuses("what a killed lab left behind goes with the next one", lab::killed));
     all.push(refuses("guard lab says that it needs root", lab::not_root));
     all.push(loads("cgroups by the thousand that come and go are no trouble while guard enforces", scale::churn));
+    all.push(KILLED);
     all.push(VERIFIER);
     all.push(QUOTA_LOCK);
     all.extend(LAB);
@@ -176,6 +179,7 @@ pub fn in_guest(brief: bool) -> Vec<Scenario> {
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
     all.push(QUOTA_LOCK);
     if !brief {
+        all.push(KILLED);
         all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
         all.push(times(
             "couplings are found where one thing makes the other, and nowhere else",

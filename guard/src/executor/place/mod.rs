@@ -29,6 +29,10 @@ pub(super) trait Place: fmt::Debug + Send {
     fn write(&self, file: File, text: &str) -> Result<(), Trouble> {
         self.dir().write(file.name(), text)
     }
+    /// What a file of the object around it says; `None` where there is no such file.
+    fn read_around(&self, file: &str) -> Option<String> {
+        self.dir().read(&format!("../{file}")).ok()
+    }
     /// Path of the object whose values it began with, if it came from one.
     fn parent(&self) -> Option<&str> {
         None
@@ -56,4 +60,28 @@ pub(super) fn of_cgroup(node: &Node, path: &str, id: u64, knob: Knob) -> Result<
         }
     }
     Ok(out)
+}
+
+/// A place whose files take no empty text, as cpusets of cgroups with processes.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Populated(pub(super) Box<dyn Place>);
+
+#[cfg(test)]
+impl Place for Populated {
+    fn object(&self) -> &Object {
+        self.0.object()
+    }
+
+    fn dir(&self) -> &Dir {
+        self.0.dir()
+    }
+
+    fn write(&self, file: File, text: &str) -> Result<(), Trouble> {
+        if text.trim().is_empty() {
+            Err(Trouble::Invalid("no empty text".to_owned()))
+        } else {
+            self.0.write(file, text)
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Where a node's objects are found.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use crate::cgroup::Hierarchy;
 
@@ -11,4 +11,11 @@ pub(in crate::executor) struct Node {
     pub(in crate::executor) root: PathBuf,
     /// Its cgroups.
     pub(in crate::executor) hierarchy: Hierarchy,
+}
+
+impl Node {
+    /// What a file of the node says, without the newline; `None` where there is no such file.
+    pub(in crate::executor) fn read(&self, file: &str) -> Option<String> {
+        Some(fs::read_to_string(self.root.join(file)).ok()?.trim_end().to_owned())
+    }
 }
