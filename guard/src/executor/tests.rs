@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    slice,
     time::Duration,
 };
 
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     cgroup::Hierarchy,
     knob::{File, KNOBS, Kind, Knob, Setting, Version, WeightFormula, tests::some_values},
-    snapshot::Bandwidth,
+    snapshot::{Bandwidth, Partition},
 };
 
 /// A node made of plain files.
@@ -168,6 +169,23 @@ fn a_list_that_the_kernel_takes_back_no_more_becomes_all_that_there_is() {
         // Killed before the journal says that it is done: what was written is guard's.
         assert!(journal.book()[key].is_ours(File::CPUS, expected));
     }
+}
+
+#[test]
+fn a_partition_that_the_kernel_no_more_honours_is_still_guards() {
+    let node = Node::new(Version::V2);
+    node.put("cg/a/cpuset.cpus", "0\n");
+    node.put("cg/a/cpuset.cpus.partition", "member\n");
+    let mut executor = node.open(ExecutorOptions::default());
+    let isolated = node.set("/a", Setting::Partition(Partition::Isolated));
+    assert_eq!(only(executor.apply(slice::from_ref(&isolated))).result, WriteResult::Written);
+    node.put("cg/a/cpuset.cpus.partition", "isolated invalid (Parent unable to distribute cpu downstream)\n");
+    // A file has no kernel behind it: it takes the word again, and does not say that it means nothing.
+    assert_eq!(only(executor.check_drift()).result, WriteResult::Written);
+    node.put("cg/a/cpuset.cpus.partition", "isolated invalid (Parent unable to distribute cpu downstream)\n");
+    drop(executor);
+    assert_eq!(node.restore().files[0].result, WriteResult::Written);
+    assert_eq!(node.get("a/cpuset.cpus.partition"), "member");
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Job {
             let found = self.place.read(file)?;
             let entry = journal.book().get(&self.key);
             if file.same(&found, &self.now) || entry.is_some_and(|entry| entry.is_ours(file, &found)) {
-                return self.write_now(journal, &text);
+                return self.write_now(journal, value, &text);
             }
             // Nothing of guard's was there yet: what somebody else has just written is what has to be kept.
             match entry.filter(|entry| entry.ours.len() == 1 && file.same(&entry.original, &self.now)) {
@@ -153,21 +153,22 @@ impl Job {
         journal.hold(vec![(self.key.clone(), entry)], false).map_err(|error| unjournaled(&error))
     }
 
-    fn write_now(&mut self, journal: &Journal<Key, Entry>, text: &str) -> Result<(), Stop> {
+    fn write_now(&mut self, journal: &Journal<Key, Entry>, value: &Value, text: &str) -> Result<(), Stop> {
         let file = self.key.file;
         let mut found = String::new();
         for _ in 0..LOOKS {
             self.place.write(file, text)?;
             found = self.place.read(file)?;
             let before = std::mem::replace(&mut self.now, found.clone());
-            if file.same(&found, text) {
-                return Ok(());
-            }
-            if let Ok(Value::Partition(_, false)) = file.parse(&found) {
-                // The kernel takes the word and says behind it why it does not mean it.
+            // The kernel takes the word and says behind it why it does not mean it. An original may be of that kind.
+            if !value.is_dishonoured() && file.parse(&found).is_ok_and(|found| found.is_dishonoured()) {
+                let before = file.parse(&before).map_or(before, |value| file.text(&value));
                 self.place.write(file, &before)?;
                 self.now = self.place.read(file)?;
                 return Err(Trouble::Invalid(format!("{} became \"{found}\"", self.key)).into());
+            }
+            if file.same(&found, text) {
+                return Ok(());
             }
             // systemd was being told a value of guard's from a moment ago, and has just written it.
             let by_systemd = journal.book().get(&self.key).map(|entry| &entry.by_systemd[..]).unwrap_or_default();

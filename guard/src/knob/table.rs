@@ -166,10 +166,11 @@ impl File {
         if text.is_empty() { "\n".to_owned() } else { text }
     }
 
-    /// Whether two texts of this file mean the same.
+    /// Whether two texts of this file mean the same to whoever wrote them: that the kernel does not honour a value, now or
+    /// no more, is no other value.
     pub(crate) fn same(self, one: &str, other: &str) -> bool {
         match (self.parse(one), self.parse(other)) {
-            (Ok(one), Ok(other)) => one == other,
+            (Ok(one), Ok(other)) => one.as_written() == other.as_written(),
             // What is not understood is compared as it stands.
             _ => one.trim() == other.trim(),
         }

@@ -117,6 +117,7 @@ fn the_same_value_in_other_words_is_the_same() {
         (File::UCLAMP_MAX, "max\n", "100.00"),
         (File::UCLAMP_MIN, "5", "5.00"),
         (File::WEIGHT, "100\n", "100"),
+        (File::PARTITION, "root", "root invalid (Cpu list in cpuset.cpus not exclusive)"),
     ] {
         assert!(file.same(one, other), "{file}: {one:?} {other:?}");
     }
@@ -124,7 +125,7 @@ fn the_same_value_in_other_words_is_the_same() {
         (File::MAX, "max 100000", "max 50000"),
         (File::CPUS, "0-3", "0-2"),
         (File::UCLAMP_MIN, "5", "5.01"),
-        (File::PARTITION, "root", "root invalid (Cpu list in cpuset.cpus not exclusive)"),
+        (File::PARTITION, "member", "root invalid (Cpu list in cpuset.cpus not exclusive)"),
     ] {
         assert!(!file.same(one, other), "{file}: {one:?} {other:?}");
     }

@@ -41,6 +41,19 @@ impl Value {
         }
     }
 
+    /// As it was written: without what the kernel says of it.
+    pub(super) fn as_written(&self) -> Self {
+        match self {
+            Self::Partition(partition, _) => Self::Partition(*partition, true),
+            _ => self.clone(),
+        }
+    }
+
+    /// Whether the kernel has the value in its file and does not act by it.
+    pub(crate) fn is_dishonoured(&self) -> bool {
+        matches!(self, Self::Partition(_, false))
+    }
+
     /// As a number that is not negative.
     pub(crate) fn unsigned(&self) -> Option<u64> {
         match self {
