@@ -75,6 +75,23 @@ struct Skipped {
     reason: String,
 }
 
+/// Command line of a program that runs scenarios in a booted guest.
+#[derive(Debug, clap::Parser)]
+struct GuestArgs {
+    /// Only the checks in whose outcome the guest's kernel has a part
+    #[arg(long)]
+    brief: bool,
+    #[command(flatten)]
+    args: Args,
+}
+
+/// [`main`] in a booted guest, of the checks that `all` has, which is told whether only those of its kernel are wanted.
+#[must_use]
+pub fn main_in_guest(all: impl FnOnce(bool) -> Vec<Scenario>) -> ExitCode {
+    let GuestArgs { brief, args } = clap::Parser::parse();
+    main(&all(brief), &args)
+}
+
 /// Runs `scenarios` and tells what came of them; fails when one fails.
 #[must_use]
 pub fn main(scenarios: &[Scenario], args: &Args) -> ExitCode {

@@ -347,21 +347,26 @@ impl Stage {
             let process = self.sleepers.get(cgroup.path()).map(Tool::pid);
             for knob in KNOBS.iter().filter(|knob| victim != Victim::Guard || **knob != Knob::RtRuntime) {
                 let Some(dir) = values::dir(&self.hierarchy, *knob, cgroup.path(), process) else { continue };
-                let all = match self.hierarchy.dir_of(knob.controller(), "/").transpose()? {
-                    Some(root) => knob.files(version).find_map(|file| text(&root.join(file.name())).ok()?.parse().ok()),
-                    None => None,
-                };
-                for (file, value) in values::of_beginning(*knob, version, index == 0, &all.unwrap_or_default()) {
+                let all = self.all_of(*knob)?;
+                let list = all.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
+                for (file, value) in values::of_beginning(*knob, version, index == 0, &list) {
                     let (path, original) = (dir.join(file.name()), file.text(&value));
                     fs::write(&path, &original).with_context(|| format!("write {original} to {}", path.display()))?;
                     let original = original.trim().to_owned();
-                    let effective = self.hierarchy.mount_point().join(format!("{}.effective", file.name()));
-                    let all = if original.is_empty() { text(&effective).ok() } else { None };
+                    let all = all.clone().filter(|_| original.is_empty());
                     scene.push(Scene { file: path, original, of: file, version, is_top: index == 0, all });
                 }
             }
         }
         Ok(scene)
+    }
+
+    /// What the root has of a knob; on v2 its lists are in files of their own.
+    fn all_of(&self, knob: Knob) -> Result<Option<String>> {
+        let Some(root) = self.hierarchy.dir_of(knob.controller(), "/").transpose()? else { return Ok(None) };
+        let mut names = knob.files(self.hierarchy.version()).map(File::name);
+        Ok(names
+            .find_map(|name| text(&root.join(name)).or_else(|_| text(&root.join(format!("{name}.effective")))).ok()))
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    place::{Cache, Workspace},
+    place::{Cache, Workspace, rust_files},
     process::{command_line, visible},
     setup::{self, Purpose},
     toolchain::{LLVM_PREFIX, Toolchain, Tools, bpf_linker},
@@ -191,7 +191,7 @@ fn find_own_path(object: &[u8], workspace: &Workspace) -> Option<String> {
 fn hash_of_sources(root: &Path) -> Result<String> {
     let mut files = Vec::new();
     for dir in SOURCE_DIRS {
-        collect_rust_files(&root.join(dir), &mut files)?;
+        files.extend(rust_files(&root.join(dir))?);
     }
     files.extend(MANIFESTS.map(|manifest| root.join(manifest)));
     files.sort();
@@ -212,18 +212,6 @@ fn hash_of_sources(root: &Path) -> Result<String> {
     add("profile", release_profile(&read("Cargo.toml")?).as_bytes());
     add("versions", aya_versions(&read("Cargo.lock")?).join("\n").as_bytes());
     Ok(hex(&hash.finalize()))
-}
-
-fn collect_rust_files(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
-        let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
-        if path.is_dir() {
-            collect_rust_files(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 /// The `[profile.release…]` tables of a manifest.

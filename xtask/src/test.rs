@@ -20,7 +20,7 @@ use crate::{
     guest::{Guest, Root},
     kernel::{Kernel, WHOLE},
     markdown,
-    place::{Cache, Profile, Workspace},
+    place::{Cache, Profile, Workspace, rust_files},
     process::{command_line, is_root, sudo_without_password, visible},
     setup::{self, Purpose},
     structure, tools,
@@ -141,9 +141,7 @@ pub(crate) fn all(workspace: &Workspace, cache: &Cache, scope: &Scope) -> Result
     let built = report.step("build", || {
         // The binaries for the guests are built with them: packages that hold tests get their programs, too. Another
         // selection of packages would build guard twice, as their dependencies' features would differ.
-        let mut command = workspace.cargo();
-        let status = visible(command.args(["test", "--locked", "--workspace", "--no-run"]))?;
-        Ok(Outcome::of_check("cargo test --no-run", status.success()))
+        cargo_step(workspace, "cargo test --no-run", &["test", "--locked", "--workspace", "--no-run"])
     });
     if built && scope.host {
         let unit = ["--workspace", "--exclude", "guard-tests"];
@@ -203,18 +201,16 @@ fn side_by_side(lanes: usize, steps: Vec<GuestStep<'_>>) -> Vec<(String, Outcome
 
 /// The steps that look at the source only.
 fn source_checks(workspace: &Workspace, cache: &Cache, report: &mut Report) {
-    let check = |name: &str, words: &[&str]| {
-        let status = visible(workspace.cargo().args(words))?;
-        anyhow::Ok(Outcome::of_check(name, status.success()))
-    };
+    let passed = |()| Outcome { passed: 1, ..Outcome::default() };
     report.step("formatting", || {
         // A macro lists the knobs' modules, where rustfmt does not follow.
         let knobs = rust_files(&workspace.root.join("guard/src/knob"))?;
-        let words = ["fmt", "--all", "--check", "--"].into_iter().chain(knobs.iter().map(String::as_str));
-        check("cargo fmt --check", &words.collect::<Vec<_>>())
+        let knobs: Vec<_> = knobs.iter().map(|file| file.to_string_lossy()).collect();
+        let words = ["fmt", "--all", "--check", "--"].into_iter().chain(knobs.iter().map(AsRef::as_ref));
+        cargo_step(workspace, "cargo fmt --check", &words.collect::<Vec<_>>())
     });
     let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    report.step("lints", || check("cargo clippy", &lints));
+    report.step("lints", || cargo_step(workspace, "cargo clippy", &lints));
     // Private items, too: most of guard is its crate's own, and who reads its pages works on it.
     report.step("documentation", || {
         let mut command = workspace.cargo();
@@ -222,22 +218,19 @@ fn source_checks(workspace: &Workspace, cache: &Cache, report: &mut Report) {
         let status = visible(command.env("RUSTDOCFLAGS", "-D warnings"))?;
         Ok(Outcome::of_check("cargo doc", status.success()))
     });
-    report.step("Markdown", || markdown::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
-    report.step("structure", || structure::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
+    report.step("Markdown", || markdown::check(workspace).map(passed));
+    report.step("structure", || structure::check(workspace).map(passed));
     report.step("dependencies", || {
         let (passed, failed) = dependencies::check(workspace, cache)?;
         Ok(Outcome { passed, failed, ..Outcome::default() })
     });
-    report.step("eBPF object", || ebpf::check(workspace).map(|()| Outcome { passed: 1, ..Outcome::default() }));
+    report.step("eBPF object", || ebpf::check(workspace).map(passed));
 }
 
-/// The Rust files in a directory.
-fn rust_files(dir: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path().display().to_string()));
-    let mut files = paths.collect::<Result<Vec<_>, _>>().with_context(|| format!("listing {}", dir.display()))?;
-    files.retain(|file| file.ends_with(".rs"));
-    Ok(files)
+/// A step that is one cargo command.
+fn cargo_step(workspace: &Workspace, name: &str, words: &[&str]) -> Result<Outcome> {
+    let status = visible(workspace.cargo().args(words))?;
+    Ok(Outcome::of_check(name, status.success()))
 }
 
 /// The running kernel's release.

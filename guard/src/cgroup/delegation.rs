@@ -57,7 +57,7 @@ impl Hierarchy {
         match fs::read_to_string(&file) {
             Ok(text) => Ok(Some(text)),
             Err(source) if source.kind() == io::ErrorKind::NotFound && dir.is_dir() => Ok(None),
-            Err(source) => Err(CgroupError::File(FileError::Io { op: "read", path: file, source })),
+            Err(source) => Err(FileError::io("read", &file)(source).into()),
         }
     }
 }

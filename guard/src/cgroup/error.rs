@@ -1,6 +1,9 @@
 //! What can go wrong at the kernel's files, and at those of cgroups.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::knob::ParseError;
 
@@ -25,6 +28,13 @@ pub enum FileError {
         /// What was found and what was expected.
         source: ParseError,
     },
+}
+
+impl FileError {
+    /// What the kernel's refusal of `op` on a file is.
+    pub(crate) fn io<'a>(op: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io { op, path: path.to_owned(), source }
+    }
 }
 
 /// Why cgroups cannot be read.

@@ -65,7 +65,7 @@ impl Hierarchy {
     /// [`CgroupError::NoCpuController`] says what to mount; [`CgroupError::File`] when mountinfo is unreadable.
     pub fn detect(root: &Path) -> Result<Self, CgroupError> {
         let path = root.join("proc/self/mountinfo");
-        let text = fs::read(&path).map_err(|source| CgroupError::File(FileError::Io { op: "read", path, source }))?;
+        let text = fs::read(&path).map_err(FileError::io("read", &path))?;
         let mounts: Vec<CgroupMount> = cgroup_mounts(&text)
             .into_iter()
             .map(|mount| CgroupMount { point: below(root, &mount.point), ..mount })
@@ -150,7 +150,7 @@ impl Hierarchy {
     /// The cgroup does not exist, or lies outside what is mounted.
     pub fn id(&self, path: &str) -> Result<u64, CgroupError> {
         let dir = self.dir(path)?;
-        id_of(&dir).map_err(|source| CgroupError::File(FileError::Io { op: "stat", path: dir, source }))
+        Ok(id_of(&dir).map_err(FileError::io("stat", &dir))?)
     }
 
     /// The cgroup that a /proc/PID/cgroup file names in this hierarchy; `None` when it names none, or one that lies
@@ -306,8 +306,7 @@ fn v1_hierarchy_of_cpu(root: &Path) -> Option<u32> {
 /// missing cpu only means that it has no cpu files of its own.
 fn has_cpu(point: &Path) -> Result<bool, CgroupError> {
     let path = point.join("cgroup.controllers");
-    let controllers =
-        fs::read_to_string(&path).map_err(|source| CgroupError::File(FileError::Io { op: "read", path, source }))?;
+    let controllers = fs::read_to_string(&path).map_err(FileError::io("read", &path))?;
     let is_root = match fs::metadata(point.join("cgroup.events")) {
         Ok(_) => false,
         Err(error) => error.kind() == io::ErrorKind::NotFound,

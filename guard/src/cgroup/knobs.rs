@@ -108,7 +108,7 @@ fn absent_where_no_cgroup(file: &Path) -> Result<Option<String>, CgroupError> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CgroupError::File(FileError::Io { op: "read", path: file.to_owned(), source })),
+        Err(source) => Err(FileError::io("read", file)(source).into()),
     }
 }
 

@@ -1,11 +1,7 @@
 //! Reading the cpu files of one cgroup. What a kernel or a cgroup does not have is None, never zero; a cgroup that has
 //! gone is an error of which [`CgroupError::is_vanished`] is true.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{fs, io, path::Path, str::FromStr};
 
 use super::{
     error::{CgroupError, FileError},
@@ -103,7 +99,7 @@ impl Hierarchy {
                 Ok(text) => CpuList::from_str(&text).map(Some).map_err(|error| at(&file)(error.into())),
                 // On v1 the cgroup may exist in the cpu hierarchy only.
                 Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(CgroupError::File(FileError::Io { op: "read", path: file, source })),
+                Err(source) => Err(FileError::io("read", &file)(source).into()),
             }
         };
         // The root of v2 has no cpuset.cpus, only what is effective.
@@ -160,7 +156,7 @@ impl Hierarchy {
 }
 
 pub(super) fn at(file: &Path) -> impl FnOnce(ParseError) -> CgroupError + '_ {
-    move |source| CgroupError::File(FileError::Format { path: file.to_owned(), source })
+    move |source| FileError::Format { path: file.to_owned(), source }.into()
 }
 
 /// Text of a file; `None` when the cgroup is there but has no such file.
@@ -168,13 +164,12 @@ pub(super) fn optional(file: &Path) -> Result<Option<String>, CgroupError> {
     match fs::read(file) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(source) if source.kind() == io::ErrorKind::NotFound && file.parent().is_some_and(Path::is_dir) => Ok(None),
-        Err(source) => Err(CgroupError::File(FileError::Io { op: "read", path: PathBuf::from(file), source })),
+        Err(source) => Err(FileError::io("read", file)(source).into()),
     }
 }
 
 fn ids(file: &Path) -> Result<Vec<u32>, CgroupError> {
-    let text = fs::read_to_string(file)
-        .map_err(|source| CgroupError::File(FileError::Io { op: "read", path: file.to_owned(), source }))?;
+    let text = fs::read_to_string(file).map_err(FileError::io("read", file))?;
     text.lines()
         .map(|line| line.parse().map_err(|_| at(file)(ParseError::new("one process or thread id per line", line))))
         .collect()

@@ -525,8 +525,12 @@ impl Executor {
             && let Ok(mut jobs) = Job::open_all(&self.node, &held.path, place.0, place.1, 0)
         {
             for job in &mut jobs {
-                let entry = self.journal.book().get(&job.key).filter(|entry| entry.is_ours(job.key.file, &job.now));
-                entry.into_iter().for_each(|entry| drop(job.undo(&self.node, entry)));
+                if let Some(entry) = self.journal.book().get(&job.key)
+                    && entry.is_ours(job.key.file, &job.now)
+                {
+                    // As above.
+                    let _ = job.undo(&self.node, entry);
+                }
             }
             run(self.node.hierarchy.version(), &mut self.journal, &mut jobs, 1);
             let is_stuck =

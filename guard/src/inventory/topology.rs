@@ -39,7 +39,7 @@ impl Topology {
         let system = root.join("sys/devices/system");
         let needed = |name: &str| {
             let path = system.join("cpu").join(name);
-            cpu_list(&path)?.ok_or_else(|| FileError::Io { op: "read", path, source: io::ErrorKind::NotFound.into() })
+            cpu_list(&path)?.ok_or_else(|| FileError::io("read", &path)(io::ErrorKind::NotFound.into()))
         };
         let online = needed("online")?;
         let mut smt_siblings = Vec::new();
@@ -151,7 +151,7 @@ fn is_realtime(sys_realtime: Option<&str>, version: &str) -> bool {
 fn line(path: &PathBuf) -> Result<String, FileError> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned()),
-        Err(source) => Err(FileError::Io { op: "read", path: path.clone(), source }),
+        Err(source) => Err(FileError::io("read", path)(source)),
     }
 }
 
@@ -160,7 +160,7 @@ fn cpu_list(path: &Path) -> Result<Option<CpuList>, FileError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(FileError::Io { op: "read", path: path.to_owned(), source }),
+        Err(source) => return Err(FileError::io("read", path)(source)),
     };
     // nohz_full of older kernels when the command line does not name any (sprintf of a NULL mask).
     if text.trim() == "(null)" {

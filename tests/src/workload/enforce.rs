@@ -1,6 +1,6 @@
 //! guard's executor at work: changes knobs of given cgroups as fast as it can, until it is killed. What it changes is
-//! drawn by chance from all knobs that the node has, or is what guard's policies want on Snapshots that are drawn by chance; then two executors, with a
-//! journal each, work side by side as the lanes of `guard run --enforce` do.
+//! drawn by chance from all knobs that the node has, or is what guard's policies want on Snapshots that are drawn by
+//! chance; then two executors, with a journal each, work side by side as the lanes of `guard run --enforce` do.
 
 use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
 

@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, Item, Meta, UseTree, visit::Visit};
 
+use crate::place::rust_files;
+
 /// Arrows from file to file, and the names that tie each.
 pub(super) type Arrows = BTreeMap<PathBuf, BTreeMap<PathBuf, BTreeSet<String>>>;
 
@@ -48,18 +50,10 @@ impl Source {
     /// When a file cannot be read or is not Rust.
     pub(super) fn read(root: &Path, src: &str) -> Result<Self> {
         let mut source = Self::default();
-        let mut dirs = vec![root.join(src)];
-        while let Some(dir) = dirs.pop() {
-            for entry in fs::read_dir(&dir).with_context(|| format!("listing {}", dir.display()))? {
-                let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-                    let name = path.strip_prefix(root).unwrap_or(&path);
-                    source.add(name, src, &text).with_context(|| format!("parsing {}", path.display()))?;
-                }
-            }
+        for path in rust_files(&root.join(src))? {
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            let name = path.strip_prefix(root).unwrap_or(&path);
+            source.add(name, src, &text).with_context(|| format!("parsing {}", path.display()))?;
         }
         Ok(source)
     }

@@ -18,11 +18,7 @@ use crate::scenario::Scenario;
 #[must_use]
 pub(super) fn all(brief: bool) -> Vec<Scenario> {
     let mut all = played::all();
-    if brief {
-        all.extend(systemd::all().into_iter().map(|scenario| by_name(scenario, SYSTEMDS)));
-    } else {
-        all.extend(systemd::all());
-    }
+    all.extend(systemd::all().into_iter().map(|rule| if brief { by_name(rule, SYSTEMDS) } else { rule }));
     all.push(loads("the shipped unit enforces, reloads, survives a kill and puts everything back", unit::as_shipped));
     all
 }
