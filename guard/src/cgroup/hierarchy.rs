@@ -18,7 +18,10 @@ use super::{
     error::{CgroupError, FileError},
     mountinfo::{CgroupMount, cgroup_mounts},
 };
-use crate::{knob::Version, snapshot::CgroupLayout};
+use crate::{
+    knob::Version,
+    snapshot::{CgroupLayout, CgroupPath},
+};
 
 /// linux/magic.h: CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC.
 const CGROUP_MAGIC: [FsWord; 2] = [0x27e0eb, 0x63677270];
@@ -227,17 +230,12 @@ impl Mount {
             // What cannot be listed has vanished or is not ours to see.
             for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    todo.push((entry.path(), join(&path, &entry.file_name().to_string_lossy())));
+                    todo.push((entry.path(), CgroupPath::of(&path).child(&entry.file_name().to_string_lossy())));
                 }
             }
         }
         None
     }
-}
-
-/// The path of a child.
-pub(crate) fn join(parent: &str, name: &str) -> String {
-    if parent == "/" { format!("/{name}") } else { format!("{parent}/{name}") }
 }
 
 /// Cgroup id of a directory.

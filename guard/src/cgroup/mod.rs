@@ -14,7 +14,6 @@ pub use error::{CgroupError, FileError};
 pub(crate) use files::parse_pressure;
 pub use files::{CpuStatTotals, PressureTotals, Weight};
 pub use hierarchy::Hierarchy;
-pub(crate) use hierarchy::join;
 pub use read::{Cpuset, PressureReading};
 pub use tree::{CgroupDir, Tree};
 

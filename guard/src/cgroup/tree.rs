@@ -9,8 +9,9 @@ use std::{ffi::OsString, fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
 use super::{
     error::{CgroupError, FileError},
-    hierarchy::{Hierarchy, join},
+    hierarchy::Hierarchy,
 };
+use crate::snapshot::CgroupPath;
 
 /// A cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl Node {
             .filter(is_new)
             .collect();
         for name in names {
-            let path = join(&self.dir.path, &name.to_string_lossy());
+            let path = CgroupPath::of(&self.dir.path).child(&name.to_string_lossy());
             let mut child = Node { name, dir: CgroupDir { path, id: 0 }, children: Vec::new() };
             if refresh_child(&mut child, at, skipped) {
                 self.children.push(child);

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use guard_common::event::BreachKind;
 
-use super::known::self_and_ancestors;
 use super::lane::CgroupKnob;
 use super::writers::{self, Writers};
 use crate::kernel::Event;
 use crate::knob::Knob;
 use crate::policy::{self, Plan, Settings, State, Trigger, Want};
-use crate::snapshot::{Action, Cgroup, Class, Snapshot};
+use crate::snapshot::{Action, Cgroup, CgroupPath, Class, Snapshot};
 
 /// What decides, and what it does about it.
 #[derive(Debug)]
@@ -249,7 +248,7 @@ struct LateWakeups {
 fn plc_and_ancestors(cgroups: &[Cgroup]) -> BTreeMap<u64, String> {
     let ids: HashMap<&str, u64> = cgroups.iter().filter(|c| c.id != 0).map(|c| (c.path.as_str(), c.id)).collect();
     let plc = cgroups.iter().filter(|c| c.class == Class::Plc && !c.unmanaged);
-    plc.flat_map(|cgroup| self_and_ancestors(&cgroup.path))
+    plc.flat_map(|cgroup| CgroupPath::of(&cgroup.path).and_above())
         .filter(|path| *path != "/")
         .filter_map(|path| Some((*ids.get(path)?, path.to_owned())))
         .collect()
@@ -272,7 +271,7 @@ fn best_effort_knobs(cgroups: &[Cgroup]) -> BTreeMap<CgroupKnob, String> {
     let may = |cgroup: &&Cgroup| cgroup.class == Class::Be && !cgroup.unmanaged && cgroup.id != 0;
     let paths: HashSet<&str> = cgroups.iter().filter(may).map(|cgroup| cgroup.path.as_str()).collect();
     let quota = |cgroup: &Cgroup| cgroup.knobs.as_ref().and_then(|knobs| knobs.quota);
-    let is_top = |cgroup: &Cgroup| !self_and_ancestors(&cgroup.path).skip(1).any(|path| paths.contains(path));
+    let is_top = |cgroup: &Cgroup| !CgroupPath::of(&cgroup.path).above().any(|path| paths.contains(path));
     cgroups
         .iter()
         .filter(may)

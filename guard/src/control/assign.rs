@@ -9,7 +9,7 @@ use super::error::ControlError;
 use crate::cgroup::Hierarchy;
 use crate::config::{Candidate, Config, Workload, Workloads};
 use crate::inventory::{CgroupInfo, Inventory};
-use crate::snapshot::{Container, Snapshot};
+use crate::snapshot::{CgroupPath, Container, Snapshot};
 
 /// How many looks a new cgroup is asked for its processes at: it is made before its first one comes.
 const YOUNG_LOOKS: u8 = 5;
@@ -140,22 +140,13 @@ fn resolve<'a, 'c>(
     let mut by_id = HashMap::new();
     for place in places {
         let candidate = Candidate { path: place.path, container: place.container, comms: comms(place.id, place.path) };
-        let parent = parent(place.path).and_then(|path| by_path.get(path)).copied();
+        let parent = CgroupPath::of(place.path).parent().and_then(|path| by_path.get(path)).copied();
         let Some(number) = workloads.find(candidate).or(parent) else { continue };
         by_path.insert(place.path, number);
         // A pattern that matches a whole tree says it of the top of that tree.
         by_id.insert(place.id, Assigned { number, inherited: parent == Some(number) });
     }
     by_id
-}
-
-/// The path of the cgroup above.
-pub(super) fn parent(path: &str) -> Option<&str> {
-    match path.rsplit_once('/')? {
-        ("", "") => None,
-        ("", _) => Some("/"),
-        (parent, _) => Some(parent),
-    }
 }
 
 /// Names of processes by cgroup.

@@ -12,7 +12,9 @@ use super::requests::{Formulas, Pod, exact_milli, request_milli};
 use crate::cgroup::{CgroupError, Hierarchy, PressureTotals, Version, parse_pressure};
 use crate::inventory::{self, CgroupInfo, Inventory, Topology};
 use crate::knob::{Knob, WeightFormula};
-use crate::snapshot::{Bandwidth, Cgroup, Class, Cpu, CpuList, Knobs, Node, Pressure, SchedPolicy, Snapshot};
+use crate::snapshot::{
+    Bandwidth, Cgroup, CgroupPath, Class, Cpu, CpuList, Knobs, Node, Pressure, SchedPolicy, Snapshot,
+};
 
 /// Most cgroups with facts. On a node with more, PLC cgroups and what contains them come first.
 const CGROUPS_MAX: usize = 4_096;
@@ -115,9 +117,7 @@ impl Facts {
     ) -> Vec<Cgroup> {
         let new: Vec<&CgroupInfo> =
             inventory.cgroups().filter(|c| ids.contains(&c.id) && c.class == Class::Plc).collect();
-        let contains = |above: &str, below: &str| {
-            below.strip_prefix(above.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
+        let contains = |above: &str, below: &str| CgroupPath::of(above).contains(below);
         let container = |info: &CgroupInfo| info.container.as_ref().map(|c| (c.runtime.clone(), c.id.clone()));
         let concerns = |info: &CgroupInfo, plc: &CgroupInfo| {
             contains(&info.path, &plc.path)
@@ -202,7 +202,7 @@ impl Facts {
     /// What Kubernetes asked for, for all of its cgroups.
     fn requests(&mut self, version: Version, cgroups: &mut [Cgroup]) {
         let of_pods: HashSet<String> = cgroups.iter().filter(|c| is_of_pod(c)).map(|c| c.path.clone()).collect();
-        let within = |path: &str| assign::parent(path).is_some_and(|parent| of_pods.contains(parent));
+        let within = |path: &str| CgroupPath::of(path).parent().is_some_and(|parent| of_pods.contains(parent));
         if version == Version::V2 && !of_pods.is_empty() {
             self.learn_formulas(cgroups, within);
         }
@@ -231,7 +231,7 @@ impl Facts {
             pods.insert(&cgroup.path, Pod { weight, guaranteed_milli, containers: Vec::new() });
         }
         for cgroup in cgroups {
-            let pod = assign::parent(&cgroup.path).and_then(|parent| pods.get_mut(parent));
+            let pod = CgroupPath::of(&cgroup.path).parent().and_then(|parent| pods.get_mut(parent));
             if let (Some(pod), Some((weight, _))) = (pod, written(cgroup)) {
                 pod.containers.push(weight);
             }
@@ -283,10 +283,7 @@ fn choose<'a>(here: &[&'a CgroupInfo], most: usize) -> Vec<&'a CgroupInfo> {
         return here.to_vec();
     }
     let plc: Vec<&str> = here.iter().filter(|c| c.class == Class::Plc).map(|c| c.path.as_str()).collect();
-    let holds_plc = |path: &str| {
-        let prefix = path.trim_end_matches('/');
-        plc.iter().any(|plc| plc.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-    };
+    let holds_plc = |path: &str| plc.iter().any(|plc| CgroupPath::of(path).contains(plc));
     let (first, rest): (Vec<_>, Vec<_>) = here.iter().copied().partition(|c| holds_plc(&c.path));
     first.into_iter().chain(rest).take(most).collect()
 }

@@ -8,7 +8,7 @@ use guard_common::maps::{self, CgroupKind, ThreadKind};
 use super::accounts;
 use super::accumulate::Sum;
 use super::clock::WallClock;
-use super::known::{Known, nameless, self_and_ancestors};
+use super::known::{Known, nameless};
 use super::late;
 use super::meter::WindowReading;
 use super::own_cost::OwnCost;
@@ -18,8 +18,8 @@ use crate::inventory::CgroupInfo;
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CpuStat, Latency, Lock, Overhead, SCHEMA, SchedPolicy, Snapshot, Thread, Throttle, ThrottleSource,
-    Timer, TimerKind, WakeupPair, Window, Word,
+    Breach, Cgroup, CgroupPath, CpuStat, Latency, Lock, Overhead, SCHEMA, SchedPolicy, Snapshot, Thread, Throttle,
+    ThrottleSource, Timer, TimerKind, WakeupPair, Window, Word,
 };
 
 /// The Snapshot of a window.
@@ -170,7 +170,8 @@ fn name_throttlers(cgroups: &mut [Cgroup]) {
         .map(|c| c.path.clone())
         .collect();
     for cgroup in cgroups {
-        cgroup.throttle.by = self_and_ancestors(&cgroup.path).find(|path| throttled.contains(*path)).map(str::to_owned);
+        cgroup.throttle.by =
+            CgroupPath::of(&cgroup.path).and_above().find(|path| throttled.contains(*path)).map(str::to_owned);
     }
 }
 
@@ -490,12 +491,5 @@ mod tests {
             (breach.evidence.wait_ns, breach.evidence.irq_delay_ns, breach.evidence.prev_cgroup),
             (4_000, None, None)
         );
-    }
-
-    #[test]
-    fn the_path_is_walked_to_the_root() {
-        assert_eq!(self_and_ancestors("/a/b").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
-        assert_eq!(self_and_ancestors("/").collect::<Vec<_>>(), ["/"]);
-        assert_eq!(self_and_ancestors("(id 5)").collect::<Vec<_>>(), ["(id 5)"]);
     }
 }

@@ -44,12 +44,3 @@ impl Known {
 pub(super) fn nameless(id: u64) -> String {
     if id == 0 { OTHER.to_owned() } else { format!("(id {id})") }
 }
-
-/// "/a/b", "/a", "/".
-pub(super) fn self_and_ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(path), |path| match path.rsplit_once('/') {
-        Some(("", "")) | None => None,
-        Some(("", _)) => Some("/"),
-        Some((parent, _)) => Some(parent),
-    })
-}

@@ -9,10 +9,11 @@ use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL};
 
 use super::accounts::Accounted;
 use super::clock::WallClock;
-use super::known::{Known, self_and_ancestors};
+use super::known::Known;
 use crate::explain::{self, Who};
 use crate::snapshot::{
-    Breach, BreachFlag, BreachKind, Cause, ChainLink, Culprit, Evidence, LockKind, ThrottledBy, TimePart, WokenBy, Word,
+    Breach, BreachFlag, BreachKind, Cause, CgroupPath, ChainLink, Culprit, Evidence, LockKind, ThrottledBy, TimePart,
+    WokenBy, Word,
 };
 
 /// A breach of a Snapshot, explained.
@@ -89,7 +90,7 @@ fn throttled_by(record: &event::Breach, accounted: Option<&Accounted>, known: &K
         None => record.cgroup_id,
     };
     let path = known.path_of(id);
-    self_and_ancestors(&path).find_map(|path| {
+    CgroupPath::of(&path).and_above().find_map(|path| {
         let (info, reading) = known.cgroups.values().find(|(info, _)| info.path == path)?;
         let throttled = reading.cpu_stat.is_some_and(|stat| stat.nr_throttled > 0);
         reading.quota.filter(|_| throttled).map(|quota| ThrottledBy { cgroup: info.path.clone(), quota })

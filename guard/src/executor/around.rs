@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fs};
 
 use crate::{
-    cgroup::{Hierarchy, join},
+    cgroup::Hierarchy,
     knob::{Knob, Setting, Surroundings, WeightFormula},
+    snapshot::CgroupPath,
 };
 
 /// The node with a batch laid over it.
@@ -28,7 +29,7 @@ impl Surroundings for Around<'_> {
         let entries = dir.and_then(Result::ok).and_then(|dir| fs::read_dir(dir).ok());
         let dirs =
             entries.into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        dirs.map(|entry| join(path, &entry.file_name().to_string_lossy())).collect()
+        dirs.map(|entry| CgroupPath::of(path).child(&entry.file_name().to_string_lossy())).collect()
     }
 
     fn rt_period_us(&self, path: &str) -> Option<u64> {

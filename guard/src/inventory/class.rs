@@ -2,7 +2,7 @@
 //! Koordinator's meaning as far as a path can tell. LSE and LSR cannot be found this way: they are named in the
 //! configuration.
 
-use crate::snapshot::{Class, Container};
+use crate::snapshot::{CgroupPath, Class, Container};
 
 /// What the class of a cgroup follows from.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub fn classify(facts: Facts<'_>) -> Class {
     let best_effort = facts.container.and_then(|container| container.qos.as_deref()) == Some("besteffort");
     let unit =
         facts.container.filter(|container| container.runtime == "systemd").map(|container| container.id.as_str());
-    let top = facts.path.split('/').nth(1).unwrap_or_default();
+    let top = CgroupPath::of(facts.path).names().next().unwrap_or_default();
     let of_users = top == "user.slice";
     let known = unit.is_some_and(|unit| unit == "system.slice" || is_of_the_system(unit));
     if facts.path == "/" {

@@ -7,7 +7,7 @@
 //! pod_container_manager_linux.go, runc and crun (systemd's names), LXC src/lxc/cgroups, systemd-nspawn's cgroups, nomad
 //! client/lib/cgroupslib. The tests have what was seen.
 
-use crate::snapshot::Container;
+use crate::snapshot::{CgroupPath, Container};
 
 /// Runtime of a container whose path has the id only.
 pub(super) const UNKNOWN: &str = "unknown";
@@ -29,7 +29,7 @@ pub(super) struct Owner {
 /// Whose the cgroup with this path is.
 pub(super) fn identify(path: &str) -> Owner {
     let mut walk = Walk::default();
-    for name in path.split('/').filter(|name| !name.is_empty()) {
+    for name in CgroupPath::of(path).names() {
         walk.step(name);
     }
     walk.owner()

@@ -12,27 +12,7 @@ pub(crate) trait Surroundings {
     fn rt_period_us(&self, path: &str) -> Option<u64>;
 }
 
-/// Paths of the cgroups above, nearest first, without the root.
-pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(parent_of(&path), parent_of)
-}
-
-fn parent_of<'a>(path: &&'a str) -> Option<&'a str> {
-    path.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty())
-}
-
 /// A rule of the kernel.
 pub(super) fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(broken()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ancestors_are_named_from_the_nearest_up() {
-        assert_eq!(ancestors("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a"]);
-        assert_eq!(ancestors("/a").count() + ancestors("/").count(), 0);
-    }
 }

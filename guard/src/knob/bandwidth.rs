@@ -2,7 +2,7 @@
 //! kernel/sched/core.c (tg_set_cfs_bandwidth, tg_cfs_schedulable_down).
 
 use super::{
-    around::{Surroundings, ancestors, rule},
+    around::{Surroundings, rule},
     file::File,
     property::{INFINITY, Property},
     row::{BOTH, FileRow, Order, PropertyRow, Row, V1, V2},
@@ -11,7 +11,7 @@ use super::{
     value::{Format, NO_LIMIT, NUMBER, US_OR_NO_LIMIT, Value},
     version::Version,
 };
-use crate::snapshot::Bandwidth;
+use crate::snapshot::{Bandwidth, CgroupPath};
 
 /// min_cfs_quota_period, us: also the least quota.
 pub const MIN_PERIOD_US: u64 = 1_000;
@@ -142,7 +142,7 @@ fn check_quota(setting: &Setting, path: &str, version: Version, around: &dyn Sur
         return Ok(());
     }
     let limit_of = |path: &str| quota_of(path, around).filter(|of| of.quota_us.is_some());
-    let above = ancestors(path).find_map(|path| limit_of(path).map(|of| (path, of)));
+    let above = CgroupPath::of(path).above().find_map(|path| limit_of(path).map(|of| (path, of)));
     if let Some((parent, limit)) = above {
         rule(limit.covers(wanted), || format!("on v1 a quota lies within its parent's: {parent} has {limit}"))?;
     }

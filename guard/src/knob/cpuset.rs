@@ -1,7 +1,7 @@
 //! CPUs and NUMA nodes of a cgroup, and partitions. Rules of kernel/cgroup/cpuset.c and cpuset-v1.c (validate_change).
 
 use super::{
-    around::{Surroundings, ancestors, rule},
+    around::{Surroundings, rule},
     file::File,
     property::Property,
     row::{BOTH, FileRow, Order, PropertyRow, Row, SitsOn, Undo, V2},
@@ -10,7 +10,7 @@ use super::{
     value::{Format, Value},
     version::Version,
 };
-use crate::snapshot::{CpuList, Partition};
+use crate::snapshot::{CgroupPath, CpuList, Partition};
 
 const CPUSET: SitsOn = SitsOn::Cgroup { controller: "cpuset" };
 
@@ -154,7 +154,7 @@ fn check_list(
         });
     }
     rule(!wanted.is_empty(), || format!("on v1 a cgroup needs {knob} of its own"))?;
-    if let Some(parent) = ancestors(path).next()
+    if let Some(parent) = CgroupPath::of(path).above().next()
         && let Some(of) = list_of(parent)
     {
         rule(within(wanted, &of), || format!("on v1 {knob} lie within the parent's: {parent} has {of}"))?;

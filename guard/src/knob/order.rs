@@ -15,7 +15,7 @@ use super::{
     version::Version,
     weight::WeightFormula,
 };
-use crate::snapshot::CpuList;
+use crate::snapshot::{CgroupPath, CpuList};
 
 /// A file that is to go from one value to another. Where both are the same it only tells how things are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +50,9 @@ pub(crate) fn steps(moves: &[Move], version: Version) -> Vec<Step> {
         groups.entry(&each.path).or_default().insert(each.file, (index, each));
     }
     let mut down: Vec<&Group<'_>> = groups.values().collect();
-    down.sort_by_key(|group| group.values().next().map(|(_, each)| depth(&each.path)));
+    down.sort_by_key(|group| group.values().next().map(|(_, each)| depth(each)));
     let mut up = down.clone();
-    up.sort_by_key(|group| Reverse(group.values().next().map(|(_, each)| depth(&each.path))));
+    up.sort_by_key(|group| Reverse(group.values().next().map(|(_, each)| depth(each))));
 
     let mut out = Vec::new();
     for limit in knobs(|order| matches!(order, Order::GrowsWithParent)) {
@@ -106,8 +106,8 @@ fn between(down: &[&Group<'_>], up: &[&Group<'_>], knobs: &[Knob], version: Vers
 }
 
 /// How far below the root.
-fn depth(path: &str) -> usize {
-    path.split('/').filter(|name| !name.is_empty()).count()
+fn depth(of: &Move) -> usize {
+    CgroupPath::of(&of.path).names().count()
 }
 
 /// Moves of the given knobs in a group.

@@ -8,6 +8,7 @@ use super::{
     value::US_OR_NO_LIMIT,
     version::Version,
 };
+use crate::snapshot::CgroupPath;
 
 impl File {
     /// v1, with CONFIG_RT_GROUP_SCHED.
@@ -45,7 +46,7 @@ fn check(us: i64, path: &str, version: Version, around: &dyn Surroundings) -> Re
     let own = share(path, us).unwrap_or(0);
     rule(own <= 1_000_000, || format!("a run time of {us} us is longer than its period"))?;
     rule(sum_below(path) <= own, || "the run times of its children are more than that".to_owned())?;
-    let parent = path.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent });
+    let parent = CgroupPath::of(path).parent().unwrap_or("/");
     match share_of(parent) {
         Some(limit) => rule(sum_below(parent) <= limit, || format!("with its siblings that is more than {parent} has")),
         None => Ok(()),

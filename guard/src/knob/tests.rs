@@ -14,7 +14,7 @@ use super::{
     version::Version,
     weight::WeightFormula,
 };
-use crate::snapshot::{Bandwidth, CpuList, Partition};
+use crate::snapshot::{Bandwidth, CgroupPath, CpuList, Partition};
 
 fn every_file() -> impl Iterator<Item = File> {
     KNOBS.iter().flat_map(|knob| (0..knob.row().files.len()).map(|at| File::new(*knob, at)))
@@ -233,12 +233,9 @@ impl Surroundings for Node {
     }
 
     fn children(&self, path: &str, knob: Knob) -> Vec<String> {
-        let of = |each: &str| {
-            each.rsplit_once('/').map(|(parent, _)| if parent.is_empty() { "/" } else { parent }.to_owned())
-        };
         self.0
             .keys()
-            .filter(|(each, of_knob)| *of_knob == knob && of(each).as_deref() == Some(path) && each != "/")
+            .filter(|(each, of_knob)| *of_knob == knob && CgroupPath::of(each).parent() == Some(path))
             .map(|(each, _)| each.clone())
             .collect()
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use crate::cgroup::{CpuStatTotals, Hierarchy, Version};
-use crate::snapshot::Quota;
+use crate::snapshot::{CgroupPath, Quota};
 
 use super::error::LabError;
 
@@ -36,8 +36,7 @@ impl Stage {
     /// Makes the lab's cgroup. What a lab that was killed has left behind is removed first.
     pub(super) fn build(hierarchy: &Hierarchy) -> Result<Self, LabError> {
         sweep(hierarchy);
-        let top = hierarchy.top().trim_end_matches('/');
-        let path = format!("{top}/{PREFIX}{}", std::process::id());
+        let path = CgroupPath::of(hierarchy.top()).child(&format!("{PREFIX}{}", std::process::id()));
         let mut this = Self { hierarchy: hierarchy.clone(), path, delegated: false };
         if hierarchy.version() == Version::V2 {
             let control = hierarchy.mount_point().join("cgroup.subtree_control");
@@ -108,7 +107,7 @@ impl Stage {
     }
 
     fn named(&self, name: &str) -> String {
-        if name.is_empty() { self.path.clone() } else { format!("{}/{name}", self.path) }
+        if name.is_empty() { self.path.clone() } else { CgroupPath::of(&self.path).child(name) }
     }
 
     fn dir(&self, name: &str) -> Result<PathBuf, LabError> {

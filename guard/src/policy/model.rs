@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::knob::{Knob, Setting};
-use crate::snapshot::{Bandwidth, Class, CpuList, CpuPlace};
+use crate::snapshot::{Bandwidth, CgroupPath, Class, CpuList, CpuPlace};
 
 /// The node.
 #[derive(Clone, Debug, Default)]
@@ -80,12 +80,7 @@ impl Model {
 
     /// The cgroup's ancestors that were seen, the nearest first, without the root.
     pub(super) fn ancestors(&self, path: &str) -> impl Iterator<Item = &Node> {
-        let mut rest = path.to_owned();
-        std::iter::from_fn(move || {
-            rest.truncate(rest.rfind('/')?);
-            (!rest.is_empty()).then(|| rest.clone())
-        })
-        .filter_map(|path| self.cgroups.get(&path))
+        CgroupPath::of(path).above().filter_map(|path| self.cgroups.get(path))
     }
 
     /// What was seen below the cgroup.

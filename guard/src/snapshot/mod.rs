@@ -2,6 +2,7 @@
 //! judges takes a Snapshot and nothing else. This room does no I/O and knows no kernel.
 
 mod budget;
+mod cgroup_path;
 mod cpulist;
 mod inversion;
 mod knob;
@@ -13,6 +14,7 @@ mod sum;
 mod words;
 
 pub use budget::{BudgetMetric, BudgetMetricError, BudgetOf, Point};
+pub use cgroup_path::CgroupPath;
 pub use cpulist::{CpuList, CpuListError, MAX_CPU};
 pub use knob::{Bandwidth, Knobs, Partition};
 pub use latency::{Histogram, Latency};

@@ -12,7 +12,7 @@ use super::history::{Measure, budget_use, measured, name};
 use super::overview;
 use super::page::Page;
 use super::state::App;
-use crate::snapshot::{Cgroup, Histogram, Latency, SignalName, Snapshot, Thread};
+use crate::snapshot::{Cgroup, CgroupPath, Histogram, Latency, SignalName, Snapshot, Thread};
 
 /// Events listed below the timeline.
 const EVENTS: usize = 12;
@@ -201,7 +201,7 @@ fn quotas(page: &mut Page, app: &App, snapshot: &Snapshot, cgroup: &Cgroup, widt
             figures::count_if(seen, throttle.0),
             figures::time_if(seen && throttle.0 > 0, throttle.1),
         ]));
-        path = at.rsplit_once('/').filter(|_| at != "/").map(|(above, _)| if above.is_empty() { "/" } else { above });
+        path = CgroupPath::of(at).parent();
     }
     table(page, app, grid, width);
 }
@@ -255,7 +255,7 @@ fn timeline(page: &mut Page, app: &App, cgroup: &Cgroup, width: usize) {
 
 /// Whether a change of the cgroup at `path` reaches the workload: it is the same or above it.
 fn concerns(path: &str, cgroup: &Cgroup) -> bool {
-    cgroup.path.strip_prefix(path.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    CgroupPath::of(path).contains(&cgroup.path)
 }
 
 fn table(page: &mut Page, app: &App, grid: Grid<'_>, width: usize) {

@@ -5,7 +5,7 @@
 use std::{sync::OnceLock, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use guard::snapshot::{Cgroup, Class, Snapshot};
+use guard::snapshot::{Cgroup, CgroupPath, Class, Snapshot};
 
 use super::{
     no_field,
@@ -205,9 +205,7 @@ fn play(group: Group) -> Result<Played> {
 
 /// Periods in which a cgroup or one around it was throttled, by cpu.stat.
 fn throttled(snapshots: &[Snapshot], path: &str) -> u64 {
-    let around = |cgroup: &&Cgroup| {
-        cgroup.path != "/" && (path == cgroup.path || path.starts_with(&format!("{}/", cgroup.path)))
-    };
+    let around = |cgroup: &&Cgroup| cgroup.path != "/" && CgroupPath::of(&cgroup.path).contains(path);
     let cgroups = snapshots.iter().flat_map(|snapshot| snapshot.cgroups.iter().filter(around));
     cgroups.filter_map(|cgroup| cgroup.throttle.cpu_stat).map(|stat| stat.nr_throttled).sum()
 }
