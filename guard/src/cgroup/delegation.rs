@@ -1,4 +1,4 @@
-//! What a cgroup was given to hand on: controllers (v2) and time for real-time threads (v1).
+//! What a cgroup was given to hand on: controllers and CPUs of its own (v2), and time for real-time threads (v1).
 
 use std::{fs, io};
 
@@ -6,7 +6,10 @@ use super::{
     error::{CgroupError, FileError},
     hierarchy::Hierarchy,
 };
-use crate::knob::{Knob, Setting, Version, WeightFormula};
+use crate::{
+    knob::{Knob, Setting, Version, WeightFormula},
+    snapshot::CpuList,
+};
 
 impl Hierarchy {
     /// Controllers of a cgroup, cgroup.controllers; None on v1.
@@ -35,6 +38,26 @@ impl Hierarchy {
             Some(Setting::RtRuntime(us)) => Some(us),
             _ => None,
         })
+    }
+
+    /// What kind of cpuset partition a cgroup is, cpuset.cpus.partition: "member" of another's, "root" or "isolated", with
+    /// "invalid" and the reason behind it where it cannot be that. `None` on v1, at the root, and where the cgroup has no
+    /// cpuset controller.
+    ///
+    /// # Errors
+    /// As [`Self::controllers`].
+    pub fn partition(&self, path: &str) -> Result<Option<String>, CgroupError> {
+        let text = self.text(path, "cpuset.cpus.partition")?;
+        Ok(text.map(|text| text.trim_end().to_owned()))
+    }
+
+    /// CPUs of all isolated partitions, as the root's cpuset.cpus.isolated has them (since 6.7); `None` where it does not.
+    ///
+    /// # Errors
+    /// As [`Self::controllers`].
+    pub fn isolated(&self) -> Result<Option<CpuList>, CgroupError> {
+        let text = self.text("/", "cpuset.cpus.isolated")?;
+        Ok(text.and_then(|text| text.parse().ok()))
     }
 
     /// The period of that, us; `None` on v2, and where it cannot be read.
@@ -82,6 +105,11 @@ mod tests {
         assert_eq!((h1.rt_runtime_us("/a").unwrap(), h.rt_runtime_us("/a").unwrap()), (Some(-1), None));
         assert_eq!(h.controllers("/").unwrap(), None);
         assert!(h.controllers("/gone").unwrap_err().is_vanished());
+        assert_eq!((h.partition("/a").unwrap(), h.isolated().unwrap()), (None, None));
+        fs::write(top.path().join("a/cpuset.cpus.partition"), "root invalid (no CPU is left)\n").unwrap();
+        fs::write(top.path().join("cpuset.cpus.isolated"), "4-5\n").unwrap();
+        assert_eq!(h.partition("/a").unwrap().as_deref(), Some("root invalid (no CPU is left)"));
+        assert_eq!(h.isolated().unwrap().map(|cpus| cpus.to_string()).as_deref(), Some("4-5"));
         fs::write(top.path().join("a/cpu.rt_runtime_us"), "much\n").unwrap();
         assert!(h1.rt_runtime_us("/a").unwrap_err().to_string().contains("much"));
     }

@@ -1,7 +1,7 @@
 //! Processes as doctor needs them: what they may do (capabilities, limits) and which timers they use. Read for a few
 //! processes at a time, on demand.
 
-use std::fs;
+use std::{fs, io};
 
 use super::thread_files::field;
 use super::threads::ids_in;
@@ -98,6 +98,52 @@ impl Inventory {
         }
     }
 
+    /// What a process was started with; `None` where that may not be seen.
+    #[must_use]
+    pub fn arguments_of(&self, pid: u32) -> Option<Vec<String>> {
+        self.strings_of(pid, "cmdline").filter(|arguments| !arguments.is_empty())
+    }
+
+    /// The variables that a process was started with; `None` for other users' without root.
+    #[must_use]
+    pub fn environment_of(&self, pid: u32) -> Option<Vec<(String, String)>> {
+        let split = |text: String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Some(self.strings_of(pid, "environ")?.into_iter().filter_map(split).collect())
+    }
+
+    /// The NUL-terminated texts of a file of a process.
+    fn strings_of(&self, pid: u32, file: &str) -> Option<Vec<String>> {
+        let bytes = fs::read(self.proc.join(pid.to_string()).join(file)).ok()?;
+        let texts = bytes.split(|byte| *byte == 0).filter(|text| !text.is_empty());
+        Some(texts.map(|text| String::from_utf8_lossy(text).into_owned()).collect())
+    }
+
+    /// What /proc says of the open descriptors of these kinds ("anon_inode:[timerfd]"), each with its process as
+    /// `name[pid]` and its kind; `None` without root, who alone sees those of others.
+    #[must_use]
+    pub fn descriptors(&self, kinds: &[&str]) -> Option<Vec<(String, String, String)>> {
+        if fs::read_dir(self.proc.join("1/fd")).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return None;
+        }
+        let mut pids = ids_in(&self.proc).unwrap_or_default();
+        pids.sort_unstable();
+        let mut found = Vec::new();
+        for pid in pids {
+            let dir = self.proc.join(pid.to_string());
+            let Ok(descriptors) = fs::read_dir(dir.join("fd")) else { continue };
+            for descriptor in descriptors.flatten() {
+                let kind = fs::read_link(descriptor.path()).unwrap_or_default().display().to_string();
+                if kinds.contains(&kind.as_str())
+                    && let Ok(info) = fs::read_to_string(dir.join("fdinfo").join(descriptor.file_name()))
+                {
+                    let comm = fs::read_to_string(dir.join("comm")).unwrap_or_default();
+                    found.push((format!("{}[{pid}]", comm.trim_end()), kind, info));
+                }
+            }
+        }
+        Some(found)
+    }
+
     /// Processes that hold a file open, as `name[pid]`; only those of guard's user without root.
     #[must_use]
     pub fn holders_of(&self, file: &str) -> Vec<String> {
@@ -154,6 +200,10 @@ mod tests {
         assert_eq!(own.rtprio_limit, Some(limit));
         assert!(own.capabilities.is_some() && own.locked_bytes.is_some());
         assert!(inventory.threads_of(own.pid).iter().any(|thread| thread.thread.tid == own.pid));
+        assert_eq!(inventory.arguments_of(own.pid).unwrap().len(), std::env::args().count());
+        let path = std::env::var("PATH").unwrap();
+        assert!(inventory.environment_of(own.pid).unwrap().contains(&("PATH".to_owned(), path)));
+        assert_eq!((inventory.arguments_of(u32::MAX), inventory.environment_of(u32::MAX)), (None, None));
         let before = inventory.timers_of(own.pid).timerfds.unwrap();
         let clock = rustix::time::TimerfdClockId::Monotonic;
         let timer = rustix::time::timerfd_create(clock, rustix::time::TimerfdFlags::CLOEXEC).unwrap();

@@ -197,7 +197,12 @@ const RUNTIME_PROGRAMS: &[&str] = &[
     "docker-proxy",
     "dockerd",
     "isulad",
+    // kubelet is part of these.
+    "k3s",
+    "k3s-agent",
+    "k3s-server",
     "kubelet",
+    "kubelite",
     "lxc-monitord",
     "lxc-start",
     "nerdctl",

@@ -51,6 +51,51 @@ impl CpuList {
         self.ranges.is_empty()
     }
 
+    /// Reads a list as the kernel reads one on its command line (lib/bitmap-str.c): besides "0-3,8" also `N` for the last
+    /// CPU, `all`, the first some of each group ("0-31:2/8"), and commas or white space between the parts, more than one
+    /// too. `cpus` is how many CPUs the machine could have.
+    ///
+    /// # Errors
+    /// What the kernel refuses as a whole: what is no list, a range that ends before it begins or beyond the last CPU, a
+    /// group that is smaller than what is taken of it.
+    pub fn from_boot_option(text: &str, cpus: u32) -> Result<Self, CpuListError> {
+        let bad = || CpuListError(text.chars().take(80).collect());
+        let last = cpus.checked_sub(1).filter(|last| *last <= MAX_CPU).ok_or_else(bad)?;
+        let number = |text: &str| match text {
+            "N" => Ok(last),
+            // u32::from_str would take a sign.
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().ok().filter(|number| *number <= MAX_CPU).ok_or_else(bad)
+            }
+            _ => Err(bad()),
+        };
+        let mut ranges = Vec::new();
+        let parts = text.split(|c: char| c == ',' || c.is_ascii_whitespace() || c == '\u{b}');
+        for part in parts.filter(|part| !part.is_empty()) {
+            let (range, pattern) = part.split_once(':').map_or((part, None), |(range, rest)| (range, Some(rest)));
+            let (first, end) = match range.split_once('-') {
+                Some((first, end)) => (number(first)?, number(end)?),
+                None if range.eq_ignore_ascii_case("all") => (0, last),
+                // A pattern needs a range.
+                None if pattern.is_some() => return Err(bad()),
+                None => (number(range)?, number(range)?),
+            };
+            let (taken, group) = match pattern {
+                Some(pattern) => {
+                    let (taken, group) = pattern.split_once('/').ok_or_else(bad)?;
+                    (number(taken)?, number(group)?)
+                }
+                None => (end + 1, end + 1),
+            };
+            if first > end || end > last || group == 0 || taken > group {
+                return Err(bad());
+            }
+            let starts = (first..=end).step_by(group as usize).filter(|_| taken > 0);
+            ranges.extend(starts.map(|start| start..=end.min(start + (taken - 1))));
+        }
+        Ok(Self::from_ranges(ranges))
+    }
+
     fn from_ranges(mut ranges: Vec<RangeInclusive<u32>>) -> Self {
         ranges.sort_unstable_by_key(|range| *range.start());
         let mut merged: Vec<RangeInclusive<u32>> = Vec::with_capacity(ranges.len());
@@ -169,10 +214,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn reads_what_the_kernel_takes_on_its_command_line() {
+        for (text, cpus) in [
+            ("2-5,7", "2-5,7"),
+            ("4-N", "4-11"),
+            ("N", "11"),
+            ("0,N", "0,11"),
+            ("all", "0-11"),
+            ("ALL", "0-11"),
+            ("all:1/3", "0,3,6,9"),
+            ("1-11:1/2", "1,3,5,7,9,11"),
+            ("0-11:2/4", "0-1,4-5,8-9"),
+            ("0-N:1/N", "0,11"),
+            ("4-9:0/2", ""),
+            ("9 3-4,,1,", "1,3-4,9"),
+            ("", ""),
+        ] {
+            let list = CpuList::from_boot_option(text, 12).map(|list| list.to_string());
+            assert_eq!(list.as_deref(), Ok(cpus), "{text:?}");
+        }
+        for text in ["2-12", "12", "4-2", "1-", "-3", "3:1/2", "1-4:1", "1-4:1/0", "1-4:3/2", "n", "allN", "0x3", "2..4"] {
+            assert!(CpuList::from_boot_option(text, 12).is_err(), "{text:?}");
+        }
+        assert!(CpuList::from_boot_option("all", 0).is_err());
+    }
+
     proptest! {
         #[test]
-        fn never_panics(text in ".*") {
+        fn never_panics(text in ".*", part in "[-0-9N:/,al ]{0,12}", cpus in 0_u32..70_000) {
             let _ = text.parse::<CpuList>();
+            let _ = (CpuList::from_boot_option(&text, cpus), CpuList::from_boot_option(&part, cpus));
+        }
+
+        #[test]
+        fn a_plain_list_is_the_same_on_the_command_line(cpus in proptest::collection::btree_set(0_u32..300, 0..80)) {
+            let list: CpuList = cpus.into_iter().collect();
+            prop_assert_eq!(CpuList::from_boot_option(&list.to_string(), 300), Ok(list));
         }
 
         #[test]
