@@ -1,7 +1,10 @@
 //! Checks of the CPUs: which are set apart, and whether they are always awake, at one speed and undisturbed.
 
-use super::facts::{Facts, Smi};
+use std::collections::BTreeSet;
+
+use super::facts::{Facts, Process, Smi};
 use super::finding::{Check, Found};
+use super::runtimes;
 use crate::snapshot::CpuList;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -20,6 +23,14 @@ pub(super) const CHECKS: &[Check] = &[
               the time, which is worse to find than one that never is.",
         link: "https://docs.kernel.org/admin-guide/kernel-per-CPU-kthreads.html",
         rule: isolation_agrees,
+    },
+    Check {
+        id: "cpu.others",
+        looks_at: "who else may run on the CPUs that are set apart, by affinity",
+        why: "Lists at boot say where nobody goes by himself. A container gets its CPUs from its runtime and is let onto these, \
+              and once it woke up there nothing moves it away.",
+        link: "https://docs.kernel.org/admin-guide/cgroup-v2.html#cpuset",
+        rule: others,
     },
     Check {
         id: "cpu.governor",
@@ -75,23 +86,35 @@ const CPU: &str = "/sys/devices/system/cpu";
 /// Exit latency above which an idle state matters, us: C1 and C1E of common processors are below.
 const DEEP_US: i64 = 20;
 
+/// CPUs that a boot option names; `None` when it is not there, or the kernel refuses its list, see kernel.boot_options.
 fn boot_list(facts: &Facts, name: &str) -> Option<CpuList> {
-    match facts.boot_option(name)? {
-        "all" => Some(facts.online()),
-        list => list.parse().ok(),
+    facts.boot_cpus(facts.boot_option(name)?).ok()
+}
+
+/// CPUs whose RCU callbacks were moved at boot. Of a list that it refuses the kernel takes all (rcu_nocb_setup()).
+fn without_callbacks(facts: &Facts) -> CpuList {
+    match facts.boot_option("rcu_nocbs") {
+        Some(list) => facts.boot_cpus(list).unwrap_or_else(|_| facts.online()),
+        None => CpuList::default(),
     }
 }
 
 fn isolation(facts: &Facts) -> Vec<Found> {
     let apart = facts.set_apart();
     if !apart.is_empty() {
-        return vec![
-            Found::ok(format!("CPUs {apart} are set apart"))
-                .file(facts, &format!("{CPU}/isolated"))
-                .file(facts, &format!("{CPU}/nohz_full")),
-        ];
+        let found = Found::ok(format!("CPUs {apart} are set apart"))
+            .file(facts, &format!("{CPU}/isolated"))
+            .file(facts, &format!("{CPU}/nohz_full"));
+        let partitions = facts.hierarchy.partitions.iter();
+        return vec![partitions.fold(found, |found, one| {
+            let cpus = if one.file.ends_with(".isolated") { String::new() } else { format!(" (CPUs {})", one.cpus) };
+            found.seen(&one.file, format!("{}{cpus}", one.value))
+        })];
     }
     let online = facts.online();
+    if online.is_empty() {
+        return vec![Found::unknown(facts.reason(&format!("{CPU}/online")))];
+    }
     if online.len() < 2 {
         return vec![Found::info("there is only one CPU: real-time work shares it with everything else")];
     }
@@ -121,7 +144,8 @@ fn isolation_agrees(facts: &Facts) -> Vec<Found> {
         return vec![Found::ok("no CPU is set apart, see cpu.isolation")];
     }
     let (isolated_file, nohz_file) = (format!("{CPU}/isolated"), format!("{CPU}/nohz_full"));
-    let isolated = facts.cpus(&isolated_file).unwrap_or_default();
+    let at_boot = facts.set_apart_at_boot();
+    let isolated = facts.isolated();
     let nohz = facts.cpus(&nohz_file).unwrap_or_default();
     let online = facts.online();
     let mut found = Vec::new();
@@ -152,12 +176,14 @@ fn isolation_agrees(facts: &Facts) -> Vec<Found> {
         found.push(if facts.text(&nohz_file).is_some() { one.boot_option(&format!("nohz_full={apart}")) } else { one });
     }
     // nohz_full implies rcu_nocbs for its CPUs.
-    let nocbs = boot_list(facts, "rcu_nocbs").unwrap_or_default();
+    let nocbs = without_callbacks(facts);
     let callbacks: CpuList = apart.iter().filter(|cpu| !nocbs.contains(*cpu) && !nohz.contains(*cpu)).collect();
     if !callbacks.is_empty() {
         let offered = facts.kernel.options.get("RCU_NOCB_CPU").is_none_or(|value| value == "y");
+        // Whoever makes a partition at run time may not want to boot for the rest.
+        let serious = offered && callbacks.iter().any(|cpu| at_boot.contains(cpu));
         found.push(
-            Found::warning_if(offered, format!("RCU callbacks still run on CPUs {callbacks}"))
+            Found::warning_if(serious, format!("RCU callbacks still run on CPUs {callbacks}"))
                 .seen(
                     "/proc/cmdline",
                     facts
@@ -178,6 +204,60 @@ fn isolation_agrees(facts: &Facts) -> Vec<Found> {
         }
     }
     found
+}
+
+/// Others on the isolated CPUs. Where only the tick was taken away everybody may run there, see cpu.isolation_agrees.
+fn others(facts: &Facts) -> Vec<Found> {
+    let apart = facts.isolated();
+    if apart.is_empty() {
+        return vec![Found::ok("no CPU is isolated, see cpu.isolation")];
+    }
+    let strangers: Vec<(&Process, &CpuList)> =
+        facts.processes.iter().filter_map(|process| Some((process, lets_onto(facts, process, &apart)?))).collect();
+    if strangers.is_empty() {
+        return vec![Found::ok(format!("nobody else who was looked at may run on CPUs {apart}"))];
+    }
+    let names: Vec<String> = strangers.iter().take(3).map(|(process, _)| process.label()).collect();
+    let more = if strangers.len() > 3 { format!(" and {} more", strangers.len() - 3) } else { String::new() };
+    let title = format!("{}{more} may run on CPUs {apart}, which are set apart for real-time work", names.join(", "));
+    let mut found = Found::warning_if(facts.workload().next().is_some(), title);
+    let keep = facts.housekeeping();
+    let mut for_good = BTreeSet::new();
+    for (process, cpus) in strangers {
+        let pid = process.pid;
+        let whose = process.cgroup.as_deref().unwrap_or("?");
+        found = found.seen(format!("/proc/{pid}/status ({whose})"), format!("Cpus_allowed_list {cpus}"));
+        if !keep.is_empty() {
+            let taskset = |cpus: &CpuList| format!("taskset -a -p -c {cpus} {pid}");
+            found = found.command(taskset(&keep), taskset(cpus));
+            for_good.extend(runtimes::keep_off(process.container.as_ref(), &keep));
+        }
+    }
+    if keep.is_empty() {
+        for_good
+            .insert(("leave a CPU for everybody else, see cpu.isolation_agrees".to_owned(), "none needed".to_owned()));
+    }
+    vec![for_good.into_iter().fold(found, |found, (change, undo)| found.by_hand(change, undo))]
+}
+
+/// The CPU list that lets a process onto CPUs where only real-time work belongs.
+fn lets_onto<'a>(facts: &Facts, process: &'a Process, apart: &CpuList) -> Option<&'a CpuList> {
+    let has_rt = |process: &Process| process.realtime().next().is_some();
+    let was_meant_to = process.was_given_sys_nice() || process.rtprio_limit.is_some_and(|limit| limit > 0);
+    // What shares a cgroup with real-time threads belongs to them.
+    let belongs = || facts.workload().any(|ours| ours.cgroup == process.cgroup);
+    if has_rt(process) || was_meant_to || belongs() {
+        return None;
+    }
+    let online = facts.online();
+    let in_use = |cpu: u32| facts.workload().flat_map(Process::realtime).any(|thread| thread.affinity.contains(cpu));
+    let mut affinities = process.threads.iter().map(|thread| &thread.affinity);
+    affinities.find(|affinity| {
+        let there: Vec<u32> = affinity.iter().filter(|cpu| online.contains(*cpu) && apart.contains(*cpu)).collect();
+        // Whoever was bound to such CPUs alone, and to none that a real-time thread uses, was meant to be there.
+        let anywhere = affinity.iter().any(|cpu| online.contains(cpu) && !apart.contains(cpu));
+        !there.is_empty() && (anywhere || there.into_iter().any(in_use))
+    })
 }
 
 fn governor(facts: &Facts) -> Vec<Found> {

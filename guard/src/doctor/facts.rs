@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     inventory,
-    snapshot::{CgroupLayout, Class, Container, CpuList, Quota},
+    snapshot::{CgroupLayout, Class, Container, CpuList, CpuListError, MAX_CPU, Quota},
 };
 
 /// Version of the recorded form.
@@ -47,8 +47,8 @@ pub struct Facts {
     pub hierarchy: HierarchyFacts,
     /// Cgroups of containers and of real-time processes, with their ancestors, by path.
     pub cgroups: BTreeMap<String, CgroupFacts>,
-    /// Processes of user space that have real-time threads, may have them by a limit, live in a container, or are one
-    /// of the daemons that matter here.
+    /// Processes of user space that have real-time threads, may have them by a limit, live in a container, may run on
+    /// CPUs that are set apart, or are one of the daemons that matter here.
     pub processes: Vec<Process>,
     /// Real-time threads of the kernel.
     pub kernel_threads: Vec<KernelThread>,
@@ -56,6 +56,9 @@ pub struct Facts {
     pub dma_latency: DmaLatency,
     /// System management interrupts since reset.
     pub smi: Smi,
+    /// Programs that others have on scheduler hooks; `None` where they may not be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooked: Option<Vec<HookedProgram>>,
     /// What could not be looked at as a whole, and why.
     pub unknown: Vec<String>,
 }
@@ -82,6 +85,20 @@ pub struct HierarchyFacts {
     pub error: Option<String>,
     /// Cgroups with a CPU quota, on the whole node.
     pub quotas: usize,
+    /// v2: cpuset partitions that keep the rest of the node off their CPUs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<PartitionFacts>,
+}
+
+/// A cpuset partition: CPUs that only one part of the cgroup tree may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionFacts {
+    /// The file that says so.
+    pub file: String,
+    /// What it says: "isolated", "root", or the list of all CPUs that are isolated this way.
+    pub value: String,
+    /// Its CPUs.
+    pub cpus: CpuList,
 }
 
 /// A cgroup.
@@ -141,6 +158,12 @@ pub struct Process {
     pub threads: Vec<Thread>,
     /// Fair threads in all.
     pub fair_threads: usize,
+    /// What a daemon was started with; `None` for others, and where it may not be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Vec<String>>,
+    /// Those of a daemon's variables that a check looks at; `None` for others, and where they may not be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<BTreeMap<String, String>>,
 }
 
 /// A thread of user space.
@@ -180,6 +203,21 @@ pub struct DmaLatency {
     pub limit_us: Result<i32, String>,
     /// Processes that hold it open, `name[pid]`; incomplete without root.
     pub holders: Vec<String>,
+}
+
+/// A BPF program on a hook of the scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookedProgram {
+    /// Who holds it, `name[pid]`.
+    pub holder: String,
+    /// The tracepoint.
+    pub hook: String,
+    /// Its id.
+    pub program: u64,
+    /// Time that its runs took while the kernel counted that, ns.
+    pub run_time_ns: u64,
+    /// Runs while the kernel counted them.
+    pub runs: u64,
 }
 
 /// System management interrupts, counted by the processor.
@@ -263,11 +301,40 @@ impl Facts {
         self.cpus("/sys/devices/system/cpu/online").unwrap_or_default()
     }
 
-    /// CPUs set apart from the rest: without load balancing or without a tick.
+    /// CPUs set apart from the rest: without load balancing, without a tick, or in a cpuset partition.
     #[must_use]
     pub fn set_apart(&self) -> CpuList {
+        self.set_apart_at_boot().iter().chain(self.isolated().iter()).collect()
+    }
+
+    /// CPUs onto which the scheduler balances no work of others: those of isolcpus=, and of cpuset partitions.
+    #[must_use]
+    pub fn isolated(&self) -> CpuList {
+        let at_boot = self.cpus("/sys/devices/system/cpu/isolated").unwrap_or_default();
+        at_boot.iter().chain(self.partitioned().iter()).collect()
+    }
+
+    /// CPUs that isolcpus= and nohz_full= set apart. Kernels that count isolated partitions among the former have them here
+    /// too.
+    #[must_use]
+    pub fn set_apart_at_boot(&self) -> CpuList {
         let list = |name: &str| self.cpus(&format!("/sys/devices/system/cpu/{name}")).unwrap_or_default();
         list("isolated").iter().chain(list("nohz_full").iter()).collect()
+    }
+
+    /// CPUs of cpuset partitions.
+    #[must_use]
+    pub fn partitioned(&self) -> CpuList {
+        self.hierarchy.partitions.iter().flat_map(|partition| partition.cpus.iter()).collect()
+    }
+
+    /// A list of CPUs as the kernel reads it on its command line.
+    ///
+    /// # Errors
+    /// The kernel refuses it, see [`CpuList::from_boot_option`].
+    pub fn boot_cpus(&self, list: &str) -> Result<CpuList, CpuListError> {
+        let possible = self.cpus("/sys/devices/system/cpu/possible").unwrap_or_default();
+        CpuList::from_boot_option(list, possible.iter().last().unwrap_or(MAX_CPU) + 1)
     }
 
     /// CPUs of real-time work: those set apart, else those that real-time threads of the workload are pinned to.
@@ -343,15 +410,16 @@ impl Facts {
         Some(built && at_boot.map_or(!off_by_default, |value| matches!(value, "1" | "y" | "on")))
     }
 
-    /// Words of the kernel's command line.
+    /// Words of the kernel's command line. What stands behind "--" is for init.
     pub fn boot_options(&self) -> impl Iterator<Item = &str> {
-        self.text("/proc/cmdline").unwrap_or_default().split_whitespace()
+        self.text("/proc/cmdline").unwrap_or_default().split_whitespace().take_while(|word| *word != "--")
     }
 
-    /// Value of the last `name=` on the kernel's command line.
+    /// Value of the last `name=` on the kernel's command line. The kernel takes "-" in a name for "_".
     #[must_use]
     pub fn boot_option(&self, name: &str) -> Option<&str> {
-        self.boot_options().filter_map(|word| word.split_once('=')).filter(|(key, _)| *key == name).last().map(|w| w.1)
+        let options = self.boot_options().filter_map(|word| word.split_once('='));
+        options.filter(|(key, _)| key.replace('-', "_") == name).last().map(|(_, value)| value)
     }
 
     /// A cgroup and its ancestors as far as they are known, from the cgroup upwards, the root last.

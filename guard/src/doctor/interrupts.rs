@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::Facts;
+use super::facts::{Facts, Process};
 use super::finding::{Check, Found};
 use crate::snapshot::CpuList;
 
@@ -24,8 +24,9 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "irq.irqbalance",
         looks_at: "irqbalance, and which CPUs it keeps off",
-        why: "It moves interrupts every ten seconds, also back to where they were taken from. It leaves out CPUs of \
-              isolcpus= and nohz_full= by itself, and no others.",
+        why: "It moves interrupts every ten seconds, also back to where they were taken from. By itself it leaves out CPUs \
+              of isolcpus= and nohz_full=; IRQBALANCE_BANNED_CPULIST, or the older mask IRQBALANCE_BANNED_CPUS, replaces \
+              that and does not add to it.",
         link: "https://github.com/Irqbalance/irqbalance/blob/master/irqbalance.1",
         rule: irqbalance,
     },
@@ -39,8 +40,8 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// Names of devices by interrupt number, of the interrupts that have a handler. /proc/interrupts has one column per CPU,
-/// then chip, line and names.
+/// Names of devices by interrupt number, of the interrupts that have a handler and can be moved. /proc/interrupts has one
+/// column per CPU, then chip, line and names.
 fn handlers(facts: &Facts) -> BTreeMap<u32, String> {
     let text = facts.text("/proc/interrupts").unwrap_or_default();
     let cpus = text.lines().next().map_or(0, |line| line.split_whitespace().count());
@@ -51,9 +52,23 @@ fn handlers(facts: &Facts) -> BTreeMap<u32, String> {
             let words: Vec<&str> = rest.split_whitespace().skip(cpus).collect();
             let name = words.last()?;
             // "IO-APIC 2-edge timer": with fewer words there is no handler.
-            (words.len() >= 3).then(|| Some((number.trim().parse().ok()?, (*name).to_owned())))?
+            let wanted = words.len() >= 3 && !is_each_cpus_own(&words);
+            wanted.then(|| Some((number.trim().parse().ok()?, (*name).to_owned())))?
         })
         .collect()
+}
+
+/// Whether each CPU has an interrupt of this kind of its own, which cannot be moved. x86 has no numbers for these. Arm's
+/// controller numbers them 16 to 31, and 1056 to 1119 (GICv3.1); RISC-V and LoongArch have a controller in each CPU. A
+/// performance counter's is bound by its driver, also where each CPU's has a number of its own.
+fn is_each_cpus_own(words: &[&str]) -> bool {
+    let line = words.get(1).and_then(|line| line.parse::<u32>().ok());
+    let of_gic = matches!(words[0], "GIC" | "GIC-0" | "GICv2" | "GICv3")
+        && line.is_some_and(|line| matches!(line, 0..=31 | 1056..=1119));
+    let of_cpu = words.contains(&"INTC") || words[0] == "CPUINTC";
+    let named =
+        |name: &&str| name.starts_with("arch_timer") || name.starts_with("arm-pmu") || name.starts_with("arm_pmu");
+    of_gic || of_cpu || words.iter().any(named)
 }
 
 fn affinity(facts: &Facts) -> Vec<Found> {
@@ -129,36 +144,91 @@ fn irqbalance(facts: &Facts) -> Vec<Found> {
                 .seen(process.label(), "runs"),
         ];
     }
-    let banned: CpuList = ["/etc/default/irqbalance", "/etc/sysconfig/irqbalance"]
-        .into_iter()
-        .filter_map(|path| facts.text(path))
-        .flat_map(str::lines)
-        .filter_map(|line| line.trim().strip_prefix("IRQBALANCE_BANNED_CPULIST="))
-        .filter_map(|value| value.trim_matches(['"', '\'']).parse::<CpuList>().ok())
-        .next_back()
-        .unwrap_or_default();
-    let apart = facts.set_apart();
-    let open: CpuList = rt.iter().filter(|cpu| !apart.contains(*cpu) && !banned.contains(*cpu)).collect();
+    let apart = facts.set_apart_at_boot();
+    let banned = banned(facts, process);
+    let kept_off = banned.as_ref().map_or(&apart, |banned| &banned.cpus);
+    let open: CpuList = rt.iter().filter(|cpu| !kept_off.contains(*cpu)).collect();
     if open.is_empty() {
         return vec![Found::ok(format!("irqbalance runs and keeps off CPUs {rt}"))];
     }
+    let mut title = format!("irqbalance moves interrupts to CPUs {open} of real-time work");
+    if let Some(banned) = &banned {
+        if !banned.understood {
+            title += &format!(": it does not understand {}", banned.assignment);
+        } else if open.iter().any(|cpu| apart.contains(cpu)) {
+            title += &format!(": {} replaces what it leaves out by itself", banned.assignment);
+        }
+    }
+    let usual = IRQBALANCE_FILES.into_iter().rev().find(|file| facts.text(file).is_some());
+    let file = usual.unwrap_or("/etc/default/irqbalance");
+    let found = Found::warning(title).seen(process.label(), "runs");
+    let found = match &banned {
+        Some(banned) => found.seen(&banned.source, &banned.assignment),
+        None => found.seen(file, "neither IRQBALANCE_BANNED_CPULIST nor IRQBALANCE_BANNED_CPUS"),
+    };
+    let all: CpuList = rt.iter().chain(apart.iter()).collect();
     vec![
-        Found::warning(format!("irqbalance moves interrupts to CPUs {open} of real-time work"))
-            .seen(process.label(), "runs")
-            .seen(
-                "/etc/default/irqbalance",
-                if banned.is_empty() {
-                    "no IRQBALANCE_BANNED_CPULIST".to_owned()
-                } else {
-                    format!("IRQBALANCE_BANNED_CPULIST={banned}")
-                },
-            )
+        found
             .command("systemctl disable --now irqbalance", "systemctl enable --now irqbalance")
             .by_hand(
-                format!("or keep it, with IRQBALANCE_BANNED_CPULIST={rt} in /etc/default/irqbalance"),
-                "take the line out again",
+                format!("or keep it, with IRQBALANCE_BANNED_CPULIST={all} in {file} and without IRQBALANCE_BANNED_CPUS, then: systemctl restart irqbalance"),
+                "the old file",
             ),
     ]
+}
+
+/// Where distributions keep irqbalance's variables: upstream's own defaults, then Gentoo, Arch, Fedora and SUSE, Debian.
+const IRQBALANCE_FILES: [&str; 5] = [
+    "/usr/lib/irqbalance/defaults.env",
+    "/etc/conf.d/irqbalance",
+    "/etc/irqbalance.env",
+    "/etc/sysconfig/irqbalance",
+    "/etc/default/irqbalance",
+];
+
+/// The CPUs that somebody told irqbalance to leave out.
+struct Banned {
+    source: String,
+    assignment: String,
+    cpus: CpuList,
+    understood: bool,
+}
+
+/// What irqbalance was told, its setup_banned_cpus(): the mask counts before the list, an empty value does not count, and
+/// one that it does not understand bans nothing. What the running one was started with counts before files.
+fn banned(facts: &Facts, process: &Process) -> Option<Banned> {
+    let set = |name: &str| -> Option<(String, String)> {
+        let (source, value) = match &process.environment {
+            Some(environment) => (format!("/proc/{}/environ", process.pid), environment.get(name)?.as_str()),
+            None => {
+                let mut files = IRQBALANCE_FILES.into_iter().rev();
+                files.find_map(|file| Some((file.to_owned(), variable(facts.text(file)?, name)?)))?
+            }
+        };
+        (!value.is_empty()).then(|| (source, value.to_owned()))
+    };
+    let of = |name: &str, parse: fn(&str) -> Option<CpuList>| {
+        let (source, value) = set(name)?;
+        let cpus = parse(&value);
+        let understood = cpus.is_some();
+        Some(Banned { source, assignment: format!("{name}={value}"), cpus: cpus.unwrap_or_default(), understood })
+    };
+    of("IRQBALANCE_BANNED_CPUS", from_mask).or_else(|| of("IRQBALANCE_BANNED_CPULIST", |list| list.parse().ok()))
+}
+
+/// The last value of a variable in a file that a shell or systemd reads: perhaps after `export`, perhaps in quotes, perhaps
+/// with a comment behind it.
+fn variable<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut assignments = text.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let line = line.strip_prefix("export ").map_or(line, str::trim_start);
+        line.strip_prefix(name)?.strip_prefix('=').map(str::trim_start)
+    });
+    let value = |text: &'a str| match text.strip_prefix(['"', '\'']) {
+        Some(quoted) => quoted.split(['"', '\'']).next().unwrap_or_default().trim(),
+        None => text.split([' ', '\t', ';', '#']).next().unwrap_or_default(),
+    };
+    assignments.next_back().map(value)
 }
 
 fn rps(facts: &Facts) -> Vec<Found> {

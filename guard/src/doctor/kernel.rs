@@ -1,9 +1,10 @@
 //! Checks of the kernel itself: how it was built, how it rations real-time time, what it was booted with, and which
 //! faults its version is known for.
 
-use super::facts::Facts;
+use super::facts::{Facts, HookedProgram, Process};
 use super::finding::{Check, Found};
-use crate::snapshot::{CgroupLayout, CpuList};
+use super::{runtimes, spelling};
+use crate::snapshot::{CgroupLayout, CpuList, MAX_CPU};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -40,11 +41,19 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "kernel.boot_options",
-        looks_at: "boot options that do not exist, say nothing, or do not help",
+        looks_at: "boot options that do not exist, are misspelt, say nothing, or do not help",
         why: "The kernel ignores what it does not know without a word that anybody sees: the node is believed to be set \
               up, and is not.",
         link: "https://docs.kernel.org/admin-guide/kernel-parameters.html",
         rule: boot_options,
+    },
+    Check {
+        id: "kernel.hooked_programs",
+        looks_at: "BPF programs of others on tracepoints of the scheduler, and what a run of them takes",
+        why: "They run at every switch or wake-up on every CPU, isolated or not, under the run-queue lock: what they take is \
+              added to each latency.",
+        link: "https://docs.kernel.org/admin-guide/sysctl/kernel.html#bpf-stats-enabled",
+        rule: hooked_programs,
     },
     Check {
         id: "kernel.known_faults",
@@ -59,6 +68,8 @@ pub(super) const CHECKS: &[Check] = &[
 const RT_RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 const RT_PERIOD: &str = "/proc/sys/kernel/sched_rt_period_us";
 const DEFAULT_RT_RUNTIME_US: i64 = 950_000;
+/// What a program may take of each switch before it is a warning, ns: more than a switch itself takes on common processors.
+const DEAR_NS: u64 = 1000;
 /// The fair server's own default, kernel/sched/deadline.c, ns.
 const FAIR_SERVER_NS: &str = "50000000";
 
@@ -218,29 +229,26 @@ fn rt_groups(facts: &Facts) -> Vec<Found> {
                 .reboot()
         }];
     }
-    let starved: Vec<&str> = facts
-        .cgroups
-        .iter()
-        .filter(|(path, cgroup)| path.as_str() != "/" && cgroup.rt_runtime_us == Some(0))
-        .filter(|(path, _)| {
-            facts
-                .processes
-                .iter()
-                .any(|process| process.is_ours() && process.cgroup.as_ref() == Some(path) && may_be_rt(process))
-        })
-        .map(|(path, _)| path.as_str())
-        .collect();
+    let starved = starved(facts);
     if starved.is_empty() {
         return vec![evidence(Found::info(
             "real-time time is rationed per cgroup: a new cgroup has none until cpu.rt_runtime_us is written, from the top down",
         ))];
     }
-    // Together they must stay below what the root has.
-    let share = DEFAULT_RT_RUNTIME_US / i64::try_from(starved.len() + 1).unwrap_or(i64::MAX);
+    // Together they must stay below what the root has, less what others were given.
+    let whole = facts.cgroups.get("/").and_then(|root| root.rt_runtime_us).or_else(|| facts.number(RT_RUNTIME));
+    let whole = whole.filter(|us| *us > 0).unwrap_or(DEFAULT_RT_RUNTIME_US);
+    let given = given(facts, &starved);
+    let mut share = (whole - given) / i64::try_from(starved.len() + 1).unwrap_or(i64::MAX);
+    // What is above a starved cgroup may have more than it needs, and keeps it.
+    while share > 0 && needed(facts, &starved, share, "/") > whole {
+        share /= 2;
+    }
     starved
         .iter()
         .map(|path| {
-            let title = format!("{path}: processes may be real-time, but the cgroup has no real-time time: FIFO and RR are refused");
+            let title =
+                format!("{path}: processes may be real-time, but its cpu.rt_runtime_us is 0: FIFO and RR are refused");
             let mut found = evidence(Found::critical(title));
             let mut up: Vec<_> = facts.lineage(path).filter(|(above, _)| *above != "/").collect();
             up.reverse();
@@ -248,23 +256,106 @@ fn rt_groups(facts: &Facts) -> Vec<Found> {
                 let Some(old) = cgroup.rt_runtime_us else { continue };
                 let file = format!("{}/cpu.rt_runtime_us", cgroup.dir);
                 found = found.seen(&file, old.to_string());
-                let below = starved.iter().filter(|one| facts.lineage(one).any(|(path, _)| path == above)).count();
-                let needed = share * i64::try_from(below).unwrap_or(1);
-                if (0..needed).contains(&old) {
+                let needed = needed(facts, &starved, share, above);
+                if share > 0 && (0..needed).contains(&old) {
                     found = found.write(&file, &needed.to_string(), &old.to_string());
                 }
             }
-            found.by_hand(
-                "docker: dockerd --cpu-rt-runtime=950000, then docker run --cpu-rt-runtime=100000 --cap-add=SYS_NICE --ulimit rtprio=99",
-                "run the container without --cpu-rt-runtime",
-            )
+            if share <= 0 {
+                found = found.by_hand(
+                    format!("lower cpu.rt_runtime_us of other cgroups: they have {given} of the root's {whole} us"),
+                    "the old values",
+                );
+            }
+            let container = facts.processes.iter().find(|one| one.cgroup.as_deref() == Some(*path));
+            let container = container.and_then(|one| one.container.as_ref());
+            let (change, undo) = runtimes::give_rt_time(container, whole, share);
+            found.by_hand(change, undo)
         })
         .collect()
 }
 
-/// Whether a process was given the right to be real-time.
-fn may_be_rt(process: &super::facts::Process) -> bool {
-    process.was_given_sys_nice() || process.rtprio_limit.is_some_and(|limit| limit > 0)
+/// The cgroups without real-time time that hold processes which may be real-time, the operating system's own left out.
+fn starved(facts: &Facts) -> Vec<&str> {
+    let was_meant_to = |process: &Process| process.rtprio_limit.is_some_and(|limit| limit > 0);
+    // Whoever has all capabilities may, too; but services that run as root have them all.
+    let may = |process: &Process| {
+        process.is_ours() && (process.has_sys_nice() == Some(true) || was_meant_to(process))
+            || process.is_other_service() && was_meant_to(process)
+    };
+    let without_time = facts.cgroups.iter().filter(|(path, cgroup)| *path != "/" && cgroup.rt_runtime_us == Some(0));
+    without_time
+        .map(|(path, _)| path.as_str())
+        .filter(|path| facts.processes.iter().any(|one| one.cgroup.as_deref() == Some(*path) && may(one)))
+        .collect()
+}
+
+/// The cgroup above, for all but the root.
+fn parent(path: &str) -> Option<&str> {
+    match path.rsplit_once('/')? {
+        ("", "") => None,
+        ("", _) => Some("/"),
+        (parent, _) => Some(parent),
+    }
+}
+
+/// Real-time time that others beside the starved cgroups and beside what is above them have, us.
+fn given(facts: &Facts, starved: &[&str]) -> i64 {
+    let on_the_way = |path: &str| starved.iter().any(|one| facts.lineage(one).any(|(above, _)| above == path));
+    let beside = facts.cgroups.iter().filter(|(path, _)| !on_the_way(path) && parent(path).is_some_and(on_the_way));
+    beside.filter_map(|(_, cgroup)| cgroup.rt_runtime_us).filter(|us| *us > 0).sum()
+}
+
+/// Real-time time that a cgroup needs so that each starved one in it can have `share`, us: the kernel lets no cgroup's
+/// children have more together than it has.
+fn needed(facts: &Facts, starved: &[&str], share: i64, path: &str) -> i64 {
+    let below: i64 = facts
+        .cgroups
+        .iter()
+        .filter(|(child, _)| parent(child) == Some(path))
+        .map(|(child, cgroup)| {
+            let has = cgroup.rt_runtime_us.unwrap_or(0).max(0);
+            has.max(needed(facts, starved, share, child))
+        })
+        .sum();
+    below + if starved.contains(&path) { share } else { 0 }
+}
+
+fn hooked_programs(facts: &Facts) -> Vec<Found> {
+    let Some(programs) = &facts.hooked else {
+        return vec![Found::unknown("programs on scheduler hooks are hidden: run guard doctor as root")];
+    };
+    if programs.is_empty() {
+        return vec![Found::ok("nobody who can be seen has a program on a tracepoint of the scheduler")];
+    }
+    let mean = |one: &HookedProgram| one.run_time_ns.checked_div(one.runs);
+    let dear = programs.iter().any(|one| mean(one).is_some_and(|ns| ns >= DEAR_NS));
+    let mut holders: Vec<&str> = Vec::new();
+    for one in programs {
+        if !holders.contains(&one.holder.as_str()) {
+            holders.push(&one.holder);
+        }
+    }
+    let title = format!("{} programs run at each switch or wake-up: of {}", programs.len(), holders.join(", "));
+    let mut found = Found::warning_if(dear && facts.workload().next().is_some(), title);
+    for one in programs {
+        let cost = match mean(one) {
+            Some(ns) => format!("{ns} ns a run, {} runs", one.runs),
+            None => "its runs were not counted".to_owned(),
+        };
+        found = found.seen(format!("{}, program {} on {}", one.holder, one.program, one.hook), cost);
+    }
+    let switch = "/proc/sys/kernel/bpf_stats_enabled";
+    if facts.text(switch) == Some("0") {
+        found = found.file(facts, switch).by_hand(
+            "to see what they take, for a while since counting takes time itself: sysctl -w kernel.bpf_stats_enabled=1",
+            "sysctl -w kernel.bpf_stats_enabled=0",
+        );
+    }
+    vec![
+        found
+            .by_hand(format!("stop {} while the plant runs, or let them trace less", holders.join(", ")), "start them"),
+    ]
 }
 
 fn boot_options(facts: &Facts) -> Vec<Found> {
@@ -272,70 +363,128 @@ fn boot_options(facts: &Facts) -> Vec<Found> {
     if facts.text(cmdline).is_none() {
         return vec![Found::unknown(facts.reason(cmdline))];
     }
-    let possible = facts.cpus("/sys/devices/system/cpu/possible").unwrap_or_default();
     let mut found = Vec::new();
     for word in facts.boot_options() {
-        let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        let complaint = match name {
-            "isolcpus" => isolcpus(value, &possible),
-            "nohz_full" | "rcu_nocbs" | "irqaffinity" => cpu_list(name, value, &possible).or_else(|| {
-                (name == "nohz_full" && facts.text("/sys/devices/system/cpu/nohz_full").is_none())
-                    .then(|| "the kernel lacks CONFIG_NO_HZ_FULL: nohz_full= has no effect".to_owned())
-            }),
-            "sched_uclamp" => Some("the kernel has no option sched_uclamp; utilisation clamping never takes FIFO threads out of their class".to_owned()),
-            "systemd.unified_cgroup_hierarchy" if matches!(value, "0" | "no" | "false") => Some(
-                "cgroup v1 has the same CPU quotas as v2, so this mends no throttling; systemd 258 and later refuse to boot with v1".to_owned(),
+        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+        // The kernel takes one for the other.
+        let name = name.replace('-', "_");
+        let Some((complaint, instead)) = complaint_of(facts, &name, value) else { continue };
+        let one = Found::warning(complaint).seen(cmdline, word);
+        let one = match instead {
+            Some(right) => one.by_hand(
+                format!("write {right} instead of {word} on the kernel's command line"),
+                format!("write {word} again"),
             ),
-            _ => None,
+            None => one.by_hand(format!("take {word} out of the kernel's command line"), format!("put {word} back")),
         };
-        if let Some(complaint) = complaint {
-            found.push(
-                Found::warning(complaint)
-                    .seen(cmdline, word)
-                    .by_hand(format!("take {word} out of the kernel's command line"), format!("put {word} back"))
-                    .reboot(),
-            );
-        }
+        found.push(one.reboot());
     }
     found
 }
 
+/// What is wrong with a boot option, and what it should be where that is known.
+fn complaint_of(facts: &Facts, name: &str, value: Option<&str>) -> Option<(String, Option<String>)> {
+    let plain = |complaint: String| (complaint, None);
+    match name {
+        "isolcpus" => isolcpus(facts, value.unwrap_or_default()),
+        "nohz_full" if facts.text("/sys/devices/system/cpu/nohz_full").is_none() => {
+            Some(plain("the kernel lacks CONFIG_NO_HZ_FULL: nohz_full= has no effect".to_owned()))
+        }
+        // rcu_nocbs without a list is an option, too.
+        "nohz_full" | "rcu_nocbs" | "irqaffinity" => cpu_list(facts, name, value?).map(plain),
+        "sched_uclamp" => Some(plain(
+            "the kernel has no option sched_uclamp; utilisation clamping never takes FIFO threads out of their class"
+                .to_owned(),
+        )),
+        "systemd.unified_cgroup_hierarchy" if matches!(value, Some("0" | "no" | "false")) => Some(plain(
+            "cgroup v1 has the same CPU quotas as v2, so this mends no throttling; systemd 258 and later refuse to boot with v1".to_owned(),
+        )),
+        _ => {
+            let right = spelling::meant(name, OPTIONS)?;
+            let instead = value.map_or_else(|| right.to_owned(), |value| format!("{right}={value}"));
+            Some((format!("the kernel has no option {name}, and ignores it: {right} is the right word"), Some(instead)))
+        }
+    }
+}
+
+/// Options that nodes for real-time work are booted with.
+const OPTIONS: &[&str] = &[
+    "amd_pstate",
+    "clocksource",
+    "cpuidle.off",
+    "default_hugepagesz",
+    "hugepages",
+    "hugepagesz",
+    "intel_idle.max_cstate",
+    "intel_pstate",
+    "irqaffinity",
+    "isolcpus",
+    "nmi_watchdog",
+    "nohz_full",
+    "nosoftlockup",
+    "numa_balancing",
+    "processor.max_cstate",
+    "rcu_nocb_poll",
+    "rcu_nocbs",
+    "rcutree.kthread_prio",
+    "skew_tick",
+    "threadirqs",
+    "transparent_hugepage",
+    "workqueue.unbound_cpus",
+];
+
 /// What is wrong with the value of isolcpus=, kernel/sched/isolation.c: flags, each with a comma behind it, and then
 /// the CPUs.
-fn isolcpus(value: &str, possible: &CpuList) -> Option<String> {
+fn isolcpus(facts: &Facts, value: &str) -> Option<(String, Option<String>)> {
     let mut rest = value;
-    let mut unknown = Vec::new();
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
     while rest.starts_with(|first: char| first.is_ascii_alphabetic()) {
         let Some((flag, after)) = rest.split_once(',') else {
-            return Some(format!(
-                "isolcpus={value} names no CPUs: \"{rest}\" stands where they belong, so none is isolated"
-            ));
+            let complaint =
+                format!("isolcpus={value} names no CPUs: \"{rest}\" stands where they belong, so none is isolated");
+            return Some((complaint, None));
         };
-        if !matches!(flag, "nohz" | "domain" | "managed_irq") {
-            unknown.push(flag);
-        }
+        let is_known = matches!(flag, "nohz" | "domain" | "managed_irq");
+        (if is_known { &mut known } else { &mut unknown }).push(flag);
         rest = after;
     }
     if rest.is_empty() {
-        return Some(format!("isolcpus={value} names no CPUs: none is isolated"));
+        return Some((format!("isolcpus={value} names no CPUs: none is isolated"), None));
     }
     if !unknown.is_empty() {
-        return Some(format!("isolcpus= has no flag {}: only nohz, domain and managed_irq", unknown.join(", ")));
+        let complaint = format!("isolcpus= has no flag {}: only nohz, domain and managed_irq", unknown.join(", "));
+        return Some((complaint, None));
     }
-    cpu_list("isolcpus", rest, possible)
-}
-
-fn cpu_list(name: &str, value: &str, possible: &CpuList) -> Option<String> {
-    // Forms that only the kernel's own parser knows ("all", "N" for the last CPU, "0-7:1/2") are its business.
-    if value == "all" || value.contains(['N', ':']) {
+    if let Some(complaint) = cpu_list(facts, "isolcpus", rest) {
+        return Some((complaint, None));
+    }
+    // Without any flag domain is meant. A partition may do its part, or a second option.
+    let partitioned = facts.partitioned();
+    let cpus = facts.boot_cpus(rest).unwrap_or_default();
+    let shared: CpuList = cpus.iter().filter(|cpu| !partitioned.contains(*cpu)).collect();
+    let again = facts.boot_options().filter(|word| word.starts_with("isolcpus=")).count() > 1;
+    if known.is_empty() || known.contains(&"domain") || shared.is_empty() || again {
         return None;
     }
-    let Ok(cpus) = value.parse::<CpuList>() else {
-        return Some(format!("{name}={value}: \"{value}\" is no CPU list"));
-    };
-    let beyond: CpuList = cpus.iter().filter(|cpu| !possible.contains(*cpu)).collect();
-    (!possible.is_empty() && !beyond.is_empty())
-        .then(|| format!("{name}={value}: there is no CPU {beyond} on this machine"))
+    let flags = known.join(",");
+    let complaint = format!(
+        "isolcpus={value} lacks the flag domain: with {flags} alone the scheduler still balances work onto CPUs {shared}"
+    );
+    Some((complaint, Some(format!("isolcpus={flags},domain,{rest}"))))
+}
+
+fn cpu_list(facts: &Facts, name: &str, value: &str) -> Option<String> {
+    if facts.boot_cpus(value).is_ok_and(|cpus| !cpus.is_empty()) {
+        return None;
+    }
+    let possible = facts.cpus("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let beyond = CpuList::from_boot_option(value, MAX_CPU + 1).unwrap_or_default();
+    let beyond: CpuList = beyond.iter().filter(|cpu| !possible.contains(*cpu)).collect();
+    Some(if beyond.is_empty() || possible.is_empty() {
+        format!("{name}={value}: \"{value}\" is no CPU list")
+    } else {
+        format!("{name}={value}: there is no CPU {beyond} on this machine")
+    })
 }
 
 /// Kernel version as (major, minor), from "6.12.117+deb12-rt-amd64".

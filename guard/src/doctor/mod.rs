@@ -12,9 +12,11 @@ mod finding;
 mod interrupts;
 mod kernel;
 mod kthreads;
+mod kubelet;
 mod memory;
 mod runtime_options;
 mod runtimes;
+mod spelling;
 mod tasks;
 
 use schemars::JsonSchema;
@@ -43,6 +45,7 @@ pub fn checks() -> Vec<&'static Check> {
         interrupts::CHECKS,
         memory::CHECKS,
         runtimes::CHECKS,
+        kubelet::CHECKS,
     ];
     rooms.into_iter().flatten().collect()
 }
@@ -73,7 +76,7 @@ pub struct ReportNode {
     pub cgroup: CgroupLayout,
     /// CPUs online.
     pub cpus: CpuList,
-    /// CPUs of real-time work: set apart at boot, else those that real-time threads are pinned to.
+    /// CPUs of real-time work: set apart at boot or by a cpuset partition, else those that real-time threads are pinned to.
     pub rt_cpus: CpuList,
     /// Processes with real-time threads that are no services of the system.
     pub realtime_processes: usize,

@@ -2,7 +2,7 @@
 //! (config.go, config_linux.go, its registry options) up to 29; containerd api/types/runc/options/oci.proto and
 //! docs/cri/config.md up to 2.2.
 
-/// Keys of /etc/docker/daemon.json. dockerd does not start with any other.
+/// Keys of /etc/docker/daemon.json, as far as known. dockerd does not start with one that it does not know.
 pub(super) const DOCKER: &[&str] = &[
     "allow-direct-routing",
     "allow-nondistributable-artifacts",
@@ -84,6 +84,7 @@ pub(super) const DOCKER: &[&str] = &[
     "no-new-privileges",
     "no-proxy",
     "node-generic-resources",
+    "nri-opts",
     "oom-score-adjust",
     "pidfile",
     "proxies",

@@ -10,6 +10,7 @@ use toml::Table;
 use super::facts::{Facts, Process};
 use super::finding::{Check, Found, quoted};
 use super::runtime_options::{DOCKER, DOCKER_FEATURES, RUNC, RUNTIME_V1};
+use super::spelling;
 use crate::snapshot::{CgroupLayout, Container, CpuList, Quota};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -37,14 +38,6 @@ pub(super) const CHECKS: &[Check] = &[
         rule: podman,
     },
     Check {
-        id: "runtime.kubelet",
-        looks_at: "kubelet: its cgroup driver against containerd's, exclusive CPUs, CPU quotas",
-        why: "With two drivers a pod's limits stand in one place and its processes in another. Without the static CPU \
-              manager no container has a CPU to itself.",
-        link: "https://kubernetes.io/docs/tasks/administer-cluster/cpu-management-policies/",
-        rule: kubelet,
-    },
-    Check {
         id: "runtime.rights",
         looks_at: "capabilities and limits of running containers: which of them may have FIFO threads",
         why: "Without CAP_SYS_NICE and with RLIMIT_RTPRIO 0, which is every runtime's default, FIFO is refused in a \
@@ -56,8 +49,17 @@ pub(super) const CHECKS: &[Check] = &[
 
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const MEND_DAEMON_JSON: &str = "correct it, check it with: dockerd --validate --config-file /etc/docker/daemon.json";
-const CONTAINERD: [&str; 2] = ["/etc/containerd/config.toml", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"];
-const KUBELET: &str = "/var/lib/kubelet/config.yaml";
+/// Where containerd's configuration is: its own default and what that usually imports, k3s, RKE2, k0s, microk8s.
+const CONTAINERD: [&str; 6] = [
+    "/etc/containerd/config.toml",
+    "/etc/containerd/conf.d/*.toml",
+    "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+    "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+    "/etc/k0s/containerd.toml",
+    "/var/snap/microk8s/current/args/containerd.toml",
+];
+/// The plugin with the runtimes of pods, by version of the file.
+const CRI_V1: &str = "cri";
 const CRI_V2: &str = "io.containerd.grpc.v1.cri";
 const CRI_V3: &str = "io.containerd.cri.v1.runtime";
 
@@ -69,8 +71,9 @@ fn docker(facts: &Facts) -> Vec<Found> {
             Found::ok("there is no daemon.json")
         }];
     };
-    // dockerd takes an empty file for an empty object.
-    let config: Value = match serde_json::from_str(if text.trim().is_empty() { "{}" } else { text }) {
+    // dockerd skips a byte order mark, and takes an empty file for an empty object.
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let config: Value = match serde_json::from_str(if text.is_empty() { "{}" } else { text }) {
         Ok(config @ Value::Object(_)) => config,
         Ok(_) => {
             return vec![
@@ -102,8 +105,16 @@ fn complain_of_docker(title: impl Into<String>, key: &str, value: &Value) -> Fou
 /// Options and features that dockerd does not have.
 fn docker_names(config: &Value) -> impl Iterator<Item = Found> {
     let options = config.as_object().into_iter().flatten().filter(|(key, _)| !DOCKER.contains(&key.as_str()));
-    let options = options.map(|(key, value)| {
-        complain_of_docker(format!("dockerd has no option {key}, and does not start with it"), key, value)
+    let options = options.map(|(key, value)| match spelling::meant(key, DOCKER) {
+        Some(right) => {
+            let why = format!("dockerd has no option {key}, and does not start with it: {right} is the right word");
+            complain_of_docker(why, key, value)
+        }
+        // Newer versions have more.
+        None => Found::info(format!(
+            "guard does not know the option {key} of dockerd; a dockerd that does not either refuses to start, see dockerd --validate"
+        ))
+        .seen(format!("{DAEMON_JSON}: {key}"), value.to_string()),
     });
     let features = config["features"].as_object().into_iter().flatten().filter_map(|(feature, value)| {
         let key = format!("features.{feature}");
@@ -172,11 +183,58 @@ fn docker_real_time(facts: &Facts, config: &Value) -> impl Iterator<Item = Found
 }
 
 /// The configuration files of containerd that are there, parsed or not.
-fn containerd_files(facts: &Facts) -> Vec<(&'static str, Result<Table, String>)> {
-    CONTAINERD
-        .into_iter()
-        .filter_map(|path| Some((path, facts.text(path)?.parse::<Table>().map_err(|error| error.message().to_owned()))))
+fn containerd_files(facts: &Facts) -> Vec<(&str, Result<Table, String>)> {
+    let files = CONTAINERD.into_iter().flat_map(|pattern| facts.matching(pattern));
+    files
+        .map(|(path, _, text)| {
+            let text = text.trim_start_matches('\u{feff}');
+            (path, text.parse::<Table>().map_err(|error| error.message().to_owned()))
+        })
         .collect()
+}
+
+/// A runtime of runc's kind that containerd starts pods with.
+pub(super) struct PodRuntime {
+    /// The file that has it.
+    pub path: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it leaves cgroups to systemd.
+    pub systemd: bool,
+}
+
+/// The runtimes of runc's kind in the tables that the version of the file reads. Every one has a cgroup driver of its own.
+pub(super) fn pod_runtimes(facts: &Facts) -> Vec<PodRuntime> {
+    let mut all = Vec::new();
+    for (path, config) in containerd_files(facts) {
+        let Ok(config) = config else { continue };
+        let read = cri_plugin(schema_of(&config));
+        for (name, runtime) in plugins(&config).filter(|(id, _)| *id == read).flat_map(|(_, plugin)| runtimes(plugin)) {
+            if is_of_runc(name, runtime) {
+                let options = runtime.get("options");
+                let systemd = options.and_then(|options| options.get("SystemdCgroup")).and_then(toml::Value::as_bool);
+                let (path, name) = (path.to_owned(), name.to_owned());
+                all.push(PodRuntime { path, name, systemd: systemd.unwrap_or(false) });
+            }
+        }
+    }
+    all
+}
+
+fn cri_plugin(schema: i64) -> &'static str {
+    match schema {
+        ..2 => CRI_V1,
+        2 => CRI_V2,
+        3.. => CRI_V3,
+    }
+}
+
+/// Whether a runtime is started by runc's shim; others have no such driver.
+fn is_of_runc(name: &str, runtime: &Table) -> bool {
+    match runtime.get("runtime_type").and_then(toml::Value::as_str) {
+        None | Some("") => name == "runc",
+        Some(kind) => kind == "io.containerd.runc.v2",
+    }
 }
 
 fn plugins(config: &Table) -> impl Iterator<Item = (&str, &Table)> {
@@ -197,7 +255,8 @@ fn schema_of(config: &Table) -> i64 {
 fn containerd(facts: &Facts) -> Vec<Found> {
     let files = containerd_files(facts);
     if files.is_empty() {
-        return match CONTAINERD.into_iter().find(|path| facts.is_unreadable(path)) {
+        let unreadable = CONTAINERD.into_iter().find(|path| facts.is_unreadable(path));
+        return match unreadable {
             Some(path) => vec![Found::unknown(facts.reason(path))],
             None => vec![Found::ok("containerd has no configuration file: its defaults count")],
         };
@@ -207,7 +266,7 @@ fn containerd(facts: &Facts) -> Vec<Found> {
         match config {
             Ok(config) => {
                 for (id, plugin) in plugins(&config) {
-                    found.extend(plugin_complaints(path, schema_of(&config), id, plugin));
+                    found.extend(plugin_complaints(path, &config, id, plugin));
                 }
             }
             Err(error) => found.push(
@@ -217,11 +276,49 @@ fn containerd(facts: &Facts) -> Vec<Found> {
             ),
         }
     }
+    found.extend(drivers(facts));
     found
 }
 
-fn plugin_complaints(path: &str, schema: i64, id: &str, plugin: &Table) -> Vec<Found> {
+/// Cgroup drivers of the runtimes of one containerd, against each other.
+fn drivers(facts: &Facts) -> Vec<Found> {
+    let mut by_containerd: BTreeMap<String, Vec<PodRuntime>> = BTreeMap::new();
+    for runtime in pod_runtimes(facts) {
+        // Imported files belong to the one that imports them.
+        let whose =
+            if runtime.path.starts_with("/etc/containerd/") { "/etc/containerd" } else { runtime.path.as_str() };
+        by_containerd.entry(whose.to_owned()).or_default().push(runtime);
+    }
+    by_containerd.values().filter_map(|runtimes| drivers_of(runtimes)).collect()
+}
+
+fn drivers_of(runtimes: &[PodRuntime]) -> Option<Found> {
+    let plain: Vec<&PodRuntime> = runtimes.iter().filter(|runtime| !runtime.systemd).collect();
+    let (first, names) = (plain.first()?, plain.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", "));
+    let found = match runtimes.iter().find(|runtime| runtime.systemd) {
+        Some(other) => Found::warning(format!(
+            "containerd's runtime {names} makes plain cgroup directories, while {} leaves cgroups to systemd",
+            other.name
+        )),
+        None => Found::info(format!(
+            "containerd's runtime {names} makes plain cgroup directories: right only for a kubelet with the driver cgroupfs"
+        )),
+    };
+    let found = plain.iter().fold(found, |found, one| {
+        found.seen(format!("{}: runtimes.{}.options", one.path, one.name), "no SystemdCgroup = true")
+    });
+    Some(found.by_hand(
+        format!(
+            "set SystemdCgroup = true in the options of {names} in {}, then: systemctl restart containerd",
+            first.path
+        ),
+        "take it out again",
+    ))
+}
+
+fn plugin_complaints(path: &str, config: &Table, id: &str, plugin: &Table) -> Vec<Found> {
     let mut found = Vec::new();
+    let schema = schema_of(config);
     let complain = |title: String, key: &str, remedy: String| {
         Found::warning(title).seen(format!("{path}: plugins.\"{id}\""), key).by_hand(
             format!("{remedy}, check it with: containerd config dump, then: systemctl restart containerd"),
@@ -256,21 +353,37 @@ fn plugin_complaints(path: &str, schema: i64, id: &str, plugin: &Table) -> Vec<F
             "containerd",
             format!("move it to plugins.\"{CRI_V3}\".containerd (containerd config migrate prints the whole file)"),
         )),
-        CRI_V3 if schema < 3 => found.push(complain(
+        CRI_V3 if schema == 2 => found.push(complain(
             format!(
                 "version {schema} of the file keeps runtimes in plugins.\"{CRI_V2}\": containerd 1 does not read this"
             ),
             "containerd",
             format!("set version = 3 for containerd 2, or move it to plugins.\"{CRI_V2}\""),
         )),
+        // containerd 2 translates some of it.
+        _ if schema < 2 && id.starts_with("io.containerd.") => {
+            let version = if config.contains_key("version") {
+                "is of version 1"
+            } else {
+                "names no version, so it is of version 1"
+            };
+            found.push(complain(
+                format!(
+                    "the file {version}, in which plugins have short names: containerd 1 does not read plugins.\"{id}\""
+                ),
+                &plugin.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+                "write version = 2 at the top of the file".to_owned(),
+            ));
+        }
+        _ if schema >= 2 && !id.contains('.') => found.push(complain(
+            format!("version {schema} of the file has full names of plugins: plugins.{id} is not read"),
+            &plugin.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            format!("move it to plugins.\"{}\"", if id == CRI_V1 { cri_plugin(schema) } else { "io.containerd.…" }),
+        )),
         _ => {}
     }
-    if matches!(id, CRI_V2 | CRI_V3 | "cri") {
-        for (name, runtime) in runtimes(plugin) {
-            let kind = runtime.get("runtime_type").and_then(toml::Value::as_str).unwrap_or_default();
-            if name != "runc" && kind != "io.containerd.runc.v2" {
-                continue;
-            }
+    if matches!(id, CRI_V1 | CRI_V2 | CRI_V3) {
+        for (name, runtime) in runtimes(plugin).filter(|(name, runtime)| is_of_runc(name, runtime)) {
             let options = runtime.get("options").and_then(toml::Value::as_table);
             for key in options.into_iter().flat_map(|table| table.keys()).filter(|key| !RUNC.contains(&key.as_str())) {
                 found.push(complain(
@@ -318,76 +431,6 @@ fn podman(facts: &Facts) -> Vec<Found> {
                     ),
             );
         }
-    }
-    found
-}
-
-/// A key at the top level of a YAML file; the kubelet's are scalars there.
-fn yaml<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
-    (!value.is_empty()).then_some(value)
-}
-
-fn kubelet(facts: &Facts) -> Vec<Found> {
-    let Some(text) = facts.text(KUBELET) else {
-        return vec![if facts.is_unreadable(KUBELET) {
-            Found::unknown(facts.reason(KUBELET))
-        } else {
-            Found::ok("there is no kubelet configuration")
-        }];
-    };
-    let mut found = Vec::new();
-    if let Some(driver) = yaml(text, "cgroupDriver") {
-        for (path, config) in containerd_files(facts) {
-            let Ok(config) = config else { continue };
-            let runc = plugins(&config)
-                .filter(|(id, _)| matches!(*id, CRI_V2 | CRI_V3 | "cri"))
-                .flat_map(|(_, plugin)| runtimes(plugin))
-                .find(|(name, _)| *name == "runc");
-            let Some((_, runc)) = runc else { continue };
-            let systemd = runc
-                .get("options")
-                .and_then(|options| options.get("SystemdCgroup"))
-                .and_then(toml::Value::as_bool)
-                .unwrap_or(false);
-            if systemd != (driver == "systemd") {
-                found.push(
-                    Found::warning(format!(
-                        "kubelet uses the cgroup driver {driver}, containerd {}",
-                        if systemd { "systemd" } else { "cgroupfs" }
-                    ))
-                    .seen(format!("{KUBELET}: cgroupDriver"), driver)
-                    .seen(format!("{path}: SystemdCgroup"), systemd.to_string())
-                    .by_hand(
-                        format!(
-                            "set SystemdCgroup = {} in {path}, then: systemctl restart containerd kubelet",
-                            !systemd
-                        ),
-                        format!("set SystemdCgroup = {systemd}"),
-                    ),
-                );
-            }
-        }
-    }
-    let in_pods =
-        facts.workload().any(|process| process.container.as_ref().is_some_and(|container| container.pod.is_some()));
-    let policy = yaml(text, "cpuManagerPolicy").unwrap_or("none");
-    if policy != "static" {
-        found.push(
-            Found::warning_if(in_pods, "kubelet gives no container CPUs of its own")
-                .seen(format!("{KUBELET}: cpuManagerPolicy"), policy)
-                .by_hand(
-                    "set cpuManagerPolicy: static and reservedSystemCPUs, drain the node, stop kubelet, remove /var/lib/kubelet/cpu_manager_state, start kubelet; the pod needs whole CPUs with limits equal to requests",
-                    "set cpuManagerPolicy: none in the same way",
-                ),
-        );
-    }
-    if yaml(text, "cpuCFSQuota") != Some("false") {
-        found.push(
-            Found::info("kubelet turns CPU limits into quotas; a pod with exclusive CPUs needs none")
-                .seen(format!("{KUBELET}: cpuCFSQuota"), yaml(text, "cpuCFSQuota").unwrap_or("true by default")),
-        );
     }
     found
 }
@@ -448,6 +491,8 @@ fn rights(facts: &Facts) -> Vec<Found> {
 fn may_be_realtime(runtime: &str) -> (String, String) {
     let options = "--cap-add=SYS_NICE --ulimit rtprio=99 --ulimit memlock=-1";
     match runtime {
+        // Only its id is known.
+        "unknown" => (format!("if one should, with docker or podman: run {options} …"), format!("run it without {options}")),
         "docker" | "podman" | "balena" => {
             (format!("if one should: {runtime} run {options} …"), format!("run it without {options}"))
         }
@@ -517,6 +562,36 @@ pub(super) fn may_lock_memory(container: Option<&Container>) -> (String, String)
     }
 }
 
+/// How a cgroup gets real-time time for good on cgroup v1, of the `whole` that the node has.
+pub(super) fn give_rt_time(container: Option<&Container>, whole: i64, share: i64) -> (String, String) {
+    match container {
+        Some(c) if c.runtime == "systemd" => (
+            format!(
+                "for good: the same writes in ExecStartPre=+ of [Service], since systemd gives none, by: systemctl edit {}",
+                quoted(&c.id)
+            ),
+            format!("systemctl revert {}", quoted(&c.id)),
+        ),
+        Some(c) if c.pod.is_some() => (
+            "for good: a kernel without CONFIG_RT_GROUP_SCHED; Kubernetes gives no pod real-time time".to_owned(),
+            "the old kernel".to_owned(),
+        ),
+        Some(c) if c.runtime == "podman" => (
+            format!(
+                "for good: start {} with podman run --cpu-rt-runtime={share} --cap-add=SYS_NICE --ulimit rtprio=99",
+                handle(c)
+            ),
+            "run it without --cpu-rt-runtime".to_owned(),
+        ),
+        _ => (
+            format!(
+                "for good with docker: dockerd --cpu-rt-runtime={whole}, then docker run --cpu-rt-runtime={share} --cap-add=SYS_NICE --ulimit rtprio=99"
+            ),
+            "run the container without --cpu-rt-runtime".to_owned(),
+        ),
+    }
+}
+
 /// How a container is kept on CPUs for good.
 pub(super) fn pin_container(container: Option<&Container>, cpus: &CpuList) -> Option<(String, String)> {
     let container = container?;
@@ -548,6 +623,19 @@ pub(super) fn pin_container(container: Option<&Container>, cpus: &CpuList) -> Op
         ),
         _ => return None,
     })
+}
+
+/// How somebody who is not real-time is kept on the other CPUs for good.
+pub(super) fn keep_off(container: Option<&Container>, keep: &CpuList) -> Option<(String, String)> {
+    match container {
+        Some(c) if c.pod.is_some() || c.qos.is_some() => Some((
+            format!(
+                "for good: keep all pods off: systemctl set-property kubepods.slice AllowedCPUs={keep}; or let the real-time pod be Guaranteed with whole CPUs on a kubelet with cpuManagerPolicy: static, which takes its CPUs from the others"
+            ),
+            "systemctl set-property kubepods.slice AllowedCPUs=".to_owned(),
+        )),
+        other => pin_container(other, keep),
+    }
 }
 
 /// How a quota is lifted for good.

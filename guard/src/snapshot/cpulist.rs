@@ -234,7 +234,9 @@ mod tests {
             let list = CpuList::from_boot_option(text, 12).map(|list| list.to_string());
             assert_eq!(list.as_deref(), Ok(cpus), "{text:?}");
         }
-        for text in ["2-12", "12", "4-2", "1-", "-3", "3:1/2", "1-4:1", "1-4:1/0", "1-4:3/2", "n", "allN", "0x3", "2..4"] {
+        for text in
+            ["2-12", "12", "4-2", "1-", "-3", "3:1/2", "1-4:1", "1-4:1/0", "1-4:3/2", "n", "allN", "0x3", "2..4"]
+        {
             assert!(CpuList::from_boot_option(text, 12).is_err(), "{text:?}");
         }
         assert!(CpuList::from_boot_option("all", 0).is_err());
