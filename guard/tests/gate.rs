@@ -250,6 +250,47 @@ fn a_few_runs_are_too_little_data() {
 }
 
 #[test]
+fn a_directory_without_a_file_is_named_on_either_side() {
+    let scene = Scene::new();
+    let new = scene.runs("new", 6, 0, 50, "6.12");
+    let dirs = scene.path("dirs");
+    fs::create_dir_all(dirs.join("monday")).unwrap();
+    let (out, _) = expect(4, guard(&[&"--baseline", &dirs, &new]));
+    assert!(out.contains("note: ") && out.contains("dirs: there is no run in it, but 1 directories"), "{out}");
+    let (out, _) = expect(4, guard(&[&"--baseline", &new, &dirs.join("monday"), &new, &"--format", &"json"]));
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(json["notes"].to_string().contains("monday: there is no run in it"), "{json}");
+    let (_, err) = expect(2, guard(&[&"--baseline", &new, &dirs]));
+    assert!(err.contains("dirs: there is no run in it, but 1 directories"), "{err}");
+    let (_, err) = expect(0, guard(&[&"--explain", &"--baseline", &dirs]));
+    assert!(err.contains("note: ") && err.contains("dirs: there is no run in it"), "{err}");
+}
+
+#[test]
+fn a_run_that_says_it_failed_is_noted_on_either_side() {
+    let scene = Scene::new();
+    let failed = cyclictest(1, 50, "6.12").replace("\"return_code\": 0", "\"return_code\": 1");
+    let (failed, budget) = (scene.write("failed.json", &failed), scene.write("budget.toml", BUDGET));
+    let note = "failed.json: cyclictest failed (return code 1)";
+    let (out, _) = expect(0, guard(&[&"--budget", &budget, &failed]));
+    assert!(out.starts_with("PASS") && out.contains(note), "{out}");
+    let (_, err) = expect(0, guard(&[&"--update-baseline", &scene.path("history.jsonl"), &failed]));
+    assert!(err.contains(note), "{err}");
+    let good = scene.runs("good", 6, 100, 50, "6.12");
+    let (out, _) = expect(4, guard(&[&"--baseline", &failed, &good]));
+    assert!(out.contains(note), "{out}");
+}
+
+#[test]
+fn another_tool_does_not_keep_the_budgets_of_cyclictest() {
+    let scene = Scene::new();
+    let other = cyclictest(1, 50, "6.12").replace("cyclictest -q", "sigwaittest -q");
+    let (other, budget) = (scene.write("other.json", &other), scene.write("budget.toml", BUDGET));
+    let (_, err) = expect(2, guard(&[&"--budget", &budget, &other]));
+    assert!(err.contains("other.json: was written by sigwaittest"), "{err}");
+}
+
+#[test]
 fn wrong_usage_and_files_that_are_no_runs_are_named() {
     let scene = Scene::new();
     let good = scene.write("good.json", &cyclictest(1, 50, "6.12"));

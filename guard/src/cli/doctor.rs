@@ -93,8 +93,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<bool, Failure> {
 fn recorded(file: &Path) -> Result<Facts, Failure> {
     let failed = |message: String| Failure::Input { path: file.to_owned(), message };
     let text = std::fs::read_to_string(file).map_err(|error| failed(format!("cannot read it: {error}")))?;
+    // Editors and shells begin a text with a byte order mark, which is no JSON.
+    let text = text.trim_start_matches('\u{feff}');
     let facts: Facts =
-        serde_json::from_str(&text).map_err(|error| failed(format!("no output of guard doctor --facts: {error}")))?;
+        serde_json::from_str(text).map_err(|error| failed(format!("no output of guard doctor --facts: {error}")))?;
     if facts.schema > FACTS_SCHEMA {
         return Err(failed(format!(
             "recorded by a newer guard: schema {}, this one knows {FACTS_SCHEMA}",

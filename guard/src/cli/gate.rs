@@ -97,7 +97,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let settings = settings(arguments)?;
     if arguments.explain {
-        let baseline = runs(&arguments.baseline)?;
+        let (baseline, empty) = runs(&arguments.baseline)?;
+        note(empty);
         output::stdout(&render::explanation(&gate::explain(&baseline, &arguments.shift, &settings)))?;
         return Ok(Exit::Done);
     }
@@ -108,19 +109,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
                 .to_owned(),
         ));
     }
-    let candidate = runs(&arguments.candidates)?;
+    let (candidate, mut empty) = runs(&arguments.candidates)?;
     if candidate.is_empty() {
-        return Err(Failure::Usage(format!("{}: there is no run in it", arguments.candidates[0].display())));
+        return Err(Failure::Usage(empty.join("; ")));
     }
     if !judges {
+        note(empty);
+        note(candidate.iter().flat_map(|run| run.notes.iter().map(move |said| format!("{}: {said}", run.source))));
         update(arguments, &candidate)?;
         return Ok(Exit::Done);
     }
     let outputs = arguments.output.iter().map(|(format, path)| Ok((*format, Target::open(Some(path))?)));
     let outputs = outputs.collect::<Result<Vec<_>, Failure>>()?;
     let budgets = arguments.budget.as_deref().map(Budgets::read).transpose()?;
-    let baseline = if arguments.baseline.is_empty() { None } else { Some(runs(&arguments.baseline)?) };
-    let verdict = gate::judge(baseline, candidate.clone(), budgets.as_ref(), &settings);
+    let (baseline, empty_baseline) = runs(&arguments.baseline)?;
+    empty.extend(empty_baseline);
+    let baseline = if arguments.baseline.is_empty() { None } else { Some(baseline) };
+    let mut verdict = gate::judge(baseline, candidate.clone(), budgets.as_ref(), &settings);
+    verdict.notes.extend(empty);
     report(&verdict, arguments.format, outputs)?;
     if matches!(verdict.outcome, GateOutcome::Pass | GateOutcome::TooLittleData) {
         update(arguments, &candidate)?;
@@ -152,12 +158,24 @@ fn settings(arguments: &Arguments) -> Result<GateSettings, Failure> {
     Ok(settings)
 }
 
-fn runs(paths: &[PathBuf]) -> Result<Vec<Run>, Failure> {
-    let mut all = Vec::new();
+/// The runs in all of these; and what to tell of those in which there is none.
+fn runs(paths: &[PathBuf]) -> Result<(Vec<Run>, Vec<String>), Failure> {
+    let (mut all, mut empty) = (Vec::new(), Vec::new());
     for path in paths {
-        all.extend(gate::read(path)?);
+        let found = gate::read(path)?;
+        if found.is_empty() {
+            empty.push(gate::nothing_in(path));
+        }
+        all.extend(found);
     }
-    Ok(all)
+    Ok((all, empty))
+}
+
+/// Tells what the user should know where no verdict carries it.
+fn note(notes: impl IntoIterator<Item = String>) {
+    for note in notes {
+        eprintln!("note: {note}");
+    }
 }
 
 fn report(verdict: &Verdict, format: VerdictFormat, outputs: Vec<(VerdictFormat, Target)>) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::error::GateError;
 use super::facts::{Difference, Fact, RunFacts, printable};
 use super::metric::Metric;
+use super::text;
 
 /// Budgets and the node they are meant for.
 #[derive(Clone, Debug, Default)]
@@ -93,12 +94,7 @@ impl Budgets {
     /// # Errors
     /// It cannot be read, or something in it is wrong; the message names the line.
     pub fn read(path: &Path) -> Result<Self, GateError> {
-        let text = std::fs::read_to_string(path).map_err(|source| GateError::Io {
-            op: "read",
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(path, &text)
+        Self::parse(path, &text::read(path)?)
     }
 
     /// Reads the content of a budget file; `path` is only named.
@@ -219,6 +215,20 @@ mod tests {
         facts.set(Fact::Kernel, "6.1.0-56-rt");
         facts.set(Fact::Realtime, "yes");
         assert_eq!(file.differences(&facts)[0].to_string(), "kernel: \"6.12*\" against \"6.1.0-56-rt\"");
+    }
+
+    #[test]
+    fn a_file_is_read_as_editors_save_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for text in [format!("\u{feff}{GOOD}"), GOOD.replace('\n', "\r\n"), format!("\u{feff}{}", GOOD.replace('\n', "\r\n"))] {
+            std::fs::write(file.path(), &text).unwrap();
+            let budgets = Budgets::read(file.path()).unwrap().budgets;
+            assert_eq!(budgets.iter().map(|budget| budget.line).collect::<Vec<_>>(), [5, 10], "{text:?}");
+        }
+        std::fs::write(file.path(), format!("\u{feff}{}", GOOD.replace("100us", "100"))).unwrap();
+        assert!(Budgets::read(file.path()).unwrap_err().to_string().contains("line 8: limit"));
+        std::fs::write(file.path(), b"[[budget]]\n# \xb5s\n").unwrap();
+        assert!(Budgets::read(file.path()).unwrap_err().to_string().ends_with("line 2: this is not text"));
     }
 
     #[test]

@@ -64,6 +64,10 @@ impl Wrong {
     }
 }
 
+/// Of a line between the rows of a table that is none.
+pub(super) const MIXED: &str =
+    "this is no row of the table: other output is mixed into it; record again with the table in a file of its own";
+
 /// A count of a table: decimal digits, nothing else.
 pub(super) fn number(line: usize, text: &str) -> Result<u64, Wrong> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

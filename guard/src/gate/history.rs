@@ -11,6 +11,7 @@ use super::distribution::Figures;
 use super::error::{GateError, Wrong};
 use super::facts::RunFacts;
 use super::run::{Run, Series, SeriesFigures};
+use super::text;
 
 /// Version of the form of a line.
 const VERSION: u64 = 1;
@@ -48,10 +49,12 @@ impl History {
     /// # Errors
     /// The file cannot be read, or is no history.
     pub fn read(path: &Path) -> Result<Self, GateError> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match text::read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(source) => return Err(GateError::Io { op: "read", path: path.to_owned(), source }),
+            Err(GateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(error),
         };
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -171,6 +174,20 @@ mod tests {
         assert_eq!(again.add(&[run()], "later").unwrap(), 0);
         assert_eq!(again.add(&[table()], "2030-01-01T00:00:00Z").unwrap(), 1);
         assert!(again.text().starts_with(&history.text()));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_read_and_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.jsonl");
+        let mut history = History::default();
+        history.add(&[run(), table()], "2026-11-25T00:00:00Z").unwrap();
+        let text = history.text();
+        std::fs::write(&path, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+        assert_eq!(read::read(&path).unwrap().len(), 2);
+        let mut again = History::read(&path).unwrap();
+        assert_eq!(again.add(&[run(), table()], "later").unwrap(), 0);
+        assert_eq!(again.text(), text);
     }
 
     #[test]

@@ -111,9 +111,7 @@ pub fn judge(
 ) -> Verdict {
     let mut notes = Vec::new();
     let candidate = distinct(candidate, &mut notes, "candidate");
-    for run in &candidate {
-        notes.extend(run.notes.iter().map(|note| format!("{}: {note}", run.source)));
-    }
+    notes.extend(said(&candidate));
     let (mut comparison, common) = agreement(&candidate, budgets, settings);
     let mut budgeted = Vec::new();
     let mut metrics = Vec::new();
@@ -131,6 +129,7 @@ pub fn judge(
         }
         let others = distinct(others, &mut notes, "baseline");
         let comparable = comparable(others, &common, settings, &mut comparison);
+        notes.extend(said(&comparable));
         if comparison.differences.is_empty() {
             metrics = compare(&comparable, &candidate, settings);
         }
@@ -147,6 +146,11 @@ fn distinct(runs: Vec<Run>, notes: &mut Vec<String>, side: &str) -> Vec<Run> {
         notes.push(format!("{} runs of the {side} were given more than once and count once", before - runs.len()));
     }
     runs
+}
+
+/// What the readers said of runs.
+fn said(runs: &[Run]) -> impl Iterator<Item = String> + '_ {
+    runs.iter().flat_map(|run| run.notes.iter().map(move |note| format!("{}: {note}", run.source)))
 }
 
 /// Whether the candidate's runs agree among themselves and with the node of the budgets, and what they say together.

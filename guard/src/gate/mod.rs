@@ -1,6 +1,6 @@
 //! The gate: runs of a candidate against budgets and against runs of a baseline, and a verdict with a sentence for each
 //! figure. Runs come from guard's own reports, from cyclictest and from rtla; nothing here measures, and nothing but
-//! [`read()`] and [`Budgets::read`] touches a file.
+//! [`read()`], [`Budgets::read`] and [`History::read`] touches a file.
 //!
 //! In this order: are the runs comparable at all, do they keep the absolute budgets, and is the candidate slower than the
 //! baseline. How it decides, and why so, stands in docs/gate.md.
@@ -17,6 +17,7 @@ mod read;
 pub mod render;
 mod run;
 mod stats;
+mod text;
 mod verdict;
 
 pub use budget::{Budgets, FigureBudget};
@@ -27,7 +28,8 @@ pub use history::History;
 pub use judge::{GateSettings, MIN_RUNS, Smallest, judge};
 pub use metric::Metric;
 pub use power::{Needed, SampleSizes, explain};
-pub use read::{MAX_BYTES, parse, read};
+pub use read::{nothing_in, parse, read};
 pub use run::{Run, Series, SeriesFigures};
 pub use stats::{Shift, holm, median, probability, relative_spread, shift, smallest_probability, without_largest};
+pub use text::MAX_BYTES;
 pub use verdict::{Budgeted, Comparison, GateOutcome, Judged, Status, Verdict, json_schema};

@@ -61,9 +61,17 @@ pub enum ProbeError {
     /// The command line.
     #[error(transparent)]
     Options(#[from] OptionError),
-    /// The kernel refused a call of a measuring thread.
-    #[error("{0}{hint}", hint = if .0.is_refusal() { "; real-time policies need root, CAP_SYS_NICE or RLIMIT_RTPRIO" } else { "" })]
+    /// A call of a measuring thread failed.
+    #[error(transparent)]
     Call(#[from] CallError),
+    /// The kernel refused a call that needs something.
+    #[error("{call}; {hint}")]
+    Refused {
+        /// The call.
+        call: CallError,
+        /// What it needs, and how to give it.
+        hint: String,
+    },
     /// The cgroup hierarchy cannot be read, or the path is none.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),

@@ -6,6 +6,7 @@ mod error;
 mod getopt;
 mod options;
 mod place;
+mod refusal;
 mod sys;
 mod thread;
 
@@ -30,6 +31,7 @@ use crate::inventory::Topology;
 use crate::sched::{self, CallError, Scheduling, allowed, clock_ns, pin, tid};
 use crate::snapshot::Thread;
 use place::Place;
+use refusal::Standing;
 use thread::{Counts, End};
 
 /// Time between two looks at what the threads have counted: cyclictest's.
@@ -42,6 +44,9 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const NEVER_LATE: Duration = Duration::from_secs(10);
 /// Where power management is told how long CPUs may take to wake up, as long as the file is open.
 const DMA_LATENCY: &str = "/dev/cpu_dma_latency";
+
+/// What locking memory needs.
+const MLOCK: &str = "-m needs root, CAP_IPC_LOCK or an RLIMIT_MEMLOCK above all that guard maps (ulimit -l unlimited)";
 
 /// What the threads have counted so far, to be shown.
 #[derive(Debug)]
@@ -99,7 +104,7 @@ pub fn run<E: From<ProbeError>>(
     }
     if options.mlockall {
         rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
-            .map_err(|error| ProbeError::from(CallError::at("mlockall")(error)))?;
+            .map_err(|error| ProbeError::Refused { call: CallError::at("mlockall")(error), hint: MLOCK.to_owned() })?;
     }
     let (file, said) = ask_for_latency(options.latency);
     told(said)?;
@@ -213,7 +218,7 @@ impl MeasuringThreads {
                 let dressed = attempt(|| {
                     pin(plan.cpu.and_then(|cpu| usize::try_from(cpu).ok()))?;
                     place.as_ref().map_or(Ok(()), Place::enter)?;
-                    Ok(dress(&plan)?)
+                    dress(&plan).map_err(|call| refused(call, &plan))
                 });
                 let failed = dressed.is_err();
                 // The receiver lives as long as anybody is expected.
@@ -283,6 +288,14 @@ fn dress(plan: &ThreadPlan) -> Result<(), CallError> {
         PolicyName::Other | PolicyName::Batch | PolicyName::Idle => Scheduling::Other,
     };
     scheduling.apply(0)
+}
+
+/// The failure of [`dress`] in the calling thread, with its reason where the kernel does not say it.
+fn refused(call: CallError, plan: &ThreadPlan) -> ProbeError {
+    if !call.is_refusal() {
+        return call.into();
+    }
+    ProbeError::Refused { call, hint: Standing::of_this_thread().hint(plan.priority) }
 }
 
 /// Loads guard's programs and has them watch these threads from now on.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -15,6 +15,9 @@ use crate::snapshot::{SCHEMA, Snapshot};
 
 /// Largest segment that is read, bytes; guard writes smaller ones.
 const MAX_SEGMENT: u64 = 256 << 20;
+
+/// UTF-8's byte order mark.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Why nothing can be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -176,12 +179,16 @@ impl Iterator for Segment {
 /// One Snapshot over many lines, or one in each line.
 fn json(path: &Path) -> io::Result<Box<dyn Iterator<Item = Result<Snapshot, Damage>> + Send>> {
     let mut reader = BufReader::new(File::open(path)?);
+    // A byte order mark is no JSON, and yet editors and shells begin a text with it.
+    let begin = if reader.fill_buf()?.starts_with(MARK) { MARK.len() as u64 } else { 0 };
+    let begin = SeekFrom::Start(begin);
+    reader.seek(begin)?;
     let first = line(&mut reader)?.unwrap_or_default();
     if serde_json::from_slice::<IgnoredAny>(&first).is_ok() {
-        reader.rewind()?;
+        reader.seek(begin)?;
         return Ok(Box::new(Lines { reader, number: 0 }));
     }
-    reader.rewind()?;
+    reader.seek(begin)?;
     let mut whole = Vec::new();
     reader.by_ref().take(MAX_JSON as u64).read_to_end(&mut whole)?;
     match serde_json::from_slice::<IgnoredAny>(&whole) {
@@ -189,7 +196,7 @@ fn json(path: &Path) -> io::Result<Box<dyn Iterator<Item = Result<Snapshot, Dama
             Ok(Box::new(std::iter::once(snapshot(&whole).map_err(|what| Damage { place: "it".to_owned(), what }))))
         }
         Err(error) => {
-            reader.rewind()?;
+            reader.seek(begin)?;
             let what = if whole.iter().all(u8::is_ascii_whitespace) {
                 "it is empty".to_owned()
             } else if error.is_eof() {

@@ -1,5 +1,5 @@
-//! What cyclictest writes: `--json=FILE`, and the histogram of `-h`, `-H` and `--histfile=FILE`. Read as cyclictest 2.40
-//! of rt-tests writes them, stray colons in the keys of the JSON included; also what guard writes in their form.
+//! The JSON of cyclictest (`--json=FILE`), as rt-tests 2.0 to 2.10 write it, stray colons in its keys included; also what
+//! guard's probe writes in its form. What all of cyclictest's formats have in common stands here, too.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,20 +8,28 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::gate::distribution::Distribution;
-use crate::gate::error::{Wrong, number};
-use crate::gate::facts::{Fact, RunFacts};
+use crate::gate::error::Wrong;
+use crate::gate::facts::{Fact, RunFacts, printable};
 use crate::gate::run::{Collected, Run, id_of};
 
-const WORKLOAD: &str = "cyclictest";
+/// The workload that its latencies are of, and the program that it names.
+pub(super) const WORKLOAD: &str = "cyclictest";
 const SIGNAL: &str = "timer";
 
 /// The version of its JSON that cyclictest has written since it has any.
 const FILE_VERSION: u64 = 1;
 
+/// What all tools of rt-tests write.
 #[derive(Deserialize)]
-struct Json {
+struct Head {
+    file_version: u64,
     #[serde(rename = "cmdline:", alias = "cmdline")]
     cmdline: Option<String>,
+    return_code: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Json {
     start_time: Option<String>,
     sysinfo: Option<SysInfo>,
     /// 1 when the figures are ns (-N), 0 when they are us.
@@ -55,20 +63,32 @@ pub(super) fn with_json_for_nan(text: &str) -> Cow<'_, str> {
     Cow::Owned(averages.iter().fold(text.to_owned(), |text, average| text.replace(average, "\"avg\": null")))
 }
 
-/// The run in cyclictest's JSON.
-pub(super) fn json(path: &Path, text: &str) -> Result<Run, Wrong> {
-    #[derive(Deserialize)]
-    struct Version {
-        file_version: u64,
-    }
-    let Version { file_version } = serde_json::from_str(text).map_err(|error| Wrong::json(&error, 1))?;
+/// The run in cyclictest's JSON; `more` when more JSON follows it.
+pub(super) fn json(path: &Path, text: &str, more: bool) -> Result<Run, Wrong> {
+    let Head { file_version, cmdline, return_code } =
+        serde_json::from_str(text).map_err(|error| Wrong::json(&error, 1))?;
     if file_version != FILE_VERSION {
         return Err(Wrong::whole(format!(
             "has version {file_version} of cyclictest's JSON; only {FILE_VERSION} is known"
         )));
     }
+    if more {
+        return Err(Wrong::whole("holds several results; a file is one run: have cyclictest write one file per run"));
+    }
+    let cmdline = cmdline.unwrap_or_default();
+    let instrument = instrument(&cmdline)?;
     let json: Json = serde_json::from_str(text).map_err(|error| Wrong::json(&error, 1))?;
     let unit_ns = if json.resolution_in_ns == 0 { 1000 } else { 1 };
+    let mut notes = Vec::new();
+    if let Some(code) = return_code.filter(|code| *code != 0) {
+        notes.push(format!("{instrument} failed (return code {code}): its figures may not be of a whole run"));
+    }
+    let max_ns = json.thread.values().map(|thread| thread.max.saturating_mul(unit_ns)).max();
+    if let Some(limit_us) = break_limit_us(&cmdline)
+        && max_ns.is_some_and(|max| max > limit_us.saturating_mul(1000))
+    {
+        notes.push(format!("-b {limit_us} ended it, at the first latency above"));
+    }
     let mut threads = Vec::new();
     for (name, thread) in &json.thread {
         let distribution =
@@ -76,8 +96,7 @@ pub(super) fn json(path: &Path, text: &str) -> Result<Run, Wrong> {
         threads.push((name.clone(), distribution));
     }
     let mut facts = RunFacts::default();
-    let cmdline = json.cmdline.unwrap_or_default();
-    facts.set(Fact::Instrument, instrument(&cmdline));
+    facts.set(Fact::Instrument, instrument);
     facts.set(Fact::Options, &options(&cmdline));
     if let Some(system) = json.sysinfo {
         facts.set(Fact::Kernel, &system.release.unwrap_or_default());
@@ -85,7 +104,7 @@ pub(super) fn json(path: &Path, text: &str) -> Result<Run, Wrong> {
         facts.set(Fact::Realtime, system.realtime.map_or("", |n| if n == 0 { "no" } else { "yes" }));
     }
     let at = json.start_time.and_then(|at| jiff::fmt::rfc2822::parse(&at).ok()).map(|at| at.timestamp().to_string());
-    run(path, text, at, facts, &threads)
+    run(path, text, at, facts, &threads, notes)
 }
 
 impl Thread {
@@ -116,13 +135,40 @@ impl Thread {
     }
 }
 
-/// Who wrote JSON of this form. guard's probe measures as cyclictest does.
-fn instrument(cmdline: &str) -> &str {
+/// Who wrote JSON of this form: cyclictest, or guard's probe, which measures as it does.
+fn instrument(cmdline: &str) -> Result<&str, Wrong> {
     let program = cmdline.split_whitespace().next().unwrap_or_default();
-    match program.rsplit('/').next() {
-        None | Some("" | "guard") => WORKLOAD,
-        Some(name) => name,
+    match program.rsplit('/').next().unwrap_or_default() {
+        "guard" => Ok(WORKLOAD),
+        name if name.contains(WORKLOAD) => Ok(name),
+        name => {
+            let who = if name.is_empty() {
+                "does not say which program wrote it (\"cmdline:\")".to_owned()
+            } else {
+                format!("was written by {}", printable(name))
+            };
+            Err(Wrong::whole(format!(
+                "{who}; of the tools of rt-tests the gate judges cyclictest alone: cyclicdeadline, oslat, pmqtest, ptsematest, \
+                 signaltest, sigwaittest, ssdd, svsematest and others write JSON of the same form and measure something else"
+            )))
+        }
     }
+}
+
+/// The latency above which cyclictest ends (-b US).
+fn break_limit_us(cmdline: &str) -> Option<u64> {
+    let mut words = cmdline.split_whitespace();
+    while let Some(word) = words.next() {
+        let value = match word {
+            "-b" | "--breaktrace" => words.next()?,
+            _ => match word.strip_prefix("--breaktrace=").or_else(|| word.strip_prefix("-b")) {
+                Some(value) => value,
+                None => continue,
+            },
+        };
+        return value.parse().ok().filter(|us| *us > 0);
+    }
+    None
 }
 
 /// The options that change what is measured: without where the output goes, how long it took, and how far the histogram
@@ -146,110 +192,14 @@ fn options(cmdline: &str) -> String {
     lasting.join(" ")
 }
 
-/// The run in cyclictest's table. Its unit is taken to be us: the table does not say when it was made with -N.
-pub(super) fn histogram(path: &Path, text: &str) -> Result<Run, Wrong> {
-    let mut table = Table::default();
-    let lines = text.lines().enumerate().skip_while(|(_, line)| line.trim_end() != "# Histogram").skip(1);
-    for (n, line) in lines {
-        table.line(n + 1, line)?;
-    }
-    let threads = table.threads()?;
-    let mut facts = RunFacts::default();
-    facts.set(Fact::Instrument, WORKLOAD);
-    run(path, text, None, facts, &threads)
-}
-
-/// What the table says so far.
-#[derive(Default)]
-struct Table {
-    /// (line, latency in us, counts of the threads and, with -H, their sum).
-    rows: Vec<(usize, u64, Vec<u64>)>,
-    totals: Option<Vec<u64>>,
-    mins: Option<Vec<u64>>,
-    maxes: Option<Vec<u64>>,
-    overflows: Option<Vec<u64>>,
-}
-
-impl Table {
-    fn line(&mut self, n: usize, line: &str) -> Result<(), Wrong> {
-        let numbers = |text: &str| text.split_whitespace().map(|cell| number(n, cell)).collect::<Result<Vec<_>, _>>();
-        let Some(comment) = line.strip_prefix('#') else {
-            if line.trim().is_empty() {
-                return Ok(());
-            }
-            let cells = numbers(line)?;
-            let [us, counts @ ..] = cells.as_slice() else { return Ok(()) };
-            let (before, columns) =
-                self.rows.last().map_or((None, counts.len()), |(_, us, row)| (Some(*us), row.len()));
-            if counts.is_empty() || counts.len() != columns {
-                return Err(Wrong::line(n, format!("{} counts, where the lines above have {columns}", counts.len())));
-            }
-            if before.is_some_and(|before| *us <= before) {
-                return Err(Wrong::line(n, format!("{us} us is not more than the line above has")));
-            }
-            self.rows.push((n, *us, counts.to_vec()));
-            return Ok(());
-        };
-        let Some((name, values)) = comment.split_once(':') else { return Ok(()) };
-        let slot = match name.trim() {
-            "Total" => &mut self.totals,
-            "Min Latencies" => &mut self.mins,
-            "Max Latencies" => &mut self.maxes,
-            "Histogram Overflows" => &mut self.overflows,
-            _ => return Ok(()),
-        };
-        *slot = Some(numbers(values)?);
-        Ok(())
-    }
-
-    /// The columns of the table as distributions, named by their number.
-    fn threads(self) -> Result<Vec<(String, Distribution)>, Wrong> {
-        let end = |name: &str| Wrong::whole(format!("has no line \"# {name}:\": it is cut off"));
-        let totals = self.totals.ok_or_else(|| end("Total"))?;
-        let mins = self.mins.ok_or_else(|| end("Min Latencies"))?;
-        let maxes = self.maxes.ok_or_else(|| end("Max Latencies"))?;
-        let overflows = self.overflows.ok_or_else(|| end("Histogram Overflows"))?;
-        // With -H all lines but the minima have one more column, the sum; of the rows only if there are several threads.
-        let threads = mins.len();
-        let short = [totals.len(), maxes.len(), overflows.len()].into_iter().any(|columns| columns < threads);
-        if short || self.rows.first().is_some_and(|(_, _, row)| row.len() < threads) {
-            return Err(Wrong::whole(format!("has minima of {threads} threads, but fewer columns elsewhere")));
-        }
-        let top = self.rows.last().map_or(0, |(_, us, _)| us.saturating_add(1));
-        let mut all = Vec::new();
-        for thread in 0..threads {
-            let mut distribution = Distribution::default();
-            let mut counted = 0_u64;
-            for (_, us, counts) in &self.rows {
-                distribution.add(us.saturating_mul(1000), us.saturating_add(1).saturating_mul(1000), counts[thread]);
-                counted = counted.saturating_add(counts[thread]);
-            }
-            if counted != totals[thread] {
-                let total = totals[thread];
-                return Err(Wrong::whole(format!(
-                    "the rows of thread {thread} add up to {counted}, its total says {total}"
-                )));
-            }
-            let max_ns = maxes[thread].saturating_mul(1000);
-            distribution.add(top.saturating_mul(1000), max_ns, overflows[thread]);
-            if counted > 0 || overflows[thread] > 0 {
-                if mins[thread] > maxes[thread] {
-                    return Err(Wrong::whole(format!("the minimum of thread {thread} is larger than its maximum")));
-                }
-                distribution.widen(mins[thread].saturating_mul(1000), max_ns);
-            }
-            all.push((thread.to_string(), distribution));
-        }
-        Ok(all)
-    }
-}
-
-fn run(
+/// A run of these threads.
+pub(super) fn run(
     path: &Path,
     text: &str,
     at: Option<String>,
     facts: RunFacts,
     threads: &[(String, Distribution)],
+    notes: Vec<String>,
 ) -> Result<Run, Wrong> {
     let mut collected = Collected::default();
     for (name, distribution) in threads {
@@ -262,13 +212,13 @@ fn run(
     if series.is_empty() {
         return Err(Wrong::whole("no thread has counted anything"));
     }
-    Ok(Run { source: path.display().to_string(), id: id_of(text), at, facts, series, notes: Vec::new() })
+    Ok(Run { source: path.display().to_string(), id: id_of(text), at, facts, series, notes })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Figures, Metric};
+    use crate::gate::Figures;
 
     fn figures(run: &Run, workload: &str) -> Figures {
         let found = run.series.iter().find(|(series, _)| series.workload == workload);
@@ -281,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_json_of_a_guest_is_read_with_its_facts() {
-        let run = json(p(), include_str!("../testdata/cyclictest-2.40.json")).unwrap();
+        let run = json(p(), include_str!("../testdata/cyclictest-2.40.json"), false).unwrap();
         assert_eq!(run.facts.get(Fact::Kernel), Some("6.12.117+deb12-rt-amd64"));
         assert_eq!(run.facts.get(Fact::Realtime), Some("yes"));
         assert_eq!(run.facts.get(Fact::Options), Some("-m -S -p95 -i10000"));
@@ -291,32 +241,8 @@ mod tests {
     }
 
     #[test]
-    fn json_and_table_of_one_run_agree() {
-        let table = histogram(p(), include_str!("../testdata/cyclictest-2.40-h60.txt")).unwrap();
-        let json = json(p(), include_str!("../testdata/cyclictest-2.40-h60.json")).unwrap();
-        for workload in ["cyclictest", "cyclictest:0"] {
-            let (a, b) = (figures(&table, workload), figures(&json, workload));
-            assert_eq!((a.min_ns, a.p50_ns, a.max_ns), (b.min_ns, b.p50_ns, b.max_ns), "{workload}");
-            // cyclictest's own count of cycles may be a few more than what its table holds.
-            assert!(a.count.abs_diff(b.count) <= 5, "{workload}: {a:?} {b:?}");
-        }
-        let all = figures(&table, "cyclictest");
-        assert_eq!((all.count, all.min_ns, all.max_ns), (3997, 9_000, 1_006_000));
-        // 118 of 3997 lie beyond the table, so the 99th percentile is between its end and the largest.
-        assert!((60_000..1_006_000).contains(&all.get(Metric::P99).unwrap()), "{all:?}");
-    }
-
-    #[test]
-    fn the_sum_column_of_h_is_no_thread() {
-        let run = histogram(p(), include_str!("../testdata/cyclictest-2.40-H500.txt")).unwrap();
-        let names: Vec<&str> = run.series.keys().map(|series| series.workload.as_str()).collect();
-        assert_eq!(names, ["cyclictest", "cyclictest:0", "cyclictest:1"]);
-        assert_eq!(figures(&run, "cyclictest").count, 1995 + 1976 + 4);
-    }
-
-    #[test]
     fn nanoseconds_are_known_by_the_resolution_and_no_histogram_leaves_the_maximum() {
-        let run = json(p(), include_str!("../testdata/cyclictest-2.40-nsecs.json")).unwrap();
+        let run = json(p(), include_str!("../testdata/cyclictest-2.40-nsecs.json"), false).unwrap();
         let figures = figures(&run, "cyclictest");
         assert_eq!((figures.min_ns, figures.max_ns, figures.p99_ns), (12_817, 192_021, None));
     }
@@ -327,27 +253,49 @@ mod tests {
             options("/usr/bin/cyclictest -q -m -t 2 -p 95 -D 5s -h400 --json=a.json --histfile b -i200 -v"),
             "-m -t 2 -p 95 -i200"
         );
-        assert_eq!(instrument("/usr/bin/oslat -D 1"), "oslat");
-        assert_eq!((instrument("guard probe -t1"), options("guard probe -t1").as_str()), ("cyclictest", "-t1"));
+        assert_eq!(instrument("/opt/cyclictest-2.8 -D 1"), Ok("cyclictest-2.8"));
+        assert_eq!((instrument("guard probe -t1"), options("guard probe -t1").as_str()), (Ok("cyclictest"), "-t1"));
+    }
+
+    /// A result in the form of rt-tests.
+    fn result(cmdline: &str, return_code: i64) -> String {
+        format!(
+            "{{\n  \"file_version\": 1,\n  \"cmdline:\": \"{cmdline}\",\n  \"rt_test_version:\": \"2.80\",\n  \
+             \"return_code\": {return_code},\n  \"num_threads\": 1,\n  \"thread\": {{\n    \"0\": {{\n      \
+             \"cycles\": 5012,\n      \"min\": 4,\n      \"max\": 71,\n      \"avg\": 9.50,\n      \"cpu\": 2\n    }}\n  \
+             }}\n}}\n"
+        )
     }
 
     #[test]
-    fn a_damaged_table_is_refused_at_its_line() {
-        let good = "# Histogram\n000000 000001\n000001 000002\n# Total: 000000003\n# Min Latencies: 00000\n# Avg Latencies: 00001\n\
-                    # Max Latencies: 00001\n# Histogram Overflows: 00000\n";
-        assert!(histogram(p(), good).is_ok());
-        for (from, to, said) in [
-            ("000001 000002", "000001 00000x", "line 3: \"00000x\" is no count"),
-            ("000001 000002", "000001", "line 3: 0 counts"),
-            ("000001 000002", "000000 000002", "line 3: 0 us is not more"),
-            ("# Total: 000000003", "# Total: 000000004", "add up to 3, its total says 4"),
-            ("# Histogram Overflows: 00000\n", "", "no line \"# Histogram Overflows:\""),
-            ("# Min Latencies: 00000", "# Min Latencies: 00009", "larger than its maximum"),
-            ("# Min Latencies: 00000", "# Min Latencies: 00000 00000", "fewer columns"),
-        ] {
-            let wrong = histogram(p(), &good.replace(from, to)).unwrap_err();
-            let text = format!("{}: {}", wrong.place.unwrap_or_default(), wrong.what);
-            assert!(text.contains(said), "{said}: {text}");
+    fn other_tools_of_rt_tests_are_refused_by_their_name() {
+        for tool in ["cyclicdeadline", "/usr/bin/signaltest", "ptsematest", "./oslat", "ssdd"] {
+            let wrong = json(p(), &result(&format!("{tool} -t 2 -D 5 --json=x.json"), 0), false).unwrap_err().what;
+            let name = tool.rsplit('/').next().unwrap();
+            assert!(wrong.starts_with(&format!("was written by {name}; of the tools")), "{wrong}");
         }
+        let nobody = json(p(), &result("", 0), false).unwrap_err().what;
+        assert!(nobody.starts_with("does not say which program wrote it"), "{nobody}");
+        for own in ["cyclictest -q", "/snap/rt-tests/7/usr/bin/cyclictest -q", "guard probe -q"] {
+            assert_eq!(json(p(), &result(own, 0), false).unwrap().notes, [""; 0], "{own}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_failed_or_was_ended_by_a_latency_says_so() {
+        let notes = |cmdline, code| json(p(), &result(cmdline, code), false).unwrap().notes;
+        assert_eq!(
+            notes("cyclictest -q -p 80", 1),
+            ["cyclictest failed (return code 1): its figures may not be of a whole run"]
+        );
+        for cmdline in ["cyclictest -b 60", "cyclictest -b60 -q", "cyclictest --breaktrace=60", "cyclictest --breaktrace 60"] {
+            assert_eq!(notes(cmdline, 0), ["-b 60 ended it, at the first latency above"], "{cmdline}");
+        }
+        assert_eq!(notes("cyclictest -b 100", 0), [""; 0]);
+    }
+
+    #[test]
+    fn several_results_in_one_file_are_refused() {
+        assert!(json(p(), &result("cyclictest", 0), true).unwrap_err().what.contains("one file per run"));
     }
 }

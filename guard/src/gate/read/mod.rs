@@ -1,9 +1,14 @@
-//! Runs from files of any tool. The content shows the format, never the name.
+//! Runs from files of any tool. The content shows the format, never the name; what stands before and behind it in a log
+//! is passed over, and so is what a log puts before each line.
 
 mod cyclictest;
+mod cyclictest_lines;
+mod cyclictest_table;
 mod guard_json;
+mod log;
 mod rtla;
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,11 +16,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::gate::error::{GateError, Wrong};
-use crate::gate::history;
 use crate::gate::run::Run;
-
-/// Largest file that is read; a report of a node with thousands of cgroups has some MiB.
-pub const MAX_BYTES: u64 = 256 << 20;
+use crate::gate::{history, text};
 
 /// The runs in a file, or in all files of a directory, in the order of their names. Files whose name begins with a dot
 /// are left out.
@@ -23,20 +25,25 @@ pub const MAX_BYTES: u64 = 256 << 20;
 /// # Errors
 /// A file cannot be read, or is not, or not entirely, in a format that the gate knows.
 pub fn read(path: &Path) -> Result<Vec<Run>, GateError> {
-    let failed = |op, path: &Path| {
-        let path = path.to_owned();
-        move |source| GateError::Io { op, path, source }
-    };
+    let failed = |source| GateError::Io { op: "list", path: path.to_owned(), source };
     let mut runs = Vec::new();
-    for path in files(path).map_err(failed("list", path))? {
-        let length = fs::metadata(&path).map_err(failed("read", &path))?.len();
-        if length > MAX_BYTES {
-            return Err(Wrong::whole(format!("{length} bytes; a run has {MAX_BYTES} at most")).of(&path));
-        }
-        let bytes = fs::read(&path).map_err(failed("read", &path))?;
-        runs.extend(parse(&path, &bytes)?);
+    for path in files(path).map_err(failed)? {
+        runs.extend(parse(&path, &text::bytes(&path)?)?);
     }
     Ok(runs)
+}
+
+/// What to tell of a path in which [`read`] finds no run.
+#[must_use]
+pub fn nothing_in(path: &Path) -> String {
+    let shown = path.display();
+    let is_shown_dir = |entry: &fs::DirEntry| !is_hidden(entry) && entry.path().is_dir();
+    match fs::read_dir(path).into_iter().flatten().flatten().filter(is_shown_dir).count() {
+        0 => format!("{shown}: there is no run in it"),
+        n => format!(
+            "{shown}: there is no run in it, but {n} directories; a directory stands for the files in it: name {shown}/*"
+        ),
+    }
 }
 
 fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -46,8 +53,7 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && fs::metadata(entry.path())?.is_file() {
+        if !is_hidden(&entry) && fs::metadata(entry.path())?.is_file() {
             files.push(entry.path());
         }
     }
@@ -55,24 +61,40 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+fn is_hidden(entry: &fs::DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
 /// The runs in the content of a file: one, or all those of a history. `path` is only named.
 ///
 /// # Errors
 /// See [`read`].
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Run>, GateError> {
-    let text = match str::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let line = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-            return Err(Wrong::line(line, "this is not text, so no run").of(path));
-        }
-    };
-    let found = match text.trim_start().chars().next() {
-        None => Err(Wrong::whole("is empty")),
-        Some('{') => json(path, text),
-        Some(_) => table(path, text).map(|run| vec![run]),
+    let found = match text::decode(bytes) {
+        Ok(text) => runs(path, &log::plain(&text)),
+        Err(wrong) => Err(Wrong { what: format!("{}, so no run", wrong.what), ..wrong }),
     };
     found.map_err(|wrong| wrong.of(path))
+}
+
+fn runs(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
+    if text.trim().is_empty() {
+        return Err(Wrong::whole("is empty"));
+    }
+    if let Some(text) = json_in_log(text) {
+        return json(path, &text);
+    }
+    if let Some(table) = table(path, text) {
+        return table.map(|run| vec![run]);
+    }
+    if text.trim_start().starts_with('{') {
+        return json(path, text);
+    }
+    Err(Wrong::line(
+        1,
+        "neither JSON, nor what cyclictest writes (a line \"# Histogram\": record with -h US; or its summary), nor a histogram \
+         of rtla (a line \"# RTLA …\": rtla timerlat hist or rtla osnoise hist, without --no-header)",
+    ))
 }
 
 /// Keys by which one JSON is known from another.
@@ -82,6 +104,11 @@ struct Peek {
     window: Option<IgnoredAny>,
     schema: Option<IgnoredAny>,
     file_version: Option<IgnoredAny>,
+    /// A line of Docker's own log files.
+    log: Option<IgnoredAny>,
+    /// A line of `journalctl -o json`.
+    #[serde(rename = "MESSAGE")]
+    message: Option<IgnoredAny>,
 }
 
 fn json(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
@@ -96,12 +123,21 @@ fn json(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
     if first.guard_gate.is_some() {
         return history::parse(path, text);
     }
-    let rest = &text[documents.byte_offset()..];
+    let (document, rest) = text.split_at(documents.byte_offset());
+    let more = rest.trim_start().starts_with('{') || json_in_log(rest).is_some();
+    // What a log has behind the document is not looked at; where there is nothing, the file is the run as it stands.
+    let text = if rest.trim().is_empty() { text } else { document };
     if first.schema.is_some() && first.window.is_some() {
-        return guard_json::parse(path, text, !rest.trim().is_empty()).map(|run| vec![run]);
+        return guard_json::parse(path, text, more).map(|run| vec![run]);
     }
     if first.file_version.is_some() {
-        return cyclictest::json(path, text).map(|run| vec![run]);
+        return cyclictest::json(path, text, more).map(|run| vec![run]);
+    }
+    if first.log.is_some() || first.message.is_some() {
+        return Err(Wrong::whole(
+            "is a log whose lines are packed into JSON; take what the program wrote out of it: docker logs, kubectl logs, \
+             journalctl -o cat",
+        ));
     }
     Err(Wrong::whole(
         "is JSON, but neither a report of guard (\"schema\" and \"window\"), nor cyclictest's (\"file_version\"), nor a \
@@ -109,18 +145,42 @@ fn json(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
     ))
 }
 
-fn table(path: &Path, text: &str) -> Result<Run, Wrong> {
-    if text.lines().any(|line| line.starts_with("# RTLA ")) {
-        return rtla::parse(path, text);
+/// JSON of a run, with other lines before it where a program wrote it to its log. It is known by its first key. Lines that are left out stay as empty ones, so that a line's number is still that of the file.
+fn json_in_log(text: &str) -> Option<String> {
+    const KEYS: [&str; 2] = ["\"file_version\"", "\"schema\""];
+    let mut lines = text.lines().enumerate().peekable();
+    while let Some((n, line)) = lines.next() {
+        let Some(at) = line.find('{') else { continue };
+        let behind = line[at..].trim_start_matches('{').trim();
+        let key = if behind.is_empty() { lines.peek().map_or("", |(_, next)| *next) } else { behind };
+        let begins = |known: &str| if behind.is_empty() { key.contains(known) } else { key.starts_with(known) };
+        if KEYS.into_iter().any(begins) {
+            let text = log::unprefixed(Cow::Borrowed(text), n, at);
+            let begin: usize = text.split_inclusive('\n').take(n).map(str::len).sum();
+            let from = text[begin..].find('{').map_or(begin, |at| begin + at);
+            return Some("\n".repeat(n) + &text[from..]);
+        }
     }
-    if text.lines().any(|line| line.trim_end() == "# Histogram") {
-        return cyclictest::histogram(path, text);
+    None
+}
+
+/// The run in a table, or in the lines that cyclictest writes without one; `None` when there is neither.
+fn table(path: &Path, text: &str) -> Option<Result<Run, Wrong>> {
+    for (title, glued, parse) in [
+        (rtla::TITLE, true, rtla::parse as fn(&Path, &str) -> Result<Run, Wrong>),
+        (cyclictest_table::TITLE, false, cyclictest_table::parse),
+    ] {
+        let at = |line: &str| line.find(title).filter(|at| glued || line[*at..].trim_end() == title);
+        let mut titles = text.lines().enumerate().filter_map(|(n, line)| Some((n, at(line)?)));
+        let Some((line, at)) = titles.next() else { continue };
+        return Some(match titles.next() {
+            None => parse(path, &log::unprefixed(Cow::Borrowed(text), line, at)),
+            Some((second, _)) => {
+                Err(Wrong::line(second + 1, "a second table begins; a file is one run: split it before this line"))
+            }
+        });
     }
-    Err(Wrong::line(
-        1,
-        "neither JSON, nor a histogram of cyclictest (a line \"# Histogram\"; record with -h US), nor one of rtla (a \
-         line \"# RTLA …\")",
-    ))
+    cyclictest_lines::parse(path, text)
 }
 
 #[cfg(test)]
@@ -205,6 +265,96 @@ mod tests {
         }
         let binary = parse(Path::new("a.file"), b"\n\n\xff\xfe").unwrap_err().to_string();
         assert_eq!(binary, "a.file, line 3: this is not text, so no run");
+    }
+
+    fn text_of(name: &str) -> &'static str {
+        REAL.into_iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    fn series(text: &str) -> Vec<(String, crate::gate::SeriesFigures)> {
+        let runs = parsed(text).unwrap_or_else(|error| panic!("{error}:\n{}", &text[..text.len().min(400)]));
+        assert_eq!(runs.len(), 1);
+        runs.into_iter().flat_map(|run| run.series).map(|(series, figures)| (series.to_string(), figures)).collect()
+    }
+
+    #[test]
+    fn a_log_around_a_run_changes_nothing() {
+        let before = "Max CPUs = 4\n# /dev/cpu_dma_latency set to 0us\n{\"level\": \"info\"}\n\n";
+        let behind = "\nreal\t0m9.180s\n17 files copied\ncommand terminated with exit code 1\n";
+        for (name, text) in REAL {
+            let alone = series(text);
+            let line = |prefix: &str| -> String { text.lines().map(|line| format!("{prefix}{line}\n")).collect() };
+            for (around, log) in [
+                ("lines behind", format!("{text}{behind}")),
+                ("lines before and behind", format!("{before}{text}{behind}")),
+                ("a byte order mark", format!("\u{feff}{text}")),
+                ("CRLF", text.replace('\n', "\r\n")),
+                ("a mark and CRLF", format!("\u{feff}{}", text.replace('\n', "\r\n"))),
+                ("kubectl logs --timestamps", line("2026-11-02T08:15:00.018273645Z ")),
+                ("journald", line("Nov 02 08:15:00 cell-4 bench[1234]: ")),
+                ("lines of JSON before", format!("{{\"level\":\"info\"}}\n{text}")),
+                ("ts", format!("{before}{}", line("Nov 02 08:15:00 "))),
+                ("colours", format!("{before}\u{1b}[0m{text}\u{1b}[2K{behind}")),
+            ] {
+                assert_eq!(series(&log), alone, "{name}, {around}");
+            }
+            let utf16: Vec<u8> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+            assert_eq!(parse(Path::new("x"), &utf16).unwrap()[0].series.len(), alone.len(), "{name}, UTF-16");
+        }
+    }
+
+    #[test]
+    fn a_run_is_the_same_run_with_a_byte_order_mark() {
+        for (name, text) in REAL {
+            let id = |text: &str| parsed(text).unwrap().remove(0).id;
+            assert_eq!(id(text), id(&format!("\u{feff}{text}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn several_runs_in_one_file_are_refused() {
+        for (name, text) in REAL {
+            let error = parsed(&format!("{text}\n{text}")).expect_err(name).to_string();
+            assert!(["a second table begins", "holds several"].iter().any(|said| error.contains(said)), "{name}: {error}");
+        }
+        let second = text_of("cyclictest -h").lines().count() + 1;
+        let error = parsed(&text_of("cyclictest -h").repeat(2)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("a.file, line {second}: a second table")), "{error}");
+    }
+
+    #[test]
+    fn damage_in_a_log_is_named_by_the_line_of_the_file() {
+        let json = format!("starting\n\n{}", text_of("cyclictest JSON, overflows").replacen("\"max\": ", "\"max\": x", 1));
+        let line = json.lines().position(|line| line.contains("\"max\": x")).unwrap() + 1;
+        let error = parsed(&json).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("a.file, line {line}, ")), "{error}");
+        let table = format!("starting\n{}", text_of("cyclictest -h").replacen("000003 000000", "000003 00000x", 1));
+        let line = table.lines().position(|line| line.contains("00000x")).unwrap() + 1;
+        let error = parsed(&table).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("a.file, line {line}: ")), "{error}");
+    }
+
+    #[test]
+    fn a_log_packed_into_json_is_named() {
+        for text in [
+            "{\"log\":\"# Histogram\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-02T08:15:00Z\"}\n",
+            "{\"MESSAGE\":\"# Histogram\",\"_PID\":\"7\"}\n",
+        ] {
+            assert!(parsed(text).unwrap_err().to_string().contains("packed into JSON"), "{text}");
+        }
+    }
+
+    #[test]
+    fn endless_files_and_directories_without_files_are_named() {
+        let endless = read(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(endless.starts_with("/dev/zero: has more than 268435456 bytes"), "{endless}");
+        let dir = tempfile::tempdir().unwrap();
+        assert!(nothing_in(dir.path()).ends_with("there is no run in it"));
+        for name in ["a", "b", ".git"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(read(dir.path()).unwrap(), []);
+        assert!(nothing_in(dir.path()).contains("2 directories"), "{}", nothing_in(dir.path()));
     }
 
     #[test]

@@ -50,6 +50,21 @@ fn what_a_file_is_is_seen_from_its_content() {
 }
 
 #[test]
+fn a_byte_order_mark_is_passed_over() {
+    let one = json::line(&sample(0)).unwrap();
+    let lines = one.clone() + "\r\n" + &json::line(&sample(1)).unwrap() + "\r\n";
+    for (text, expected) in [
+        (one, vec!["node-0"]),
+        (lines, vec!["node-0", "node-1"]),
+        (json::pretty(&sample(0)).unwrap(), vec!["node-0"]),
+    ] {
+        let replay = Replay::open(file(format!("\u{feff}{text}")).path()).unwrap();
+        assert_eq!(names(replay), expected);
+    }
+    assert!(refusal("\u{feff}hello").contains("neither a recording nor JSON of guard"));
+}
+
+#[test]
 fn what_is_not_guards_is_refused_with_the_reason() {
     for (bytes, why) in [
         ("", "it is empty"),
