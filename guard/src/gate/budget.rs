@@ -220,7 +220,9 @@ mod tests {
     #[test]
     fn a_file_is_read_as_editors_save_it() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        for text in [format!("\u{feff}{GOOD}"), GOOD.replace('\n', "\r\n"), format!("\u{feff}{}", GOOD.replace('\n', "\r\n"))] {
+        for text in
+            [format!("\u{feff}{GOOD}"), GOOD.replace('\n', "\r\n"), format!("\u{feff}{}", GOOD.replace('\n', "\r\n"))]
+        {
             std::fs::write(file.path(), &text).unwrap();
             let budgets = Budgets::read(file.path()).unwrap().budgets;
             assert_eq!(budgets.iter().map(|budget| budget.line).collect::<Vec<_>>(), [5, 10], "{text:?}");

@@ -33,7 +33,8 @@ fn up_to(path: &Path, limit: u64) -> Result<Vec<u8>, GateError> {
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= limit) {
         return Ok(bytes);
     }
-    Err(Wrong::whole(format!("has more than {limit} bytes, the most that is read of a file; no run is so long")).of(path))
+    Err(Wrong::whole(format!("has more than {limit} bytes, the most that is read of a file; no run is so long"))
+        .of(path))
 }
 
 /// The text that `bytes` are, without its byte order mark.

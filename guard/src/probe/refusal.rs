@@ -156,7 +156,8 @@ fn left(hierarchy: &Hierarchy, path: &str) -> u64 {
     };
     let children = hierarchy.dir(path).map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
     let given = children.into_iter().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let given = given.map(|entry| share(&format!("{}/{}", path.trim_end_matches('/'), entry.file_name().to_string_lossy())));
+    let given =
+        given.map(|entry| share(&format!("{}/{}", path.trim_end_matches('/'), entry.file_name().to_string_lossy())));
     share(path).saturating_sub(given.fold(0, u64::saturating_add))
 }
 

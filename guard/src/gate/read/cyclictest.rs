@@ -288,7 +288,9 @@ mod tests {
             notes("cyclictest -q -p 80", 1),
             ["cyclictest failed (return code 1): its figures may not be of a whole run"]
         );
-        for cmdline in ["cyclictest -b 60", "cyclictest -b60 -q", "cyclictest --breaktrace=60", "cyclictest --breaktrace 60"] {
+        for cmdline in
+            ["cyclictest -b 60", "cyclictest -b60 -q", "cyclictest --breaktrace=60", "cyclictest --breaktrace 60"]
+        {
             assert_eq!(notes(cmdline, 0), ["-b 60 ended it, at the first latency above"], "{cmdline}");
         }
         assert_eq!(notes("cyclictest -b 100", 0), [""; 0]);

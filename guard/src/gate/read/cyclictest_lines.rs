@@ -107,7 +107,8 @@ struct OfThread {
 
 impl Values {
     fn add(&mut self, thread: u64, cycle: u64, us: u64) -> Result<(), String> {
-        let of = self.0.entry(thread).or_insert_with(|| OfThread { distribution: Distribution::default(), next: cycle });
+        let of =
+            self.0.entry(thread).or_insert_with(|| OfThread { distribution: Distribution::default(), next: cycle });
         if cycle != of.next {
             return Err(format!(
                 "thread {thread} goes on with cycle {cycle} after {}: values are missing, as -o leaves them out, or there are \
@@ -167,7 +168,8 @@ mod tests {
 
     #[test]
     fn every_value_of_v_is_a_latency_and_the_log_around_it_none() {
-        let mut text = String::from("Max CPUs = 2\nOnline CPUs = 2\nThread 0 Interval: 1000\n10:20:30: a line of the log\n");
+        let mut text =
+            String::from("Max CPUs = 2\nOnline CPUs = 2\nThread 0 Interval: 1000\n10:20:30: a line of the log\n");
         for cycle in 0..1000 {
             for thread in 0..2 {
                 text += &format!("2026-11-02T08:15:00.5Z {thread:8}:{cycle:8}:{:8}\n", 20 + cycle % 10 + 100 * thread);
@@ -182,7 +184,8 @@ mod tests {
 
     #[test]
     fn values_that_are_missing_are_noticed() {
-        let wrong = parse(Path::new("f"), "       0:       0:      21\n       0:       2:      21\n").unwrap().unwrap_err();
+        let wrong =
+            parse(Path::new("f"), "       0:       0:      21\n       0:       2:      21\n").unwrap().unwrap_err();
         assert_eq!(wrong.place.as_deref(), Some("line 2"));
         assert!(wrong.what.contains("goes on with cycle 2 after 0"), "{}", wrong.what);
     }

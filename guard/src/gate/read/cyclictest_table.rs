@@ -289,7 +289,8 @@ mod tests {
     #[test]
     fn json_and_table_of_one_run_agree() {
         let table = histogram(include_str!("../testdata/cyclictest-2.40-h60.txt")).unwrap();
-        let json = cyclictest::json(Path::new("f"), include_str!("../testdata/cyclictest-2.40-h60.json"), false).unwrap();
+        let json =
+            cyclictest::json(Path::new("f"), include_str!("../testdata/cyclictest-2.40-h60.json"), false).unwrap();
         for workload in ["cyclictest", "cyclictest:0"] {
             let (a, b) = (figures(&table, workload), figures(&json, workload));
             assert_eq!((a.min_ns, a.p50_ns, a.max_ns), (b.min_ns, b.p50_ns, b.max_ns), "{workload}");

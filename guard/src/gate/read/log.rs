@@ -20,9 +20,9 @@ fn without_sequences(line: &str) -> String {
     let mut parts = line.split('\u{1b}');
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let from_final = part.strip_prefix('[').map_or(part, |sequence| {
-            sequence.trim_start_matches(|c: char| (' '..='?').contains(&c))
-        });
+        let from_final = part
+            .strip_prefix('[')
+            .map_or(part, |sequence| sequence.trim_start_matches(|c: char| (' '..='?').contains(&c)));
         let mut rest = from_final.chars();
         rest.next();
         plain += rest.as_str();
@@ -107,18 +107,46 @@ mod tests {
     fn what_a_log_puts_before_each_line_is_taken_away() {
         for prefixes in [
             ["2026-11-02T08:59:59.99Z ", "2026-11-02T09:00:00Z ", "2026-11-02T09:00:00.123456789Z "],
-            ["2026-11-02T08:59:59+0100 cell-4 bench[77]: ", "2026-11-02T09:00:00+0100 cell-4 bench[77]: ", "2026-11-02T09:00:01+0100 cell-4 bench[77]: "],
-            ["Oct 31 23:59:59 cell-4 cyclictest[4711]: ", "Nov  1 00:00:00 cell-4 cyclictest[4711]: ", "Nov  1 00:00:01 cell-4 cyclictest[4711]: "],
-            ["Sun 2026-11-01 23:59:59 CET cell-4 bench[7]: ", "Mon 2026-11-02 00:00:00 CET cell-4 bench[7]: ", "Mon 2026-11-02 00:00:00 CET cell-4 bench[7]: "],
-            ["[   99.999999] cell-4 bench[7]: ", "[  100.000000] cell-4 bench[7]: ", "[12345.678901] cell-4 bench[7]: "],
-            ["1793606399.999999 cell-4 bench[7]: ", "1793606400.000000 cell-4 bench[7]: ", "1793606400.000001 cell-4 bench[7]: "],
-            ["<13>1 2026-11-02T08:59:59Z cell-4 bench 7 - - ", "<13>1 2026-11-02T09:00:00Z cell-4 bench 7 - - ", "<13>1 2026-11-02T09:00:00Z cell-4 bench 7 - - "],
+            [
+                "2026-11-02T08:59:59+0100 cell-4 bench[77]: ",
+                "2026-11-02T09:00:00+0100 cell-4 bench[77]: ",
+                "2026-11-02T09:00:01+0100 cell-4 bench[77]: ",
+            ],
+            [
+                "Oct 31 23:59:59 cell-4 cyclictest[4711]: ",
+                "Nov  1 00:00:00 cell-4 cyclictest[4711]: ",
+                "Nov  1 00:00:01 cell-4 cyclictest[4711]: ",
+            ],
+            [
+                "Sun 2026-11-01 23:59:59 CET cell-4 bench[7]: ",
+                "Mon 2026-11-02 00:00:00 CET cell-4 bench[7]: ",
+                "Mon 2026-11-02 00:00:00 CET cell-4 bench[7]: ",
+            ],
+            [
+                "[   99.999999] cell-4 bench[7]: ",
+                "[  100.000000] cell-4 bench[7]: ",
+                "[12345.678901] cell-4 bench[7]: ",
+            ],
+            [
+                "1793606399.999999 cell-4 bench[7]: ",
+                "1793606400.000000 cell-4 bench[7]: ",
+                "1793606400.000001 cell-4 bench[7]: ",
+            ],
+            [
+                "<13>1 2026-11-02T08:59:59Z cell-4 bench 7 - - ",
+                "<13>1 2026-11-02T09:00:00Z cell-4 bench 7 - - ",
+                "<13>1 2026-11-02T09:00:00Z cell-4 bench 7 - - ",
+            ],
             ["Nov 02 08:59:59 ", "Nov 02 09:00:00 ", "Nov 02 09:00:00 "],
             ["00:00:09 ", "00:00:10 ", "00:01:00 "],
             ["[2026-11-02 08:59:59] ", "[2026-11-02 09:00:00] ", "[2026-11-02 09:00:00] "],
             ["latency-1  | ", "latency-1  | ", "latency-1  | "],
             ["[pod/bench-x7k2p/bench] ", "[pod/bench-x7k2p/bench] ", "[pod/bench-x7k2p/bench] "],
-            ["2026-11-02T08:59:59.9Z stdout F ", "2026-11-02T09:00:00.0Z stdout F ", "2026-11-02T09:00:00.1Z stderr F "],
+            [
+                "2026-11-02T08:59:59.9Z stdout F ",
+                "2026-11-02T09:00:00.0Z stdout F ",
+                "2026-11-02T09:00:00.1Z stderr F ",
+            ],
             ["    ", "    ", "\t"],
             ["> ", "> ", "> "],
         ] {

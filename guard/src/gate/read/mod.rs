@@ -315,7 +315,10 @@ mod tests {
     fn several_runs_in_one_file_are_refused() {
         for (name, text) in REAL {
             let error = parsed(&format!("{text}\n{text}")).expect_err(name).to_string();
-            assert!(["a second table begins", "holds several"].iter().any(|said| error.contains(said)), "{name}: {error}");
+            assert!(
+                ["a second table begins", "holds several"].iter().any(|said| error.contains(said)),
+                "{name}: {error}"
+            );
         }
         let second = text_of("cyclictest -h").lines().count() + 1;
         let error = parsed(&text_of("cyclictest -h").repeat(2)).unwrap_err().to_string();
@@ -324,7 +327,8 @@ mod tests {
 
     #[test]
     fn damage_in_a_log_is_named_by_the_line_of_the_file() {
-        let json = format!("starting\n\n{}", text_of("cyclictest JSON, overflows").replacen("\"max\": ", "\"max\": x", 1));
+        let json =
+            format!("starting\n\n{}", text_of("cyclictest JSON, overflows").replacen("\"max\": ", "\"max\": x", 1));
         let line = json.lines().position(|line| line.contains("\"max\": x")).unwrap() + 1;
         let error = parsed(&json).unwrap_err().to_string();
         assert!(error.starts_with(&format!("a.file, line {line}, ")), "{error}");

@@ -302,7 +302,11 @@ mod tests {
             ("50 3", "50 x", "line 5: \"x\""),
             ("max: 51\n", "", "no line \"max:\""),
             ("Index IRQ-000", "   IRQ-000", "line 3: the rows do not say their latency; record without --no-index"),
-            ("over: 0\ncount: 4\nmin: 40\nmax: 51\n", "", "no line \"over:\": it is cut off, or was made with --no-summary"),
+            (
+                "over: 0\ncount: 4\nmin: 40\nmax: 51\n",
+                "",
+                "no line \"over:\": it is cut off, or was made with --no-summary",
+            ),
             ("40 1\n", "", "IRQ of CPU 0: the rows add up to 3, its count is 4"),
             ("50 3", "rtla: 3", "the rows add up to 1, its count is 4"),
             ("max: 51", "max: 4", "larger than the maximum"),

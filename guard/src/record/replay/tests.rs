@@ -53,11 +53,9 @@ fn what_a_file_is_is_seen_from_its_content() {
 fn a_byte_order_mark_is_passed_over() {
     let one = json::line(&sample(0)).unwrap();
     let lines = one.clone() + "\r\n" + &json::line(&sample(1)).unwrap() + "\r\n";
-    for (text, expected) in [
-        (one, vec!["node-0"]),
-        (lines, vec!["node-0", "node-1"]),
-        (json::pretty(&sample(0)).unwrap(), vec!["node-0"]),
-    ] {
+    for (text, expected) in
+        [(one, vec!["node-0"]), (lines, vec!["node-0", "node-1"]), (json::pretty(&sample(0)).unwrap(), vec!["node-0"])]
+    {
         let replay = Replay::open(file(format!("\u{feff}{text}")).path()).unwrap();
         assert_eq!(names(replay), expected);
     }
