@@ -11,6 +11,7 @@ mod overhead;
 mod reaction;
 mod record;
 mod restore;
+mod start;
 mod sys;
 mod table;
 
@@ -47,6 +48,8 @@ enum Bench {
     Explain(explain::Args),
     /// Bytes and CPU time that a recording takes for each Snapshot
     Record(record::Args),
+    /// From guard's start to the lifted quota of a PLC that was there before, and to the first window, phase by phase
+    Start(start::Args),
     /// guard gate's false alarms, misses and speed, on runs that are known
     Gate(gate::Args),
 }
@@ -72,6 +75,7 @@ fn run(args: &Args) -> Result<bool> {
         Bench::Restore(args) => result(restore::run(args)?)?,
         Bench::Explain(args) => result(explain::run(args)?)?,
         Bench::Record(args) => result(record::run(args)?)?,
+        Bench::Start(args) => result(start::run(args)?)?,
         Bench::Gate(args) => result(gate::run(args)?)?,
     };
     if let Some(path) = &args.json {

@@ -49,7 +49,7 @@ pub(crate) struct Figures {
 
 /// A reaction time.
 #[derive(Debug, Serialize)]
-struct Distribution {
+pub(crate) struct Distribution {
     p50_us: u64,
     p90_us: u64,
     p99_us: u64,
@@ -60,7 +60,7 @@ struct Distribution {
 }
 
 impl Distribution {
-    fn of(mut rounds_us: Vec<u64>, goal_p99_us: u64) -> Result<Self> {
+    pub(crate) fn of(mut rounds_us: Vec<u64>, goal_p99_us: u64) -> Result<Self> {
         rounds_us.sort_unstable();
         let last = rounds_us.len().checked_sub(1).context("no rounds")?;
         // Nearest rank, so that the p99 of fewer than a hundred rounds is the largest.
@@ -69,11 +69,11 @@ impl Distribution {
         Ok(Self { p50_us, p90_us, p99_us, max_us, goal_p99_us, rounds_us })
     }
 
-    fn reached(&self) -> bool {
+    pub(crate) fn reached(&self) -> bool {
         self.p99_us <= self.goal_p99_us
     }
 
-    fn row(&self, name: &str) -> Vec<String> {
+    pub(crate) fn row(&self, name: &str) -> Vec<String> {
         let figures = [self.p50_us, self.p90_us, self.p99_us, self.max_us, self.goal_p99_us];
         let verdict = if self.reached() { "reached" } else { "MISSED" };
         let cells = figures.map(|us| format!("{us} us"));
@@ -105,14 +105,14 @@ pub(crate) fn run(args: &Args) -> Result<(Figures, bool)> {
 }
 
 /// A PLC cgroup with a quota that nothing has used up so far.
-struct Plc {
+pub(crate) struct Plc {
     // The workload goes before the cgroup.
     _cycle: Workload,
-    cgroup: Cgroup,
+    pub(crate) cgroup: Cgroup,
 }
 
 impl Plc {
-    fn new(name: &str, cpu: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str, cpu: &str) -> Result<Self> {
         let cgroup = Cgroup::create(name)?;
         // Where the kernel rations SCHED_FIFO per cgroup: so little that many fit into the root's share.
         cgroup.allow_rt(4_000)?;
@@ -162,7 +162,7 @@ fn throttles(rounds: usize) -> Result<Vec<u64>> {
 }
 
 /// Waits until a quota is another one than `before`, looking often enough for the time of the change. Returns that time.
-fn until_changed(cgroup: &Cgroup, before: &str, what: &str) -> Result<u64> {
+pub(crate) fn until_changed(cgroup: &Cgroup, before: &str, what: &str) -> Result<u64> {
     let end = Instant::now() + UNANSWERED;
     while Instant::now() < end {
         if cgroup.quota_text()? != before {

@@ -17,14 +17,14 @@ use super::act::Actor;
 use super::acting::{Acting, Pace};
 use super::error::ControlError;
 use super::lane::Report;
-use super::observe::Observer;
+use super::observe::{FirstLook, Observer};
 use super::outlet::Outlet;
 use super::source::Source;
 use super::thread_priority::ThreadPriority;
 use super::watch::Watch;
 use crate::config::{Config, ConfigError};
 use crate::fault;
-use crate::kernel::Event;
+use crate::kernel::{Event, Phases};
 use crate::snapshot::Snapshot;
 
 /// Least time between two looks at events: however many there are, they are answered together.
@@ -117,19 +117,41 @@ pub(super) async fn act_by<E: From<ControlError>>(
     looped.run(deliver).await
 }
 
-/// Begins to observe, and gets ready to write where that is asked for.
+/// Begins to observe, and gets ready to write where that is asked for. What has to be protected is protected first: loading
+/// the kernel side takes longer.
 fn ready<A>(watch: &Watch, pace: Pace, acting: Acting, asked: A) -> Result<Loop<Observer, A>, ControlError> {
     let watch = Watch { policy: Some(Arc::clone(&acting.config)), act: acting.enforce.is_some(), ..watch.clone() };
-    let observer = Observer::start(&watch)?;
-    let writers =
-        acting.enforce.is_some().then(|| super::enforce::writers(observer.hierarchy(), &acting)).transpose()?;
-    let actor = Some(Actor::new(acting.config.policy.clone(), writers));
+    let mut phase = Phases::begin();
+    let mut look = FirstLook::take(&watch)?;
+    phase.end("looked at the node");
+    let writers = acting.enforce.is_some().then(|| super::enforce::writers(look.hierarchy(), &acting)).transpose()?;
+    let mut actor = Actor::new(acting.config.policy.clone(), writers);
+    phase.end("opened journals and audit log");
+    let urgent = if actor.may_act() { actor.discover(&look.plc()) } else { HashSet::new() };
+    let loaded = Observer::load(look, &watch).and_then(|mut observer| {
+        observer.report_throttles_also_of(&urgent)?;
+        Ok(observer)
+    });
+    let source = match (loaded, actor.writers()) {
+        (Ok(observer), _) => observer,
+        (Err(error), Some(writers)) => {
+            // Nothing stays as guard made it when guard does not stay.
+            return Err(match writers.end(PATIENCE_AT_END).outcome() {
+                Ok(()) => error,
+                Err(left) => {
+                    tracing::error!("{error}");
+                    left
+                }
+            });
+        }
+        (Err(error), None) => return Err(error),
+    };
     // Last: threads that were started before do not take it over.
     let priority = acting
         .enforce
         .as_ref()
         .map_or_else(ThreadPriority::steady, |_| ThreadPriority::urgent(acting.config.node.priority));
-    Ok(Loop { source: observer, actor, asked, acting: Some(acting), pace, priority })
+    Ok(Loop { source, actor: Some(actor), asked, acting: Some(acting), pace, priority })
 }
 
 /// Everything that the loop turns.

@@ -41,9 +41,14 @@ pub enum BtfError {
     },
 }
 
+const MAGIC: u16 = 0xeb9f;
+/// Magic, version and flags, and five words.
+const HEADER_BYTES: u32 = 24;
+
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
+const FORWARD: u32 = 7;
 const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
@@ -75,6 +80,16 @@ struct Member {
     name: u32,
     target: u32,
     bits: u32,
+}
+
+/// The name of the type by which BPF attaches to a tracepoint.
+fn trace_typedef(tracepoint: &str) -> String {
+    format!("btf_trace_{tracepoint}")
+}
+
+/// A place or length within type information, which the format bounds by its 32 bits.
+fn word_of(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -121,7 +136,7 @@ impl Btf {
     /// When the bytes are not BTF, end too early, or hold a kind of type from a future format.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         let magic = bytes.first_chunk().map_or(0, |b| u16::from_ne_bytes(*b));
-        if magic != 0xeb9f {
+        if magic != MAGIC {
             return Err(BtfError::Magic(magic));
         }
         let field = |number: usize| word(&bytes, number * 4).map(|w| w as usize).ok_or(BtfError::CutOff("header"));
@@ -232,6 +247,34 @@ impl Btf {
         })
     }
 
+    /// Type information of the same number of types of which only those are left that programs attach to by name: a typedef
+    /// for each of these tracepoints and a function for each of these names, at their ids, where the kernel has them. A
+    /// loader that reads all types into memory of its own has next to nothing to read.
+    #[must_use]
+    pub fn attach_points(&self, tracepoints: &[&str], functions: &[&str]) -> Vec<u8> {
+        let typedefs: Vec<String> = tracepoints.iter().map(|name| trace_typedef(name)).collect();
+        let typedefs: Vec<&str> = typedefs.iter().map(String::as_str).collect();
+        // Without name and size, and next to nothing to read.
+        let nothing = [0, FORWARD << 24, 0];
+        let mut types = vec![nothing; self.places.len() - 1];
+        let mut strings = vec![0];
+        for (ids, names, kind) in [(&self.typedefs, &typedefs[..], TYPEDEF), (&self.functions, functions, FUNC)] {
+            for id in ids {
+                let Some(of) = self.type_of(*id) else { continue };
+                if let Some(name) = names.iter().find(|name| self.is_named(of.name, name.as_bytes())) {
+                    types[*id as usize - 1] = [word_of(strings.len()), kind << 24, 0];
+                    strings.extend(name.as_bytes());
+                    strings.push(0);
+                }
+            }
+        }
+        let length = types.len() * size_of_val(&nothing);
+        let header = [HEADER_BYTES, 0, word_of(length), word_of(length), word_of(strings.len())];
+        let magic = MAGIC.to_ne_bytes().into_iter().chain([1, 0]);
+        let words = header.into_iter().chain(types.into_iter().flatten()).flat_map(u32::to_ne_bytes);
+        magic.chain(words).chain(strings).collect()
+    }
+
     /// Value of an enumerator, whichever enum of 32 bits it is in.
     #[must_use]
     pub fn enumerator(&self, name: &str) -> Option<i64> {
@@ -244,7 +287,7 @@ impl Btf {
     /// Whether the kernel has a tracepoint of this name that BPF can attach to.
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.named(&self.typedefs, format!("btf_trace_{name}").as_bytes()).next().is_some()
+        self.named(&self.typedefs, trace_typedef(name).as_bytes()).next().is_some()
     }
 
     /// Whether the kernel describes a function of this name.
@@ -309,6 +352,19 @@ mod tests {
         assert_eq!(btf.offset_of("other", "x"), None);
         assert!(btf.has_tracepoint("tick"));
         assert!(!btf.has_tracepoint("tock"));
+    }
+
+    #[test]
+    fn what_is_left_of_the_types_has_its_ids() {
+        let all = Btf::parse(sample()).unwrap();
+        let bytes = all.attach_points(&["tick", "tock"], &["inner"]);
+        let left = Btf::parse(bytes.clone()).unwrap();
+        assert_eq!(left.places.len(), all.places.len());
+        assert!(left.has_tracepoint("tick") && !left.has_tracepoint("tock"));
+        assert_eq!(left.typedefs, all.typedefs);
+        assert_eq!(left.offset_of("outer", "p"), None);
+        let read_by_aya = aya::Btf::parse(&bytes, aya::Endianness::default()).unwrap();
+        assert_eq!(read_by_aya.to_bytes(), bytes);
     }
 
     #[test]

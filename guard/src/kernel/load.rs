@@ -1,7 +1,7 @@
 //! Loads and attaches: from this kernel's type information to running programs, one signal after the other. A signal that
 //! this kernel does not offer is reported with its reason; only wake-ups are indispensable.
 
-use std::{collections::BTreeMap, io, mem::offset_of, time::Instant};
+use std::{collections::BTreeMap, io, mem::offset_of};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -23,6 +23,7 @@ use super::{
     handle::Kernel,
     offer::{Offer, System},
     options::LoadOptions,
+    phases::Phases,
     pretence,
     programs::{Probe, Programs},
     refusal::errno,
@@ -47,9 +48,9 @@ impl Kernel {
     /// # Errors
     /// See [`KernelError`]; nothing stays attached.
     pub fn load(options: &LoadOptions) -> Result<Self, KernelError> {
-        let began = Instant::now();
+        let mut phase = Phases::begin();
         let system = System::read()?;
-        tracing::info!("read what this kernel offers in {:?}", began.elapsed());
+        phase.end("read what this kernel offers");
         Self::load_on(&system, options)
     }
 
@@ -67,8 +68,9 @@ impl Kernel {
         }
         let offer = Offer::new(system, &options.pretence);
         let mut ask = Ask::new(&offer);
+        let btf = system.attach_points(signals::probes())?;
         loop {
-            if let Some(mut kernel) = Self::attach(system, options, &offer, &mut ask)? {
+            if let Some(mut kernel) = Self::attach(&btf, options, &offer, &mut ask)? {
                 kernel.asked = offer.asked();
                 return Ok(kernel);
             }
@@ -78,29 +80,21 @@ impl Kernel {
     /// Loads and attaches; `None` when the kernel refuses a program that the configuration, which is frozen then, relies on.
     /// `ask` knows of it afterwards, so that it can happen no more often than there are such programs.
     fn attach(
-        system: &System,
+        btf: &aya::Btf,
         options: &LoadOptions,
         offer: &Offer<'_>,
         ask: &mut Ask<'_>,
     ) -> Result<Option<Self>, KernelError> {
-        let mut began = Instant::now();
-        let mut step = |what: &str| {
-            tracing::info!("{what} in {:?}", began.elapsed());
-            began = Instant::now();
-        };
+        let mut phase = Phases::begin();
         let (mut decided, config) = decide(offer, ask, options)?;
         let sizes = Sizes::new(options, config.task_mask + 1, config.cpus);
-        let ebpf = load_object(&system.aya_btf, &config, &sizes)?;
+        let ebpf = load_object(&config, &sizes)?;
         // The free slots have to be there when the first event comes, and guard's own before others take them all.
         let mut kernel = Self::assemble(ebpf, config, options, &sizes)?;
-        step("made the maps");
+        phase.end("made the maps");
         let own = selfcheck::Own::watch(&mut kernel)?;
-        let mut programs = Programs {
-            ebpf: &mut kernel.ebpf,
-            btf: &system.aya_btf,
-            pretence: &options.pretence,
-            attached: &mut kernel.attached,
-        };
+        let mut programs =
+            Programs { ebpf: &mut kernel.ebpf, btf, pretence: &options.pretence, attached: &mut kernel.attached };
         for group in signals::frozen(&decided) {
             if let Err(refusal) = programs.attach(group) {
                 ask.refuse(&refusal);
@@ -110,7 +104,7 @@ impl Kernel {
         signals::attach(ask, &mut decided, |group| programs.attach(group))?;
         kernel.throttle_source = signals::throttle_source(&decided);
         kernel.signals = decided.into_iter().map(Decided::signal).collect();
-        step("loaded and attached the programs");
+        phase.end("loaded and attached the programs");
         kernel.user_rest_ns = own.check(&mut kernel, options)?;
         for cpu in 0..kernel.cpus.len() {
             let rest = kernel.user_rest_ns.unwrap_or(0);
@@ -118,7 +112,7 @@ impl Kernel {
         }
         // What was counted until here is the self-check's.
         kernel.sample()?;
-        step("checked what they read");
+        phase.end("checked what they read");
         Ok(Some(kernel))
     }
 
@@ -232,10 +226,11 @@ impl Sizes {
     }
 }
 
-fn load_object(btf: &aya::Btf, config: &Config, sizes: &Sizes) -> Result<Ebpf, KernelError> {
+fn load_object(config: &Config, sizes: &Sizes) -> Result<Ebpf, KernelError> {
     let (raw, level) = (Raw(*config), log_level());
     EbpfLoader::new()
-        .btf(Some(btf))
+        // Offsets come by the configuration: nothing in the object is relocated by the kernel's types.
+        .btf(None)
         .override_global("CONFIG", &raw, true)
         .map_max_entries("TASKS", sizes.tasks)
         .map_max_entries("THROTTLE_STAMPS", sizes.tasks)
@@ -296,10 +291,11 @@ impl System {
             Ok(())
         })?;
         let sizes = Sizes::new(options, config.task_mask + 1, config.cpus);
-        let mut ebpf = load_object(&self.aya_btf, &config, &sizes)?;
+        let mut ebpf = load_object(&config, &sizes)?;
+        let btf = self.attach_points(signals::probes())?;
         let mut attached = Vec::new();
         let mut programs =
-            Programs { ebpf: &mut ebpf, btf: &self.aya_btf, pretence: &options.pretence, attached: &mut attached };
+            Programs { ebpf: &mut ebpf, btf: &btf, pretence: &options.pretence, attached: &mut attached };
         let mut verified: Vec<Verified> = Vec::new();
         for probe in probes {
             if chosen(probe.program) && verified.iter().all(|other| other.program != probe.program) {

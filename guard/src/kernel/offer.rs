@@ -15,6 +15,7 @@ use super::{
     btf::Btf,
     error::KernelError,
     pretence::{FENTRY, KALLSYMS, Pretence},
+    programs::Probe,
     symbols,
 };
 
@@ -35,7 +36,6 @@ pub struct System {
     /// What was looked up before, and what came of it: several signals ask for the same, and each search goes through all
     /// types.
     found: Mutex<HashMap<(Sort, String), Option<u32>>>,
-    pub(super) aya_btf: aya::Btf,
     /// Name and address of the callbacks; 0 for one that this kernel lacks, or hides.
     callbacks: [(&'static str, u64); 4],
     tick: &'static str,
@@ -76,8 +76,6 @@ impl System {
             io::ErrorKind::PermissionDenied => KernelError::NoPrivilege { what: format!("reading {BTF_PATH}") },
             _ => KernelError::NoBtf { path: BTF_PATH, source },
         })?;
-        let aya_btf = aya::Btf::parse(&bytes, aya::Endianness::default())
-            .map_err(|e| KernelError::bpf(format!("parsing {BTF_PATH}"), e))?;
         let btf = Btf::parse(bytes).map_err(|source| KernelError::BadBtf { path: BTF_PATH, source })?;
         let tick = if btf.has_function(TICK[0]) { TICK[0] } else { TICK[1] };
         let names = [HRTIMER_WAKEUP, DL_TASK_TIMER, CFS_PERIOD_TIMER, tick];
@@ -89,7 +87,15 @@ impl System {
         });
         let registers = if btf.offset_of("pt_regs", "orig_ax").is_some() { &X86_64 } else { &AARCH64 };
         let callbacks = std::array::from_fn(|at| (names[at], addresses[at]));
-        Ok(Self { btf, found: Mutex::default(), aya_btf, callbacks, tick, registers })
+        Ok(Self { btf, found: Mutex::default(), callbacks, tick, registers })
+    }
+
+    /// The types that `probes` attach to, for the loader.
+    pub(super) fn attach_points<'a>(&self, probes: impl Iterator<Item = &'a Probe>) -> Result<aya::Btf, KernelError> {
+        let (functions, tracepoints): (Vec<&Probe>, Vec<&Probe>) = probes.partition(|probe| probe.is_trampoline());
+        let names = |probes: &[&Probe]| probes.iter().map(|probe| probe.program).collect::<Vec<_>>();
+        let bytes = self.btf.attach_points(&names(&tracepoints), &names(&functions));
+        aya::Btf::parse(&bytes, aya::Endianness::default()).map_err(|e| KernelError::bpf("what programs attach to", e))
     }
 
     /// Offset or value of what has this name, 0 for what has neither; `None` when the kernel lacks it.

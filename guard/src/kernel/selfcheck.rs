@@ -11,7 +11,7 @@ use crate::sched::{self, SchedPolicy};
 
 /// Cycles slept to measure the rest of the user stage, and their length: that of a fast PLC, so that caches are as
 /// cold and idle states as deep as in the threads that are watched.
-const CYCLES: usize = 150;
+const CYCLES: usize = 50;
 const CYCLE: Duration = Duration::from_millis(1);
 
 /// The thread that loads guard, watched.

@@ -3,7 +3,10 @@
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use guard::snapshot::{Action, Snapshot};
+use guard::{
+    kernel::pretence::VARIABLE,
+    snapshot::{Action, Snapshot},
+};
 use rustix::process::Signal;
 
 use crate::{
@@ -181,4 +184,19 @@ pub(super) fn a_kill_leaves_what_restore_puts_back() -> Result<Verdict> {
     restored.expect_code(0)?;
     ensure!(scene.quota()? == before, "the quota is {} instead of {before}: {}", scene.quota()?, restored.stdout);
     Ok(Verdict::Passed(format!("back to {before}")))
+}
+
+pub(super) fn a_kernel_that_refuses_guard_finds_it_has_protected_and_put_back() -> Result<Verdict> {
+    let scene = Scene::set("refused")?;
+    let before = scene.quota()?;
+    let mut command = scene.command(&["--duration", "60s"])?;
+    let ended = finish(command.env(VARIABLE, "sched_switch:load=EINVAL"), Duration::from_secs(60) * patience())?;
+    ended.expect_code(3)?;
+    ended.expect_message("sched_switch")?;
+    let actions = scene.audit()?;
+    let [lifted, back] = &actions[..] else { bail!("{} actions in the audit log: {actions:?}", actions.len()) };
+    ensure!(scene.is_about(lifted) && scene.is_about(back), "of something else: {actions:?}");
+    ensure!((lifted.result.as_str(), back.result.as_str()) == ("written", "written"), "{actions:?}");
+    ensure!(scene.quota()? == before, "the quota is {} instead of {before}", scene.quota()?);
+    Ok(Verdict::Passed(format!("{} -> {} before anything was loaded, then -> {}", lifted.old, lifted.new, back.new)))
 }

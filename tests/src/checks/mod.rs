@@ -118,6 +118,10 @@ const LAB: [Scenario; 6] = [
 pub fn on_host() -> Vec<Scenario> {
     let mut all = [BY_KERNEL, EVERYWHERE].concat();
     all.push(loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
+    all.push(loads(
+        "a PLC is protected before guard's programs are loaded, also where the kernel refuses them",
+        act::a_kernel_that_refuses_guard_finds_it_has_protected_and_put_back,
+    ));
     all.push(loads("a lifted quota is back after a stop, and the audit log says why", act::a_stop_puts_the_quota_back));
     all.push(loads("a lifted quota is back after a kill and guard restore", act::a_kill_leaves_what_restore_puts_back));
     all.push(loads(

@@ -2,21 +2,21 @@
 //! inventory into a Snapshot.
 
 mod events;
+mod first_look;
 mod load;
 mod roster;
 mod threads;
 
 use std::collections::{HashMap, HashSet};
 use std::future::pending;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use self::events::Events;
+pub(super) use self::first_look::FirstLook;
 use self::roster::Roster;
 use self::threads::WatchedThreads;
 use super::accounts::{self, Accountant, Accounted};
 use super::accumulate::{Accumulator, Sum};
-use super::affinity;
 use super::assign::{Assignments, workloads};
 use super::clock::WallClock;
 use super::error::ControlError;
@@ -30,9 +30,8 @@ use super::selection::{Keep, Selected};
 use super::source::{SAMPLE_EVERY, Source};
 use super::sys;
 use super::watch::Watch;
-use crate::cgroup::Hierarchy;
 use crate::config::{Config, Workload};
-use crate::inventory::{CgroupInfo, Topology};
+use crate::inventory::CgroupInfo;
 use crate::kernel::sample::ThreadSample;
 use crate::kernel::symbols::Functions;
 use crate::kernel::{Event, Kernel, KernelError};
@@ -76,23 +75,21 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Loads the kernel side and begins the first window.
+    /// Looks at the node, loads the kernel side and begins the first window.
     ///
     /// # Errors
     /// When a pattern or a thread of the selection matches nothing, or the node cannot be observed.
     pub fn start(watch: &Watch) -> Result<Self, ControlError> {
-        let root = Path::new("/");
-        let topology = Topology::read(root)?;
-        affinity::leave_reserved_cpus(&topology);
-        let mut roster = Roster::read(root)?;
-        let mut policy = watch.policy.as_deref().map(PolicySide::new).transpose()?;
-        if let Some(policy) = &mut policy {
-            policy.assignments.refresh(&mut roster.inventory);
-        }
-        let inventory = &roster.inventory;
-        let selected = Selected::new(&watch.selection, inventory)?;
-        let threads = WatchedThreads::named(&watch.selection.tids, inventory)?;
+        Self::load(FirstLook::take(watch)?, watch)
+    }
 
+    /// Loads the kernel side for a node that was looked at and begins the first window.
+    ///
+    /// # Errors
+    /// When the node cannot be observed.
+    pub(super) fn load(look: FirstLook, watch: &Watch) -> Result<Self, ControlError> {
+        let FirstLook { topology, roster, policy, selected, threads } = look;
+        let inventory = &roster.inventory;
         // While guard still may.
         let functions = watch.stacks.then(Functions::read);
         let mut kernel = Kernel::load(&load::load_options(watch, &roster.node, &topology, inventory)?)?;
@@ -201,11 +198,6 @@ impl Observer {
         self.threads.refresh(&sample.threads, &self.selected.by, &roster.inventory);
         let holders: HashSet<u32> = sample.breaches.iter().map(|breach| breach.lock_owner).collect();
         Known { node: roster.node.clone(), cgroups, threads: self.threads.known_with(&holders, &roster.inventory) }
-    }
-
-    /// The hierarchy that has the cpu controller.
-    pub(super) fn hierarchy(&self) -> &Hierarchy {
-        self.roster.hierarchy()
     }
 
     /// Whether the user named threads only, and all of them have ended.

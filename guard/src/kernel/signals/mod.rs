@@ -56,6 +56,14 @@ pub(super) fn frozen(decided: &[Decided]) -> impl Iterator<Item = Group> {
     decided.iter().filter_map(Decided::source).map(|source| source.frozen)
 }
 
+/// All programs that any kernel may be asked to take.
+pub(super) fn probes() -> impl Iterator<Item = &'static Probe> {
+    let groups = |source: &'static row::Source| {
+        [source.frozen, source.probes].into_iter().chain(source.named.iter().chain(source.further).copied())
+    };
+    SIGNALS.iter().flat_map(|row| row.sources).flat_map(groups).flatten()
+}
+
 /// Attaches what was decided, signal by signal, and decides again after a refusal. `attach` attaches all of the programs
 /// that it is given, or says which is refused.
 ///
