@@ -75,8 +75,8 @@ impl Table {
         let Some((name, values)) = comment.split_once(':') else { return Ok(()) };
         let name = name.trim();
         if let Some(slot) = SUMMARY.iter().position(|known| *known == name) {
-            // What follows in a log may begin like it.
-            if self.summary[slot].is_none() {
+            // The overflows are the last of them; what follows in a log may begin like one.
+            if self.summary[slot].is_none() && self.summary[SUMMARY.len() - 1].is_none() {
                 // Padded with zeroes: a shorter number is the beginning of one.
                 if values.split_whitespace().any(|cell| cell.len() < 5) {
                     return Err(Wrong::line(n, "the line is cut off"));
