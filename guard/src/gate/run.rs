@@ -25,6 +25,15 @@ pub struct Run {
     pub notes: Vec<String>,
 }
 
+#[cfg(test)]
+impl Run {
+    /// Figures that the run must have.
+    pub(super) fn figures(&self, workload: &str, signal: &str) -> &Figures {
+        let found = self.series.iter().find(|(series, _)| series.workload == workload && series.signal == signal);
+        &found.unwrap_or_else(|| panic!("{workload} {signal} in {:?}", self.series.keys())).1.figures
+    }
+}
+
 /// What latencies are of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
