@@ -24,6 +24,7 @@ pub use parts::{
     Evidence, Interrupt, Inversion, Lock, Lost, Node, Overhead, Pressure, Quota, SCHEMA, Signal, SignalState, Snapshot,
     Stacks, Stolen, Thread, Throttle, ThrottledBy, TimePart, Timer, WakeupPair, Window, json_schema,
 };
+pub(crate) use words::words;
 pub use words::{
     BreachFlag, BreachKind, Cause, Did, LockKind, Named, SchedPolicy, SignalName, ThrottleSource, TimerKind,
     UnknownWord, WokenBy, Word,

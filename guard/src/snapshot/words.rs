@@ -4,6 +4,7 @@
 use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -85,6 +86,12 @@ impl<T: PartialEq> PartialEq for Word<T> {
 
 impl<T: Eq> Eq for Word<T> {}
 
+impl<T: Named> Hash for Word<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
 impl<T: PartialEq> PartialEq<T> for Word<T> {
     fn eq(&self, other: &T) -> bool {
         matches!(self, Self::Known(word) if word == other)
@@ -155,27 +162,28 @@ macro_rules! words {
             }
         }
 
-        impl Named for $name {
+        impl $crate::snapshot::Named for $name {
             fn name(self) -> &'static str {
                 self.name()
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.pad(self.name())
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownWord;
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::snapshot::UnknownWord;
 
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                match text { $($word => Ok(Self::$variant),)+ _ => Err(UnknownWord) }
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text { $($word => Ok(Self::$variant),)+ _ => Err($crate::snapshot::UnknownWord) }
             }
         }
     )+};
 }
+pub(crate) use words;
 
 /// A text that is none of the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

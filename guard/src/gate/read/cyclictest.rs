@@ -10,11 +10,12 @@ use serde::Deserialize;
 use crate::gate::distribution::Distribution;
 use crate::gate::error::Wrong;
 use crate::gate::facts::{Fact, RunFacts, printable};
+use crate::gate::metric::LatencySignal;
 use crate::gate::run::{Collected, Run, id_of};
 
 /// The workload that its latencies are of, and the program that it names.
 pub(super) const WORKLOAD: &str = "cyclictest";
-const SIGNAL: &str = "timer";
+const SIGNAL: LatencySignal = LatencySignal::Timer;
 
 /// Why another tool's run is refused.
 pub(super) const CYCLICTEST_ALONE: &str = "of the tools of rt-tests the gate judges cyclictest alone";

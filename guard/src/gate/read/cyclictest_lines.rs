@@ -125,6 +125,7 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::LatencySignal;
 
     fn parsed(text: &str) -> Run {
         parse(Path::new("f"), text).expect("there are lines").unwrap()
@@ -140,9 +141,9 @@ mod tests {
              T: 1 (  989) P:90 I:500 C:  20001 Min:      5 Act:    7 Avg:    8 Max:     118 SMI:       0\n\
              T: 2 (    0) P:90 I:500 C:      0 Min:1000000 Act:    0 Avg:    0 Max:       0\n",
         );
-        let all = run.figures("cyclictest", "timer");
+        let all = run.figures("cyclictest", LatencySignal::Timer);
         assert_eq!((all.count, all.min_ns, all.max_ns, all.p99_ns), (40_005, 4_000, 118_000, None));
-        assert_eq!(run.figures("cyclictest:0", "timer").max_ns, 87_000);
+        assert_eq!(run.figures("cyclictest:0", LatencySignal::Timer).max_ns, 87_000);
         assert_eq!(run.series.len(), 3, "the third has not run");
         assert_eq!(run.notes, [""; 0]);
     }
@@ -154,11 +155,14 @@ mod tests {
              T: 1 (31416) P:95 I:1000 C:   3000 Min:   2613 Act: 1234567 Avg:    3777 Max: 1234567\n",
         );
         assert_eq!(
-            (run.figures("cyclictest", "timer").min_ns, run.figures("cyclictest", "timer").max_ns),
+            (
+                run.figures("cyclictest", LatencySignal::Timer).min_ns,
+                run.figures("cyclictest", LatencySignal::Timer).max_ns
+            ),
             (2_613, 1_234_567)
         );
         let us = parsed("T: 0 (31415) P:95 I:1000 C:   3000 Min:      2 Act:12345678 Avg:   41 Max:12345678\n");
-        assert_eq!(us.figures("cyclictest", "timer").max_ns, 12_345_678_000);
+        assert_eq!(us.figures("cyclictest", LatencySignal::Timer).max_ns, 12_345_678_000);
     }
 
     #[test]
@@ -171,7 +175,8 @@ mod tests {
             }
         }
         let run = parsed(&text);
-        let (all, first) = (run.figures("cyclictest", "timer"), run.figures("cyclictest:0", "timer"));
+        let (all, first) =
+            (run.figures("cyclictest", LatencySignal::Timer), run.figures("cyclictest:0", LatencySignal::Timer));
         assert_eq!((all.count, all.min_ns, all.max_ns), (2000, 20_000, 129_000));
         assert_eq!((first.count, first.max_ns, first.p50_ns), (1000, 29_000, Some(25_000)));
         assert!(run.notes[0].contains("-v"), "{:?}", run.notes);

@@ -198,7 +198,7 @@ fn numbers(n: usize, text: &str) -> Result<Vec<u64>, Wrong> {
 mod tests {
     use super::super::cyclictest;
     use super::*;
-    use crate::gate::Metric;
+    use crate::gate::{LatencySignal, Metric};
 
     fn histogram(text: &str) -> Result<Run, Wrong> {
         parse(Path::new("f"), text)
@@ -213,9 +213,9 @@ mod tests {
     #[test]
     fn a_table_without_totals_and_empty_rows_is_read() {
         let run = histogram(WITHOUT_TOTALS).unwrap();
-        let all = run.figures("cyclictest", "timer");
+        let all = run.figures("cyclictest", LatencySignal::Timer);
         assert_eq!((all.count, all.min_ns, all.max_ns), (706 + 646 + 3, 11_000, 333_000));
-        let second = run.figures("cyclictest:1", "timer");
+        let second = run.figures("cyclictest:1", LatencySignal::Timer);
         assert_eq!((second.count, second.min_ns, second.max_ns), (649, 12_000, 333_000));
         assert!((14_000..15_000).contains(&second.get(Metric::P50).unwrap()), "{second:?}");
         assert!(run.notes.is_empty());
@@ -236,7 +236,7 @@ mod tests {
                       # Avg Latencies: 00008\n# Max Latencies: 00009\n# Histogram Overflows: 00000\n\
                       # Histogram Overflow at cycle number:\n# Thread 0:\n";
         let run = histogram(single).unwrap();
-        assert_eq!((run.series.len(), run.figures("cyclictest", "timer").count), (1, 47));
+        assert_eq!((run.series.len(), run.figures("cyclictest", LatencySignal::Timer).count), (1, 47));
     }
 
     #[test]
@@ -285,12 +285,12 @@ mod tests {
         let json =
             cyclictest::json(Path::new("f"), include_str!("../testdata/cyclictest-2.40-h60.json"), false).unwrap();
         for workload in ["cyclictest", "cyclictest:0"] {
-            let (a, b) = (table.figures(workload, "timer"), json.figures(workload, "timer"));
+            let (a, b) = (table.figures(workload, LatencySignal::Timer), json.figures(workload, LatencySignal::Timer));
             assert_eq!((a.min_ns, a.p50_ns, a.max_ns), (b.min_ns, b.p50_ns, b.max_ns), "{workload}");
             // cyclictest's own count of cycles may be a few more than what its table holds.
             assert!(a.count.abs_diff(b.count) <= 5, "{workload}: {a:?} {b:?}");
         }
-        let all = table.figures("cyclictest", "timer");
+        let all = table.figures("cyclictest", LatencySignal::Timer);
         assert_eq!((all.count, all.min_ns, all.max_ns), (3997, 9_000, 1_006_000));
         // 118 of 3997 lie beyond the table, so the 99th percentile is between its end and the largest.
         assert!((60_000..1_006_000).contains(&all.get(Metric::P99).unwrap()), "{all:?}");
@@ -301,7 +301,7 @@ mod tests {
         let run = histogram(include_str!("../testdata/cyclictest-2.40-H500.txt")).unwrap();
         let names: Vec<&str> = run.series.keys().map(|series| series.workload.as_str()).collect();
         assert_eq!(names, ["cyclictest", "cyclictest:0", "cyclictest:1"]);
-        assert_eq!(run.figures("cyclictest", "timer").count, 1995 + 1976 + 4);
+        assert_eq!(run.figures("cyclictest", LatencySignal::Timer).count, 1995 + 1976 + 4);
     }
 
     #[test]

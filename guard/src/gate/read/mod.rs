@@ -193,6 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gate::LatencySignal;
 
     const REAL: [(&str, &str); 9] = [
         ("cyclictest JSON", include_str!("../testdata/cyclictest-2.40.json")),
@@ -218,7 +219,7 @@ mod tests {
         let with_idle = text.replacen("\"thread\": {", &format!("\"thread\": {{ {idle}"), 1);
         assert_ne!(text, with_idle);
         let (one, other) = (parsed(text).unwrap().remove(0), parsed(&with_idle).unwrap().remove(0));
-        assert_eq!(one.figures("cyclictest", "timer"), other.figures("cyclictest", "timer"));
+        assert_eq!(one.figures("cyclictest", LatencySignal::Timer), other.figures("cyclictest", LatencySignal::Timer));
         assert!(parsed(&with_idle.replace("\"avg\": -nan", "\"max\": -nan")).is_err());
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::gate::distribution::Distribution;
 use crate::gate::error::{MIXED, Wrong, number};
 use crate::gate::facts::{Fact, RunFacts};
+use crate::gate::metric::LatencySignal;
 use crate::gate::run::{Collected, Run, id_of};
 
 /// A column: stage ("IRQ", "Thr", "Usr", "CPU") and CPU.
@@ -48,9 +49,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Run, Wrong> {
     let mut collected = Collected::default();
     for (n, (stage, cpu)) in table.columns.iter().enumerate() {
         let signal = match stage.as_str() {
-            "IRQ" => "irq",
-            "CPU" => "noise",
-            stage if stage == last_stage => "timer",
+            "IRQ" => LatencySignal::Irq,
+            "CPU" => LatencySignal::Noise,
+            stage if stage == last_stage => LatencySignal::Timer,
             "Thr" => continue,
             other => return Err(Wrong::line(table.summary_line, format!("{other:?} is no stage that is known"))),
         };
@@ -203,9 +204,9 @@ mod tests {
     #[test]
     fn timerlat_of_a_guest_is_read() {
         let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-timerlat.txt")).unwrap();
-        let irq = run.figures("timerlat:0", "irq");
+        let irq = run.figures("timerlat:0", LatencySignal::Irq);
         assert_eq!((irq.count, irq.min_ns, irq.max_ns), (1130, 6_000, 24_130_000));
-        let all = run.figures("timerlat", "timer");
+        let all = run.figures("timerlat", LatencySignal::Timer);
         assert_eq!((all.count, all.min_ns, all.max_ns), (2250, 56_000, 28_982_000));
         assert_eq!(run.facts.get(Fact::Options), Some("until thread"));
     }
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn nanoseconds_and_wide_buckets_are_read() {
         let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-timerlat-nano.txt")).unwrap();
-        let irq = run.figures("timerlat:0", "irq");
+        let irq = run.figures("timerlat:0", LatencySignal::Irq);
         assert_eq!((irq.count, irq.min_ns, irq.max_ns), (297, 136_247, 17_124_114));
         assert!(!irq.p50_ns.unwrap().is_multiple_of(20_000), "spread within its bucket: {irq:?}");
     }
@@ -221,8 +222,8 @@ mod tests {
     #[test]
     fn osnoise_is_read() {
         let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-osnoise.txt")).unwrap();
-        assert_eq!(run.figures("osnoise", "noise").max_ns, 57_301_000);
-        assert_eq!(run.figures("osnoise:1", "noise").p50_ns, Some(1_612));
+        assert_eq!(run.figures("osnoise", LatencySignal::Noise).max_ns, 57_301_000);
+        assert_eq!(run.figures("osnoise:1", LatencySignal::Noise).p50_ns, Some(1_612));
     }
 
     #[test]
@@ -231,7 +232,7 @@ mod tests {
                     Index   IRQ-000   Thr-000   Usr-000\n40  1  0  0\n50  3  2  4\nover: 0 2 0\ncount: 4 4 4\nmin: 40 50 50\n\
                     avg: 45 60 55\nmax: 51 90 59\nALL: IRQ Thr Usr\ncount: 4 4 4\n";
         let run = parse(Path::new("f"), text).unwrap();
-        assert_eq!(run.figures("timerlat", "timer").max_ns, 59_000);
+        assert_eq!(run.figures("timerlat", LatencySignal::Timer).max_ns, 59_000);
         assert_eq!(run.facts.get(Fact::Options), Some("until user"));
     }
 
@@ -250,7 +251,7 @@ mod tests {
     fn what_follows_the_summary_is_passed_over_and_a_threshold_is_noted() {
         let plain = parse(Path::new("f"), STOPPED).unwrap();
         assert!(plain.notes.is_empty());
-        assert_eq!(plain.figures("timerlat", "timer").max_ns, 27_000);
+        assert_eq!(plain.figures("timerlat", LatencySignal::Timer).max_ns, 27_000);
         let totals = "ALL:         IRQ       Thr\ncount:     7056      7026 \nmin:          0         0 \n";
         for below in [ANALYSIS.to_owned(), format!("{totals}{ANALYSIS}"), format!("\n{ANALYSIS}{totals}")] {
             let stopped = parse(Path::new("f"), &format!("{STOPPED}{below}")).unwrap();
@@ -276,7 +277,7 @@ mod tests {
         let text = "# RTLA timerlat histogram\n# Time unit is nanoseconds (ns)\nIndex   IRQ-000\n0     123456789 \n\
                     over: 1234567890 \ncount:1358024679 \nmin:        811 \navg:        902 \nmax:   91827364 \n";
         let run = parse(Path::new("f"), text).unwrap();
-        assert_eq!(run.figures("timerlat", "irq").count, 1_358_024_679);
+        assert_eq!(run.figures("timerlat", LatencySignal::Irq).count, 1_358_024_679);
         assert_eq!(run.series.len(), 2, "--no-thread");
     }
 
