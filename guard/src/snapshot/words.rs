@@ -361,6 +361,32 @@ words! {
         Unknown = "unknown",
     }
 
+    /// What came of a change.
+    enum ActionState {
+        /// guard does not write here: it would.
+        Planned = "planned",
+        /// A dry run: it would be written.
+        Pending = "would be written",
+        /// Written, and read back.
+        Written = "written",
+        /// The kernel takes the original no more; what comes nearest was written, and read back.
+        Nearest = "written as near as the kernel takes it",
+        /// It was so already; nothing was written.
+        Unchanged = "unchanged",
+        /// The cgroup was removed, or is another one now.
+        Gone = "the cgroup has gone",
+        /// The kernel does not take this value.
+        Refused = "refused",
+        /// Somebody else set another value, which stays.
+        Foreign = "left to somebody else",
+        /// Not tried now.
+        Limited = "not tried",
+        /// The kernel was busy with it.
+        Busy = "busy",
+        /// The node does not let guard.
+        Failed = "failed",
+    }
+
     /// What a thread did while it was waited for.
     enum Did {
         /// It ran.
@@ -439,5 +465,6 @@ mod tests {
         all(TimerKind::ALL);
         all(Cause::ALL);
         all(Did::ALL);
+        all(ActionState::ALL);
     }
 }
