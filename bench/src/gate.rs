@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use guard::gate::{
-    self, Fact, Figures, GateOutcome, GateSettings, Metric, Run, RunFacts, Series, SeriesFigures, Status, Verdict,
+    self, Fact, Figures, GateOutcome, GateSettings, LatencySignal, Metric, Run, RunFacts, Series, SeriesFigures,
+    Status, Verdict,
 };
 use guard::random::Random;
 use guard_tests::harness::{binary, finish};
@@ -88,7 +89,7 @@ fn recorded() -> Result<Vec<Run>> {
 }
 
 fn series() -> Series {
-    Series { workload: "cyclictest".to_owned(), signal: "timer".to_owned() }
+    Series { workload: "cyclictest".to_owned(), signal: LatencySignal::Timer.into() }
 }
 
 /// A run of 100,000 latencies. Between runs p99 varies by 5 %, p99.9 by 10 %, the maximum by 25 %; the three go together in

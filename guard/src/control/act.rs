@@ -9,7 +9,7 @@ use super::writers::{self, Writers};
 use crate::kernel::Event;
 use crate::knob::Knob;
 use crate::policy::{self, Plan, Settings, State, Trigger, Want};
-use crate::snapshot::{Action, Cgroup, CgroupPath, Class, Snapshot};
+use crate::snapshot::{Action, ActionState, Cgroup, CgroupPath, Class, Snapshot};
 
 /// What decides, and what it does about it.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ pub(super) fn planned(snapshot: &Snapshot, want: &Want) -> Action {
         new: want.setting.to_string(),
         reason: want.reason.clone(),
         evidence: want.evidence.clone(),
-        result: "planned".to_owned(),
+        result: ActionState::Planned.into(),
     }
 }
 
@@ -186,7 +186,7 @@ fn taken_back(want: &Want) -> Action {
         new: String::new(),
         reason: format!("to be put back, because this holds no longer: {}", want.reason),
         evidence: BTreeMap::new(),
-        result: "planned".to_owned(),
+        result: ActionState::Planned.into(),
     }
 }
 

@@ -113,6 +113,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::snapshot::ActionState;
 
     fn action(new: &str) -> Action {
         Action {
@@ -123,7 +124,7 @@ mod tests {
             new: new.into(),
             reason: "r".into(),
             evidence: BTreeMap::from([("throttle.count".into(), 2.0)]),
-            result: "written".into(),
+            result: ActionState::Written.into(),
         }
     }
 

@@ -96,7 +96,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::snapshot::{Bandwidth, Cgroup, Knobs};
+    use crate::snapshot::{ActionState, Bandwidth, Cgroup, Knobs};
     use crate::view::samples;
 
     fn recorded(quota_us: u64) -> Snapshot {
@@ -119,7 +119,7 @@ mod tests {
         let [action] = &step.actions[..] else { panic!("{:?}", step.actions) };
         assert_eq!((action.path.as_str(), action.knob.as_str()), ("/plc", "quota"));
         assert_eq!((action.old.as_str(), action.new.as_str()), ("20000 100000", "max 100000"));
-        assert_eq!(action.result, "planned");
+        assert_eq!(action.result, ActionState::Planned.into());
     }
 
     #[test]

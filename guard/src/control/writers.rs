@@ -339,7 +339,7 @@ fn action(done: Done, panic: Option<&Panic>) -> Action {
         new: outcome.new,
         reason,
         evidence: want.map(|want| want.evidence).unwrap_or_default(),
-        result: outcome.result.to_string(),
+        result: (&outcome.result).into(),
     }
 }
 

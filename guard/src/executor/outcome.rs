@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::trouble::Trouble;
 use crate::knob::{File, Knob, Setting};
+use crate::snapshot::{ActionResult, ActionState};
 
 /// What is to happen to a knob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,20 +101,27 @@ impl WriteResult {
     }
 }
 
+impl From<&WriteResult> for ActionResult {
+    fn from(result: &WriteResult) -> Self {
+        let (state, detail) = match result {
+            WriteResult::Written => (ActionState::Written, None),
+            WriteResult::Nearest(what) => (ActionState::Nearest, Some(what)),
+            WriteResult::Unchanged => (ActionState::Unchanged, None),
+            WriteResult::Pending => (ActionState::Pending, None),
+            WriteResult::Gone => (ActionState::Gone, None),
+            WriteResult::Refused(why) => (ActionState::Refused, Some(why)),
+            WriteResult::Foreign(why) => (ActionState::Foreign, Some(why)),
+            WriteResult::Limited(why) => (ActionState::Limited, Some(why)),
+            WriteResult::Busy(why) => (ActionState::Busy, Some(why)),
+            WriteResult::Failed(why) => (ActionState::Failed, Some(why)),
+        };
+        Self { state: state.into(), detail: detail.cloned() }
+    }
+}
+
 impl fmt::Display for WriteResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Written => f.write_str("written"),
-            Self::Nearest(what) => write!(f, "written as near as the kernel takes it: {what}"),
-            Self::Unchanged => f.write_str("unchanged"),
-            Self::Pending => f.write_str("would be written"),
-            Self::Gone => f.write_str("the cgroup has gone"),
-            Self::Refused(why) => write!(f, "refused: {why}"),
-            Self::Foreign(why) => write!(f, "left to somebody else: {why}"),
-            Self::Limited(why) => write!(f, "not tried: {why}"),
-            Self::Busy(why) => write!(f, "busy: {why}"),
-            Self::Failed(why) => write!(f, "failed: {why}"),
-        }
+        ActionResult::from(self).fmt(f)
     }
 }
 

@@ -4,6 +4,8 @@ use std::{fmt, io, path::Path, time::Duration};
 
 use rustix::io::Errno;
 
+use crate::knob::FileErrors;
+
 /// A failed operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
@@ -27,7 +29,14 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// Sorts the failure of `op` on `file`. `alive` says whether the cgroup is still there.
-    pub(super) fn of(op: &str, file: &Path, text: Option<&str>, error: &io::Error, alive: bool) -> Self {
+    pub(super) fn of(
+        op: &str,
+        file: &Path,
+        text: Option<&str>,
+        error: &io::Error,
+        errors: FileErrors,
+        alive: bool,
+    ) -> Self {
         let value = text.map_or(String::new(), |text| format!(" {:?} to", text.trim_end()));
         let said = format!("cannot {op}{value} {}: {error}", file.display());
         let Some(errno) = error.raw_os_error().map(Errno::from_raw_os_error) else {
@@ -37,18 +46,14 @@ impl Trouble {
             // Of a cgroup, of a process.
             Errno::NODEV | Errno::SRCH => Self::Gone,
             Errno::NOENT if !alive => Self::Gone,
-            Errno::NOENT if file.to_string_lossy().contains("cpuset.") => Self::NotDelegated(format!(
-                "{said}; the controller is not enabled for this cgroup: see the parent's cgroup.subtree_control, and mind that \
-                 before Linux 6.2 enabling it makes every thread below forget its affinity"
-            )),
             Errno::NOENT => Self::NotDelegated(format!(
-                "{said}; the controller is not enabled for this cgroup: see the parent's cgroup.subtree_control"
+                "{said}; the controller is not enabled for this cgroup: see the parent's cgroup.subtree_control{}",
+                errors.mind.map_or(String::new(), |mind| format!(", {mind}"))
             )),
             Errno::BUSY | Errno::AGAIN | Errno::INTR => Self::Busy(said),
             Errno::INVAL | Errno::RANGE | Errno::NOSPC | Errno::OPNOTSUPP => Self::Invalid(said),
             Errno::ROFS => Self::ReadOnly(format!("{said}; mount it read-write for guard")),
-            // The v1 cpuset answers EACCES to what its parent lacks; opening is what permission decides.
-            Errno::ACCESS | Errno::PERM if file.to_string_lossy().contains("cpuset.") => Self::Invalid(said),
+            Errno::ACCESS | Errno::PERM if errors.eacces_is_of_the_value => Self::Invalid(said),
             Errno::ACCESS | Errno::PERM => Self::NoPermission(format!("{said}; run guard as root, with CAP_SYS_ADMIN")),
             _ => Self::Other(said),
         }
@@ -58,7 +63,7 @@ impl Trouble {
     pub(super) fn of_open_dir(dir: &Path, errno: Errno) -> Self {
         match errno {
             Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::SRCH => Self::Gone,
-            errno => Self::of("open", dir, None, &errno.into(), true),
+            errno => Self::of("open", dir, None, &errno.into(), FileErrors::USUAL, true),
         }
     }
 
@@ -97,28 +102,33 @@ impl fmt::Display for Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::knob::{Knob, Version};
 
-    fn of(errno: Errno, file: &str, alive: bool) -> Trouble {
-        Trouble::of("write", Path::new(file), Some("1\n"), &errno.into(), alive)
+    fn of(errno: Errno, knob: Knob, alive: bool) -> Trouble {
+        let file = Path::new("/c").join(knob.files(Version::V2).next().unwrap().name());
+        Trouble::of("write", &file, Some("1\n"), &errno.into(), knob.row().errors, alive)
     }
 
     #[test]
     fn each_answer_of_the_kernel_has_its_class() {
-        assert_eq!(of(Errno::NODEV, "/c/cpu.max", true), Trouble::Gone);
-        assert_eq!(of(Errno::SRCH, "/proc/1/stat", true), Trouble::Gone);
-        assert_eq!(of(Errno::NOENT, "/c/cpu.max", false), Trouble::Gone);
-        assert!(matches!(of(Errno::NOENT, "/c/cpu.max", true), Trouble::NotDelegated(_)));
-        assert!(matches!(of(Errno::BUSY, "/c/cpuset.cpus", true), Trouble::Busy(_)));
-        assert!(matches!(of(Errno::INVAL, "/c/cpu.max", true), Trouble::Invalid(_)));
-        assert!(matches!(of(Errno::ACCESS, "/c/cpuset.cpus", true), Trouble::Invalid(_)));
-        assert!(matches!(of(Errno::ACCESS, "/c/cpu.max", true), Trouble::NoPermission(_)));
-        assert!(matches!(of(Errno::ROFS, "/c/cpu.max", true), Trouble::ReadOnly(_)));
-        assert!(matches!(of(Errno::IO, "/c/cpu.max", true), Trouble::Other(_)));
+        assert_eq!(of(Errno::NODEV, Knob::Quota, true), Trouble::Gone);
+        assert_eq!(of(Errno::SRCH, Knob::OomScoreAdj, true), Trouble::Gone);
+        assert_eq!(of(Errno::NOENT, Knob::Quota, false), Trouble::Gone);
+        assert!(
+            matches!(of(Errno::NOENT, Knob::Quota, true), Trouble::NotDelegated(said) if !said.contains("affinity"))
+        );
+        assert!(matches!(of(Errno::NOENT, Knob::Cpus, true), Trouble::NotDelegated(said) if said.contains("affinity")));
+        assert!(matches!(of(Errno::BUSY, Knob::Cpus, true), Trouble::Busy(_)));
+        assert!(matches!(of(Errno::INVAL, Knob::Quota, true), Trouble::Invalid(_)));
+        assert!(matches!(of(Errno::ACCESS, Knob::Cpus, true), Trouble::Invalid(_)));
+        assert!(matches!(of(Errno::ACCESS, Knob::Quota, true), Trouble::NoPermission(_)));
+        assert!(matches!(of(Errno::ROFS, Knob::Quota, true), Trouble::ReadOnly(_)));
+        assert!(matches!(of(Errno::IO, Knob::Quota, true), Trouble::Other(_)));
     }
 
     #[test]
     fn a_message_names_file_operation_value_and_answer() {
-        let said = of(Errno::INVAL, "/c/cpu.max", true).to_string();
+        let said = of(Errno::INVAL, Knob::Quota, true).to_string();
         assert_eq!(said, "cannot write \"1\" to /c/cpu.max: Invalid argument (os error 22)");
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::{Class, Snapshot};
+use crate::snapshot::{Class, Snapshot, Word, words};
 
 /// Windows that a coefficient looks back on.
 const WINDOWS: usize = 300;
@@ -19,8 +19,8 @@ const COUPLED: f64 = 0.75;
 pub struct Coupling {
     /// The cgroup.
     pub cgroup: String,
-    /// What of it, and with what: "throttled time and cpu pressure" or "best-effort activity and latency".
-    pub what: String,
+    /// What of it, and with what.
+    pub what: Word<CoupledPair>,
     /// Windows with both figures.
     pub samples: usize,
     /// Pearson's coefficient; absent when a series stands still.
@@ -33,20 +33,30 @@ pub struct Coupling {
     pub coupled: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
-    ThrottledAndPressure,
-    /// By CPU time.
-    BestEffortAndLatency,
-    /// By wake-ups, which are always counted.
-    BestEffortWakeupsAndLatency,
+words! {
+    /// What may go together.
+    enum CoupledPair {
+        /// How long the cgroup was throttled, and its cpu.pressure.
+        ThrottledAndPressure = "throttled time and cpu pressure",
+        /// What best-effort cgroups did, and the worst latency of a PLC.
+        BestEffortAndLatency = "best-effort activity and latency",
+    }
 }
 
-impl What {
-    fn name(self) -> &'static str {
+/// What the first series of a pair is measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Measure {
+    ThrottledTime,
+    BestEffortCpuTime,
+    /// Always counted.
+    BestEffortWakeups,
+}
+
+impl Measure {
+    fn pair(self) -> CoupledPair {
         match self {
-            Self::ThrottledAndPressure => "throttled time and cpu pressure",
-            Self::BestEffortAndLatency | Self::BestEffortWakeupsAndLatency => "best-effort activity and latency",
+            Self::ThrottledTime => CoupledPair::ThrottledAndPressure,
+            Self::BestEffortCpuTime | Self::BestEffortWakeups => CoupledPair::BestEffortAndLatency,
         }
     }
 }
@@ -54,7 +64,7 @@ impl What {
 /// The last windows of each pair of series.
 #[derive(Clone, Debug, Default)]
 pub struct Couplings {
-    series: BTreeMap<(String, What), VecDeque<(f64, f64)>>,
+    series: BTreeMap<(String, Measure), VecDeque<(f64, f64)>>,
 }
 
 impl Couplings {
@@ -68,7 +78,7 @@ impl Couplings {
         for cgroup in &snapshot.cgroups {
             if let (Some(stat), Some(pressure)) = (cgroup.throttle.cpu_stat, cgroup.cpu_pressure) {
                 let pair = (share(stat.throttled_ns, seconds), share(pressure.some_ns, seconds));
-                self.push(&cgroup.path, What::ThrottledAndPressure, pair);
+                self.push(&cgroup.path, Measure::ThrottledTime, pair);
             }
             if let (Class::Plc, Some((cpu_ns, wakeups))) = (cgroup.class, best_effort) {
                 let timer = cgroup.timer.last_stage().map(|(_, latency)| latency);
@@ -78,17 +88,17 @@ impl Couplings {
                         reason = "latencies and counts of a window stay far below 2^53"
                     )]
                     let (wakeups, max_ns) = (wakeups as f64 / seconds, latency.max_ns() as f64);
-                    self.push(&cgroup.path, What::BestEffortWakeupsAndLatency, (wakeups, max_ns));
+                    self.push(&cgroup.path, Measure::BestEffortWakeups, (wakeups, max_ns));
                     if let Some(cpu_ns) = cpu_ns {
-                        self.push(&cgroup.path, What::BestEffortAndLatency, (share(cpu_ns, seconds), max_ns));
+                        self.push(&cgroup.path, Measure::BestEffortCpuTime, (share(cpu_ns, seconds), max_ns));
                     }
                 }
             }
         }
     }
 
-    fn push(&mut self, cgroup: &str, what: What, pair: (f64, f64)) {
-        let series = self.series.entry((cgroup.to_owned(), what)).or_default();
+    fn push(&mut self, cgroup: &str, measure: Measure, pair: (f64, f64)) {
+        let series = self.series.entry((cgroup.to_owned(), measure)).or_default();
         series.push_back(pair);
         if series.len() > WINDOWS {
             series.pop_front();
@@ -97,9 +107,9 @@ impl Couplings {
 
     /// Whether another series shows what `key` names: the two measures of activity have different units, and the CPU time
     /// of a cgroup that is new is not known in its first window.
-    fn known_better(&self, (cgroup, what): &(String, What)) -> bool {
-        let by_cpu_time = || self.series.get(&(cgroup.clone(), What::BestEffortAndLatency));
-        *what == What::BestEffortWakeupsAndLatency && by_cpu_time().is_some_and(|series| series.len() >= FEWEST)
+    fn known_better(&self, (cgroup, measure): &(String, Measure)) -> bool {
+        let by_cpu_time = || self.series.get(&(cgroup.clone(), Measure::BestEffortCpuTime));
+        *measure == Measure::BestEffortWakeups && by_cpu_time().is_some_and(|series| series.len() >= FEWEST)
     }
 
     /// What can be said of the last windows, the closest first.
@@ -109,13 +119,13 @@ impl Couplings {
             .series
             .iter()
             .filter(|(key, series)| series.len() >= FEWEST && !self.known_better(key))
-            .map(|((cgroup, what), series)| {
+            .map(|((cgroup, measure), series)| {
                 let (xs, ys): (Vec<f64>, Vec<f64>) = series.iter().copied().unzip();
                 let (pearson, spearman) = (pearson(&xs, &ys), pearson(&ranks(&xs), &ranks(&ys)));
                 let coupled = [pearson, spearman].into_iter().flatten().any(|r| r > COUPLED);
                 Coupling {
                     cgroup: cgroup.clone(),
-                    what: what.name().to_owned(),
+                    what: measure.pair().into(),
                     samples: series.len(),
                     pearson,
                     spearman,
@@ -207,12 +217,12 @@ mod tests {
             cgroup.throttle.cpu_stat = Some(CpuStat { nr_periods: 10, nr_throttled: 1, throttled_ns: ns });
             cgroup.cpu_pressure = Some(Pressure { some_ns: ns * 2 + 5, full_ns: None });
             if window == 9 {
-                assert!(couplings.found().iter().all(|c| c.what != What::ThrottledAndPressure.name()));
+                assert!(couplings.found().iter().all(|c| c.what != CoupledPair::ThrottledAndPressure));
             }
             couplings.add(&snapshot);
         }
         let found = couplings.found();
-        let own = found.iter().find(|c| c.what == What::ThrottledAndPressure.name()).unwrap();
+        let own = found.iter().find(|c| c.what == CoupledPair::ThrottledAndPressure).unwrap();
         assert_eq!((own.samples, own.coupled), (12, true));
         assert!(own.pearson.unwrap() > 0.99 && own.spearman.unwrap() > 0.99);
     }
@@ -235,7 +245,7 @@ mod tests {
             snapshot.cgroups.push(best_effort);
             couplings.add(&snapshot);
             let found = couplings.found();
-            let own: Vec<_> = found.iter().filter(|c| c.what == What::BestEffortAndLatency.name()).collect();
+            let own: Vec<_> = found.iter().filter(|c| c.what == CoupledPair::BestEffortAndLatency).collect();
             match window {
                 0..9 => assert!(own.is_empty(), "{own:?}"),
                 // By wake-ups, which stand still here.

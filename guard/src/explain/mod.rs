@@ -16,7 +16,7 @@ pub(crate) mod testing;
 mod timeline;
 
 pub use account::{Account, Link, Part, account};
-pub use coupling::{Coupling, Couplings};
+pub use coupling::{CoupledPair, Coupling, Couplings};
 pub use finding::{Explanation, LateFinding, findings};
 pub use interrupt::Interrupts;
 pub(crate) use interrupt::softirq_name;

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::error::GateError;
 use super::facts::{Difference, Fact, RunFacts, printable};
-use super::metric::Metric;
+use super::metric::{LatencySignal, Metric};
 use super::text;
 
 /// Budgets and the node they are meant for.
@@ -27,8 +27,8 @@ pub struct FigureBudget {
     /// Glob of workloads.
     pub workload: String,
     matcher: GlobMatcher,
-    /// timer, wakeup, irq or noise.
-    pub signal: String,
+    /// Which signal.
+    pub signal: LatencySignal,
     /// Which figure.
     pub metric: Metric,
     /// The most it may be, ns.
@@ -144,14 +144,14 @@ fn budget(item: Spanned<Item>, line: impl Fn(usize) -> usize) -> Result<FigureBu
     let (signal, figure) = metric
         .split_once('.')
         .ok_or_else(|| wrong(format!("metric = {metric:?}: want a signal and a figure, such as \"timer.p999\"")))?;
-    if !["timer", "wakeup", "irq", "noise"].contains(&signal) {
-        return Err(wrong(format!("metric = {metric:?}: {signal:?} is no signal; want timer, wakeup, irq or noise")));
-    }
+    let signal = signal.parse().map_err(|_| {
+        wrong(format!("metric = {metric:?}: {signal:?} is no signal; want timer, wakeup, irq or noise"))
+    })?;
     let figure: Metric = figure.parse().map_err(|what| wrong(format!("metric = {metric:?}: {what}")))?;
     Ok(FigureBudget {
         matcher: glob(&item.workload)?,
         workload: item.workload.into_inner(),
-        signal: signal.to_owned(),
+        signal,
         metric: figure,
         limit_ns: limit(&item.limit)?,
         runs_over: item.runs_over,
@@ -208,7 +208,7 @@ mod tests {
         let file = Budgets::parse(Path::new("b"), GOOD).unwrap();
         let [first, second] = file.budgets.as_slice() else { panic!("{file:?}") };
         assert!(first.matches("plc-1") && !first.matches("cyclictest"));
-        assert_eq!((first.signal.as_str(), first.metric, first.limit_ns), ("timer", Metric::P999, 100_000));
+        assert_eq!((first.signal, first.metric, first.limit_ns), (LatencySignal::Timer, Metric::P999, 100_000));
         assert_eq!((second.limit_ns, second.runs_over, second.line), (1_500_000, 1, 10));
         let mut facts = RunFacts::default();
         assert!(file.differences(&facts).is_empty(), "nothing is known");

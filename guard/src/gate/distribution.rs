@@ -36,6 +36,17 @@ impl Distribution {
         self.extremes = Some((min.min(min_ns), max.max(max_ns)));
     }
 
+    /// The distribution in ns of latencies that were added in another unit.
+    pub(super) fn in_ns(self, unit_ns: u64) -> Self {
+        let ns = |value: u64| value.saturating_mul(unit_ns);
+        let extremes = self.extremes.map(|(min, max)| (ns(min), ns(max)));
+        let mut scaled = Self { extremes, uncounted: self.uncounted, ..Self::default() };
+        for ((lower, upper), n) in self.counts {
+            scaled.add(ns(lower), ns(upper), n);
+        }
+        scaled
+    }
+
     /// Adds all that `other` counted.
     pub(super) fn merge(&mut self, other: &Self) {
         for ((lower, upper), n) in &other.counts {

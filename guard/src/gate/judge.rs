@@ -267,7 +267,7 @@ fn budgeted(
 ) -> Budgeted {
     Budgeted {
         workload: super::facts::printable(workload),
-        signal: budget.signal.clone(),
+        signal: budget.signal.into(),
         metric: budget.metric,
         status,
         limit_ns: budget.limit_ns,

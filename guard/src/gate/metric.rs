@@ -1,10 +1,26 @@
-//! The figures of a run that can be judged.
+//! The figures of a run that can be judged, and what they are figures of.
 
 use std::fmt;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::snapshot::words;
+
+words! {
+    /// What a latency is counted from.
+    enum LatencySignal {
+        /// The requested expiry of a timer, to the last stage seen.
+        Timer = "timer",
+        /// The wake-up of a real-time task.
+        Wakeup = "wakeup",
+        /// The requested expiry of a timer, to its interrupt.
+        Irq = "irq",
+        /// Not counted from anything: time that others took from a thread that never sleeps.
+        Noise = "noise",
+    }
+}
 
 /// A figure of a run that is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

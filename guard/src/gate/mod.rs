@@ -26,7 +26,7 @@ pub use error::GateError;
 pub use facts::{Difference, Fact, RunFacts};
 pub use history::History;
 pub use judge::{GateSettings, MIN_RUNS, Smallest, judge};
-pub use metric::Metric;
+pub use metric::{LatencySignal, Metric};
 pub use power::{Needed, SampleSizes, explain};
 pub use read::{nothing_in, parse, read};
 pub use run::{Run, Series, SeriesFigures};

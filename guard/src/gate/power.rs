@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::judge::{self, GateSettings, MIN_RUNS};
-use super::metric::Metric;
+use super::metric::{LatencySignal, Metric};
 use super::run::{Run, Series};
 use super::stats::{self, relative_spread, without_largest};
 use crate::random::Random;
+use crate::snapshot::Word;
 
 /// Runs a side that are tried.
 const SIZES: [usize; 12] = [5, 6, 8, 10, 12, 15, 20, 30, 40, 60, 100, 200];
@@ -23,7 +24,7 @@ pub struct Needed {
     /// Workload.
     pub workload: String,
     /// Signal.
-    pub signal: String,
+    pub signal: Word<LatencySignal>,
     /// Figure.
     pub metric: Metric,
     /// Runs of the baseline that the estimate is made from.

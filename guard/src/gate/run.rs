@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::distribution::{Distribution, Figures};
 use super::facts::{RunFacts, printable};
+use super::metric::LatencySignal;
+use crate::snapshot::Word;
 
 /// A run of a measurement, whatever wrote it down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,15 @@ pub struct Run {
     pub notes: Vec<String>,
 }
 
+#[cfg(test)]
+impl Run {
+    /// Figures that the run must have.
+    pub(super) fn figures(&self, workload: &str, signal: LatencySignal) -> &Figures {
+        let found = self.series.iter().find(|(series, _)| series.workload == workload && series.signal == signal);
+        &found.unwrap_or_else(|| panic!("{workload} {signal} in {:?}", self.series.keys())).1.figures
+    }
+}
+
 /// What latencies are of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,9 +43,8 @@ pub struct Series {
     /// Container or path of a cgroup; "cyclictest" or "timerlat" for the threads of these; with ":" and its name or
     /// number for a single thread.
     pub workload: String,
-    /// timer (from the requested expiry to the last stage seen), wakeup (of real-time tasks) or irq (from the expiry to
-    /// the interrupt).
-    pub signal: String,
+    /// What its latencies are counted from. A history may have the word of another version.
+    pub signal: Word<LatencySignal>,
 }
 
 impl fmt::Display for Series {
@@ -58,8 +68,8 @@ pub(super) struct Collected(BTreeMap<Series, (Distribution, bool)>);
 
 impl Collected {
     /// Adds a distribution; those of one name are one.
-    pub(super) fn add(&mut self, workload: &str, signal: &str, detail: bool, distribution: &Distribution) {
-        let series = Series { workload: printable(workload), signal: signal.to_owned() };
+    pub(super) fn add(&mut self, workload: &str, signal: LatencySignal, detail: bool, distribution: &Distribution) {
+        let series = Series { workload: printable(workload), signal: signal.into() };
         let (all, all_detail) = self.0.entry(series).or_insert_with(|| (Distribution::default(), true));
         all.merge(distribution);
         *all_detail &= detail;

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::facts::{Difference, Fact};
-use super::metric::Metric;
+use super::metric::{LatencySignal, Metric};
+use crate::snapshot::Word;
 
 /// How the gate ends. The exit codes are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -129,7 +130,7 @@ pub struct Budgeted {
     /// Workload; the pattern of the budget when nothing matched.
     pub workload: String,
     /// Signal.
-    pub signal: String,
+    pub signal: Word<LatencySignal>,
     /// Figure.
     pub metric: Metric,
     /// What came of it.
@@ -151,7 +152,7 @@ pub struct Judged {
     /// Workload.
     pub workload: String,
     /// Signal.
-    pub signal: String,
+    pub signal: Word<LatencySignal>,
     /// Figure.
     pub metric: Metric,
     /// What came of it.

@@ -4,7 +4,7 @@ use super::{
     around::{Surroundings, rule},
     file::File,
     property::Property,
-    row::{BOTH, FileRow, Order, PropertyRow, Row, SitsOn, Undo, V2},
+    row::{BOTH, FileErrors, FileRow, Order, PropertyRow, Row, SitsOn, Undo, V2},
     setting::{Knob, Setting},
     text::ParseError,
     value::{Format, Value},
@@ -12,7 +12,16 @@ use super::{
 };
 use crate::snapshot::{CgroupPath, CpuList, Partition};
 
-const CPUSET: SitsOn = SitsOn::Cgroup { controller: "cpuset" };
+/// What the rows below have in common.
+const CPUSET: Row = Row {
+    sits_on: SitsOn::Cgroup { controller: "cpuset" },
+    errors: FileErrors {
+        // v1 answers so to what the parent lacks; opening is what permission decides.
+        eacces_is_of_the_value: true,
+        mind: Some("and mind that before Linux 6.2 enabling it makes every thread below forget its affinity"),
+    },
+    ..Row::PLAIN
+};
 
 impl File {
     /// CPUs.
@@ -26,7 +35,6 @@ impl File {
 pub(super) const CPUS: Row = Row {
     name: "cpus",
     help: "CPUs that a cgroup may use",
-    sits_on: CPUSET,
     format: LIST,
     files: &[FileRow { name: "cpuset.cpus", versions: BOTH, format: LIST }],
     order: Order::Union,
@@ -52,13 +60,12 @@ pub(super) const CPUS: Row = Row {
     }],
     undo: Undo::WriteBackOrAll { all: "sys/devices/system/cpu/possible", effective: "cpuset.cpus.effective" },
     reading: |knobs| knobs.cpus.clone().map(Setting::Cpus),
-    ..Row::PLAIN
+    ..CPUSET
 };
 
 pub(super) const MEMS: Row = Row {
     name: "mems",
     help: "NUMA nodes that a cgroup may use",
-    sits_on: CPUSET,
     format: LIST,
     files: &[FileRow { name: "cpuset.mems", versions: BOTH, format: LIST }],
     order: Order::Union,
@@ -77,14 +84,13 @@ pub(super) const MEMS: Row = Row {
     }],
     undo: Undo::WriteBackOrAll { all: "sys/devices/system/node/possible", effective: "cpuset.mems.effective" },
     reading: |knobs| knobs.mems.clone().map(Setting::Mems),
-    ..Row::PLAIN
+    ..CPUSET
 };
 
 /// The kernel takes the word and may say behind it why it does not mean it.
 pub(super) const PARTITION: Row = Row {
     name: "partition",
     help: "whether the CPUs of a cgroup are its own, and load-balanced",
-    sits_on: CPUSET,
     format: PARTITIONS,
     files: &[FileRow { name: "cpuset.cpus.partition", versions: V2, format: PARTITIONS }],
     order: Order::Switch {
@@ -97,7 +103,7 @@ pub(super) const PARTITION: Row = Row {
         rule(!(is_exclusive(setting) && no_cpus), || "a partition needs cpuset.cpus of its own".to_owned())
     },
     reading: |knobs| knobs.partition.map(Setting::Partition),
-    ..Row::PLAIN
+    ..CPUSET
 };
 
 const LIST: Format = Format {

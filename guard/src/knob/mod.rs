@@ -34,7 +34,7 @@ pub use object::{Kind, Object};
 pub(crate) use order::{Move, steps};
 pub(crate) use property::{INFINITY, Property};
 pub use row::SitsOn;
-pub(crate) use row::Undo;
+pub(crate) use row::{FileErrors, Undo};
 pub use setting::{Knob, Setting};
 pub use table::KNOBS;
 pub(crate) use table::property;

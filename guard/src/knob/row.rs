@@ -36,6 +36,8 @@ pub(crate) struct Row {
     pub(crate) properties: &'static [PropertyRow],
     /// A file of another knob that the kernel changes with it.
     pub(crate) along: Option<Along>,
+    /// What the kernel's errors mean at its files.
+    pub(crate) errors: FileErrors,
     /// How it is put back.
     pub(crate) undo: Undo,
     /// Its value in a Snapshot's reading.
@@ -57,6 +59,7 @@ impl Row {
         join: |_, _| None,
         properties: &[],
         along: None,
+        errors: FileErrors::USUAL,
         undo: Undo::WriteBack,
         reading: |_| None,
     };
@@ -72,6 +75,20 @@ pub enum SitsOn {
     },
     /// The processes of a cgroup: it is wanted of the cgroup, and each of them carries it.
     Processes,
+}
+
+/// What the kernel's errors mean at a file, where that differs from file to file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileErrors {
+    /// Whether EACCES is about the value, as that of a cpuset beyond its parent.
+    pub(crate) eacces_is_of_the_value: bool,
+    /// What whoever enables the controller because the file is missing should know, behind a comma.
+    pub(crate) mind: Option<&'static str>,
+}
+
+impl FileErrors {
+    /// Of most files.
+    pub(crate) const USUAL: Self = Self { eacces_is_of_the_value: false, mind: None };
 }
 
 /// How a knob is put back.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::action::Action;
 use super::budget::BudgetMetric;
 use super::cpulist::CpuList;
 use super::knob::Knobs;
@@ -715,27 +716,6 @@ pub struct Inversion {
     pub worst_ns: u64,
     /// Time per cause, ns; together `lost_ns`.
     pub causes: BTreeMap<Word<Cause>, u64>,
-}
-
-/// A change guard made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Action {
-    /// When, RFC 3339.
-    pub at: String,
-    /// Which knob.
-    pub knob: String,
-    /// Which cgroup.
-    pub path: String,
-    /// Value before.
-    pub old: String,
-    /// Value wanted.
-    pub new: String,
-    /// Why.
-    pub reason: String,
-    /// Snapshot values that led to it.
-    pub evidence: BTreeMap<String, f64>,
-    /// What came of it.
-    pub result: String,
 }
 
 /// The published JSON schema of [`Snapshot`].

@@ -4,6 +4,7 @@
 use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -85,6 +86,12 @@ impl<T: PartialEq> PartialEq for Word<T> {
 
 impl<T: Eq> Eq for Word<T> {}
 
+impl<T: Named> Hash for Word<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
 impl<T: PartialEq> PartialEq<T> for Word<T> {
     fn eq(&self, other: &T) -> bool {
         matches!(self, Self::Known(word) if word == other)
@@ -155,27 +162,28 @@ macro_rules! words {
             }
         }
 
-        impl Named for $name {
+        impl $crate::snapshot::Named for $name {
             fn name(self) -> &'static str {
                 self.name()
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.pad(self.name())
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownWord;
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::snapshot::UnknownWord;
 
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                match text { $($word => Ok(Self::$variant),)+ _ => Err(UnknownWord) }
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text { $($word => Ok(Self::$variant),)+ _ => Err($crate::snapshot::UnknownWord) }
             }
         }
     )+};
 }
+pub(crate) use words;
 
 /// A text that is none of the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -353,6 +361,32 @@ words! {
         Unknown = "unknown",
     }
 
+    /// What came of a change.
+    enum ActionState {
+        /// guard does not write here: it would.
+        Planned = "planned",
+        /// A dry run: it would be written.
+        Pending = "would be written",
+        /// Written, and read back.
+        Written = "written",
+        /// The kernel takes the original no more; what comes nearest was written, and read back.
+        Nearest = "written as near as the kernel takes it",
+        /// It was so already; nothing was written.
+        Unchanged = "unchanged",
+        /// The cgroup was removed, or is another one now.
+        Gone = "the cgroup has gone",
+        /// The kernel does not take this value.
+        Refused = "refused",
+        /// Somebody else set another value, which stays.
+        Foreign = "left to somebody else",
+        /// Not tried now.
+        Limited = "not tried",
+        /// The kernel was busy with it.
+        Busy = "busy",
+        /// The node does not let guard.
+        Failed = "failed",
+    }
+
     /// What a thread did while it was waited for.
     enum Did {
         /// It ran.
@@ -431,5 +465,6 @@ mod tests {
         all(TimerKind::ALL);
         all(Cause::ALL);
         all(Did::ALL);
+        all(ActionState::ALL);
     }
 }

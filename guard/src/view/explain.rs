@@ -120,8 +120,8 @@ fn more(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::findings;
     use crate::explain::inversion::inversions;
+    use crate::explain::{CoupledPair, findings};
     use crate::snapshot::{Culprit, TimePart};
     use crate::view::samples;
 
@@ -131,7 +131,7 @@ mod tests {
             inversions: inversions(&snapshot.breaches, &snapshot.cgroups),
             couplings: vec![Coupling {
                 cgroup: "/plc".into(),
-                what: "throttled time and cpu pressure".into(),
+                what: CoupledPair::ThrottledAndPressure.into(),
                 samples: 12,
                 pearson: Some(0.9),
                 spearman: None,

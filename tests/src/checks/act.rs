@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use guard::{
     kernel::pretence::VARIABLE,
-    snapshot::{Action, Snapshot},
+    snapshot::{Action, ActionState, Snapshot},
 };
 use rustix::process::Signal;
 
@@ -128,7 +128,7 @@ pub(super) fn nothing_is_written_without_enforce() -> Result<Verdict> {
     let before = scene.quota()?;
     let mut guard = Tool::start(&mut scene.guard()?)?;
     scene.snapshot(&mut guard, "the lift is planned", |snapshot| {
-        snapshot.actions.iter().any(|action| scene.is_about(action) && action.result == "planned")
+        snapshot.actions.iter().any(|action| scene.is_about(action) && action.result.state == ActionState::Planned)
     })?;
     guard.signal(Signal::TERM)?;
     let status = guard.wait(Duration::from_secs(20) * patience())?;

@@ -4,7 +4,7 @@
 use std::{fs, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use guard::explain::{Coupling, Explanation};
+use guard::explain::{CoupledPair, Coupling, Explanation};
 
 use crate::{
     harness::{Cgroup, GuardRun, Tool, Version, Workload, load_cpu, patience, scratch_dir, until},
@@ -24,9 +24,6 @@ const BURST_EVERY_US: u64 = 250_000;
 
 /// For how long of a window best-effort threads run: what they did in one should hurt nobody in the next.
 const WORKS: Duration = Duration::from_millis(600);
-
-const THROTTLED: &str = "throttled time and cpu pressure";
-const BEST_EFFORT: &str = "best-effort activity and latency";
 
 /// Everything but guard and the PLC on CPU 0 has the load CPU, which is busy all the time: an emulated CPU that idles makes the
 /// others faster, which would be a coupling of its own.
@@ -142,15 +139,21 @@ pub(super) fn what_goes_together() -> Result<Verdict> {
     let replay = replay.finish(Duration::from_secs(60) * patience())?;
     replay.expect_code(0)?;
     let explanation: Explanation = serde_json::from_str(&replay.stdout).context("guard explain's JSON")?;
-    let find = |cgroup: &Cgroup, what: &str| -> Result<&Coupling> {
+    let find = |cgroup: &Cgroup, what: CoupledPair| -> Result<&Coupling> {
         let found = explanation.couplings.iter().find(|one| one.cgroup == cgroup.path() && one.what == what);
         let found =
             found.with_context(|| format!("{what} of {}: not in {:?}", cgroup.path(), explanation.couplings))?;
         ensure!(found.samples + 1 >= WINDOWS, "{found:?}");
         Ok(found)
     };
-    let (throttled, hurt) = (find(&scene.throttled, THROTTLED)?, find(&scene.hurt, BEST_EFFORT)?);
-    let (waiting, spared) = (find(&scene.waiting, THROTTLED)?, find(&scene.spared, BEST_EFFORT)?);
+    let (throttled, hurt) = (
+        find(&scene.throttled, CoupledPair::ThrottledAndPressure)?,
+        find(&scene.hurt, CoupledPair::BestEffortAndLatency)?,
+    );
+    let (waiting, spared) = (
+        find(&scene.waiting, CoupledPair::ThrottledAndPressure)?,
+        find(&scene.spared, CoupledPair::BestEffortAndLatency)?,
+    );
     for (coupling, coupled) in [(throttled, true), (hurt, true), (waiting, false), (spared, false)] {
         ensure!(coupling.coupled == coupled, "{coupling:?}; all: {:?}", explanation.couplings);
     }

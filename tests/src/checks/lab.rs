@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use guard::lab::{Condition, LabReport, PREFIX, Played, Row, SUBCOMMAND, Scenario, workload};
-use guard::snapshot::Snapshot;
+use guard::snapshot::{ActionState, Snapshot};
 use rustix::process::Signal;
 
 use super::container::Podman;
@@ -321,7 +321,7 @@ pub(super) fn container() -> Result<Verdict> {
 fn throttles_after_the_lift(snapshots: &[Snapshot]) -> Option<u64> {
     let lifts = |snapshot: &Snapshot| -> Option<String> {
         let lift = snapshot.actions.iter().find(|a| a.path.contains("libpod") && a.new.starts_with("max"))?;
-        (lift.result == "written").then(|| lift.path.clone())
+        (lift.result.state == ActionState::Written).then(|| lift.path.clone())
     };
     let at = snapshots.iter().position(|snapshot| lifts(snapshot).is_some())?;
     let path = lifts(&snapshots[at])?;

@@ -4,6 +4,7 @@
 use std::{fs, os::unix::net::UnixStream, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use guard::snapshot::ActionState;
 use rustix::process::Signal;
 
 use super::{act::Scene, metrics::get};
@@ -98,7 +99,7 @@ pub(super) fn of_what_protects() -> Result<Verdict> {
         let actions = trial.scene.audit()?;
         let back = actions.iter().rfind(|action| trial.scene.is_about(action)).context("an empty audit log")?;
         let because = format!("put back, because guard ends: thread {thread} panicked at ");
-        ensure!(back.reason.starts_with(&because) && back.result == "written", "{place}: {back:?}");
+        ensure!(back.reason.starts_with(&because) && back.result.state == ActionState::Written, "{place}: {back:?}");
         told.push(said);
     }
     Ok(Verdict::Passed(told.join("; ")))

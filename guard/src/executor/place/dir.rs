@@ -12,6 +12,7 @@ use rustix::{
 };
 
 use crate::executor::trouble::Trouble;
+use crate::knob::FileErrors;
 
 /// An open directory.
 #[derive(Debug)]
@@ -34,8 +35,8 @@ impl Dir {
     }
 
     /// What a file says, without the newline.
-    pub(super) fn read(&self, file: &str) -> Result<String, Trouble> {
-        let text = self.read_raw(file).map_err(|error| self.trouble("read", file, None, &error))?;
+    pub(super) fn read(&self, file: &str, errors: FileErrors) -> Result<String, Trouble> {
+        let text = self.read_raw(file).map_err(|error| self.trouble("read", file, None, &error, errors))?;
         Ok(text.trim_end_matches('\n').to_owned())
     }
 
@@ -46,7 +47,7 @@ impl Dir {
     }
 
     /// Writes a text with one call, as the kernel's files want it.
-    pub(super) fn write(&self, file: &str, text: &str) -> Result<(), Trouble> {
+    pub(super) fn write(&self, file: &str, text: &str, errors: FileErrors) -> Result<(), Trouble> {
         let result = self
             .open_file(file, OFlags::WRONLY | OFlags::TRUNC)
             .and_then(|fd| Ok(rustix::io::write(fd, text.as_bytes())?));
@@ -54,9 +55,9 @@ impl Dir {
             Ok(written) if written == text.len() => Ok(()),
             Ok(written) => {
                 let short = io::Error::other(format!("took {written} of {} bytes", text.len()));
-                Err(self.trouble("write", file, Some(text), &short))
+                Err(self.trouble("write", file, Some(text), &short, errors))
             }
-            Err(error) => Err(self.trouble("write", file, Some(text), &error)),
+            Err(error) => Err(self.trouble("write", file, Some(text), &error, errors)),
         }
     }
 
@@ -65,12 +66,19 @@ impl Dir {
         Ok(rustix::fs::openat(&self.fd, file, access | OFlags::CLOEXEC, Mode::empty())?)
     }
 
-    fn trouble(&self, op: &'static str, file: &str, text: Option<&str>, error: &io::Error) -> Trouble {
+    fn trouble(
+        &self,
+        op: &'static str,
+        file: &str,
+        text: Option<&str>,
+        error: &io::Error,
+        errors: FileErrors,
+    ) -> Trouble {
         // A missing file in a directory that is still there: the controller is not enabled.
         let is_same = || -> Option<bool> {
             let (own, now) = (rustix::fs::fstat(&self.fd).ok()?, rustix::fs::stat(&self.path).ok()?);
             Some((own.st_dev, own.st_ino) == (now.st_dev, now.st_ino))
         };
-        Trouble::of(op, &self.path.join(file), text, error, is_same().unwrap_or(false))
+        Trouble::of(op, &self.path.join(file), text, error, errors, is_same().unwrap_or(false))
     }
 }

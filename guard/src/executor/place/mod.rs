@@ -13,7 +13,7 @@ pub(super) use node::Node;
 use dir::Dir;
 
 use super::trouble::Trouble;
-use crate::knob::{File, Kind, Knob, Object};
+use crate::knob::{File, FileErrors, Kind, Knob, Object};
 
 /// An object that is open: whatever goes through it reaches this object and no other.
 pub(super) trait Place: fmt::Debug + Send {
@@ -23,15 +23,15 @@ pub(super) trait Place: fmt::Debug + Send {
     fn dir(&self) -> &Dir;
     /// What a file says, without the newline.
     fn read(&self, file: File) -> Result<String, Trouble> {
-        self.dir().read(file.name())
+        self.dir().read(file.name(), file.knob().row().errors)
     }
     /// Writes a text with one call.
     fn write(&self, file: File, text: &str) -> Result<(), Trouble> {
-        self.dir().write(file.name(), text)
+        self.dir().write(file.name(), text, file.knob().row().errors)
     }
     /// What a file of the object around it says; `None` where there is no such file.
     fn read_around(&self, file: &str) -> Option<String> {
-        self.dir().read(&format!("../{file}")).ok()
+        self.dir().read(&format!("../{file}"), FileErrors::USUAL).ok()
     }
     /// Path of the object whose values it began with, if it came from one.
     fn parent(&self) -> Option<&str> {

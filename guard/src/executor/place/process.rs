@@ -3,7 +3,7 @@
 use super::{Place, dir::Dir, node::Node};
 use crate::{
     executor::trouble::Trouble,
-    knob::{Kind, Object},
+    knob::{FileErrors, Kind, Object},
 };
 
 /// A process's directory in /proc.
@@ -43,7 +43,7 @@ pub(super) fn open(node: &Node, object: &Object) -> Result<Box<dyn Place>, Troub
 
 fn find(node: &Node, path: &str) -> Result<Process, Trouble> {
     let dir = Dir::open(&node.root.join(path.trim_start_matches('/')))?;
-    let stat = dir.read("stat")?;
+    let stat = dir.read("stat", FileErrors::USUAL)?;
     let Some((parent, started)) = parse(&stat) else {
         return Err(Trouble::Other(format!("cannot understand {path}/stat: {stat:?}")));
     };

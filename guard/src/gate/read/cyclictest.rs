@@ -10,11 +10,15 @@ use serde::Deserialize;
 use crate::gate::distribution::Distribution;
 use crate::gate::error::Wrong;
 use crate::gate::facts::{Fact, RunFacts, printable};
+use crate::gate::metric::LatencySignal;
 use crate::gate::run::{Collected, Run, id_of};
 
 /// The workload that its latencies are of, and the program that it names.
 pub(super) const WORKLOAD: &str = "cyclictest";
-const SIGNAL: &str = "timer";
+const SIGNAL: LatencySignal = LatencySignal::Timer;
+
+/// Why another tool's run is refused.
+pub(super) const CYCLICTEST_ALONE: &str = "of the tools of rt-tests the gate judges cyclictest alone";
 
 /// The version of its JSON that cyclictest has written since it has any.
 const FILE_VERSION: u64 = 1;
@@ -91,9 +95,8 @@ pub(super) fn json(path: &Path, text: &str, more: bool) -> Result<Run, Wrong> {
     }
     let mut threads = Vec::new();
     for (name, thread) in &json.thread {
-        let distribution =
-            thread.distribution(unit_ns).map_err(|what| Wrong::whole(format!("thread {name:?}: {what}")))?;
-        threads.push((name.clone(), distribution));
+        let distribution = thread.distribution().map_err(|what| Wrong::whole(format!("thread {name:?}: {what}")))?;
+        threads.push((name.clone(), distribution.in_ns(unit_ns)));
     }
     let mut facts = RunFacts::default();
     facts.set(Fact::Instrument, instrument);
@@ -108,14 +111,15 @@ pub(super) fn json(path: &Path, text: &str, more: bool) -> Result<Run, Wrong> {
 }
 
 impl Thread {
-    fn distribution(&self, unit_ns: u64) -> Result<Distribution, String> {
+    fn distribution(&self) -> Result<Distribution, String> {
         let mut distribution = Distribution::default();
         let (mut counted, mut end) = (0_u64, 0_u64);
         for (value, n) in &self.histogram {
             let value: u64 = value.parse().map_err(|_| format!("the histogram has a latency {value:?}"))?;
-            distribution.add(value.saturating_mul(unit_ns), value.saturating_add(1).saturating_mul(unit_ns), *n);
+            let upper = value.saturating_add(1);
+            distribution.add(value, upper, *n);
             counted = counted.saturating_add(*n);
-            end = end.max(value.saturating_add(1));
+            end = end.max(upper);
         }
         if self.cycles == 0 {
             return Ok(distribution);
@@ -123,13 +127,12 @@ impl Thread {
         if self.min > self.max {
             return Err(format!("min {} is larger than max {}", self.min, self.max));
         }
-        distribution.widen(self.min.saturating_mul(unit_ns), self.max.saturating_mul(unit_ns));
-        let overflows = self.cycles.saturating_sub(counted);
+        distribution.widen(self.min, self.max);
         if self.histogram.is_empty() {
             distribution.add_uncounted(self.cycles);
         } else {
             // Where the histogram ends is not said: somewhere from its last latency on.
-            distribution.add(end.saturating_mul(unit_ns), self.max.saturating_mul(unit_ns), overflows);
+            distribution.add(end, self.max, self.cycles.saturating_sub(counted));
         }
         Ok(distribution)
     }
@@ -148,8 +151,8 @@ fn instrument(cmdline: &str) -> Result<&str, Wrong> {
                 format!("was written by {}", printable(name))
             };
             Err(Wrong::whole(format!(
-                "{who}; of the tools of rt-tests the gate judges cyclictest alone: cyclicdeadline, oslat, pmqtest, ptsematest, \
-                 signaltest, sigwaittest, ssdd, svsematest and others write JSON of the same form and measure something else"
+                "{who}; {CYCLICTEST_ALONE}: cyclicdeadline, oslat, pmqtest, ptsematest, signaltest, sigwaittest, ssdd, \
+                 svsematest and others write JSON of the same form and measure something else"
             )))
         }
     }
@@ -218,12 +221,6 @@ pub(super) fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Figures;
-
-    fn figures(run: &Run, workload: &str) -> Figures {
-        let found = run.series.iter().find(|(series, _)| series.workload == workload);
-        found.unwrap_or_else(|| panic!("{workload} in {:?}", run.series.keys())).1.figures.clone()
-    }
 
     fn p() -> &'static Path {
         Path::new("f")
@@ -243,7 +240,7 @@ mod tests {
     #[test]
     fn nanoseconds_are_known_by_the_resolution_and_no_histogram_leaves_the_maximum() {
         let run = json(p(), include_str!("../testdata/cyclictest-2.40-nsecs.json"), false).unwrap();
-        let figures = figures(&run, "cyclictest");
+        let figures = run.figures("cyclictest", SIGNAL);
         assert_eq!((figures.min_ns, figures.max_ns, figures.p99_ns), (12_817, 192_021, None));
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::cyclictest::{WORKLOAD, run};
+use super::cyclictest::{CYCLICTEST_ALONE, WORKLOAD, run};
 use crate::gate::distribution::Distribution;
 use crate::gate::error::Wrong;
 use crate::gate::facts::{Fact, RunFacts};
@@ -20,8 +20,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Option<Result<Run, Wrong>> {
     let mut values = Values::default();
     for (n, line) in text.lines().enumerate() {
         if is_of_cyclicdeadline(line) {
-            let what = "this is cyclicdeadline's; of the tools of rt-tests the gate judges cyclictest alone";
-            return Some(Err(Wrong::line(n + 1, what)));
+            return Some(Err(Wrong::line(n + 1, format!("this is cyclicdeadline's; {CYCLICTEST_ALONE}"))));
         }
         if let Some((thread, status)) = status(line) {
             statuses.insert(thread, status);
@@ -34,10 +33,10 @@ pub(super) fn parse(path: &Path, text: &str) -> Option<Result<Run, Wrong>> {
     let mut notes = Vec::new();
     let threads: Vec<_> = if !statuses.is_empty() {
         let unit_ns = if statuses.values().all(|status| status.width >= NS_WIDTH) { 1 } else { 1000 };
-        statuses.iter().map(|(thread, status)| (thread.to_string(), status.distribution(unit_ns))).collect()
+        statuses.iter().map(|(thread, status)| (thread.to_string(), status.distribution().in_ns(unit_ns))).collect()
     } else if !values.0.is_empty() {
         notes.push("the values of -v do not show whether they are cut off".to_owned());
-        values.0.into_iter().map(|(thread, of)| (thread.to_string(), of.distribution)).collect()
+        values.0.into_iter().map(|(thread, of)| (thread.to_string(), of.distribution.in_ns(1000))).collect()
     } else {
         return None;
     };
@@ -56,11 +55,11 @@ struct Status {
 }
 
 impl Status {
-    fn distribution(&self, unit_ns: u64) -> Distribution {
+    fn distribution(&self) -> Distribution {
         let mut distribution = Distribution::default();
         if self.cycles > 0 && self.min <= self.max {
             distribution.add_uncounted(self.cycles);
-            distribution.widen(self.min.saturating_mul(unit_ns), self.max.saturating_mul(unit_ns));
+            distribution.widen(self.min, self.max);
         }
         distribution
     }
@@ -117,9 +116,8 @@ impl Values {
             ));
         }
         of.next = cycle.saturating_add(1);
-        let ns = |us: u64| us.saturating_mul(1000);
-        of.distribution.add(ns(us), ns(us.saturating_add(1)), 1);
-        of.distribution.widen(ns(us), ns(us));
+        of.distribution.add(us, us.saturating_add(1), 1);
+        of.distribution.widen(us, us);
         Ok(())
     }
 }
@@ -127,15 +125,10 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Figures;
+    use crate::gate::LatencySignal;
 
     fn parsed(text: &str) -> Run {
         parse(Path::new("f"), text).expect("there are lines").unwrap()
-    }
-
-    fn figures(run: &Run, workload: &str) -> Figures {
-        let found = run.series.iter().find(|(series, _)| series.workload == workload);
-        found.unwrap_or_else(|| panic!("{workload} in {:?}", run.series.keys())).1.figures.clone()
     }
 
     #[test]
@@ -148,9 +141,9 @@ mod tests {
              T: 1 (  989) P:90 I:500 C:  20001 Min:      5 Act:    7 Avg:    8 Max:     118 SMI:       0\n\
              T: 2 (    0) P:90 I:500 C:      0 Min:1000000 Act:    0 Avg:    0 Max:       0\n",
         );
-        let all = figures(&run, "cyclictest");
+        let all = run.figures("cyclictest", LatencySignal::Timer);
         assert_eq!((all.count, all.min_ns, all.max_ns, all.p99_ns), (40_005, 4_000, 118_000, None));
-        assert_eq!(figures(&run, "cyclictest:0").max_ns, 87_000);
+        assert_eq!(run.figures("cyclictest:0", LatencySignal::Timer).max_ns, 87_000);
         assert_eq!(run.series.len(), 3, "the third has not run");
         assert_eq!(run.notes, [""; 0]);
     }
@@ -161,9 +154,15 @@ mod tests {
             "T: 0 (31415) P:95 I:1000 C:   3000 Min:   2718 Act:    3141 Avg:    3999 Max:   81234\n\
              T: 1 (31416) P:95 I:1000 C:   3000 Min:   2613 Act: 1234567 Avg:    3777 Max: 1234567\n",
         );
-        assert_eq!((figures(&run, "cyclictest").min_ns, figures(&run, "cyclictest").max_ns), (2_613, 1_234_567));
+        assert_eq!(
+            (
+                run.figures("cyclictest", LatencySignal::Timer).min_ns,
+                run.figures("cyclictest", LatencySignal::Timer).max_ns
+            ),
+            (2_613, 1_234_567)
+        );
         let us = parsed("T: 0 (31415) P:95 I:1000 C:   3000 Min:      2 Act:12345678 Avg:   41 Max:12345678\n");
-        assert_eq!(figures(&us, "cyclictest").max_ns, 12_345_678_000);
+        assert_eq!(us.figures("cyclictest", LatencySignal::Timer).max_ns, 12_345_678_000);
     }
 
     #[test]
@@ -176,7 +175,8 @@ mod tests {
             }
         }
         let run = parsed(&text);
-        let (all, first) = (figures(&run, "cyclictest"), figures(&run, "cyclictest:0"));
+        let (all, first) =
+            (run.figures("cyclictest", LatencySignal::Timer), run.figures("cyclictest:0", LatencySignal::Timer));
         assert_eq!((all.count, all.min_ns, all.max_ns), (2000, 20_000, 129_000));
         assert_eq!((first.count, first.max_ns, first.p50_ns), (1000, 29_000, Some(25_000)));
         assert!(run.notes[0].contains("-v"), "{:?}", run.notes);

@@ -75,8 +75,8 @@ impl Table {
         let Some((name, values)) = comment.split_once(':') else { return Ok(()) };
         let name = name.trim();
         if let Some(slot) = SUMMARY.iter().position(|known| *known == name) {
-            // What follows in a log may begin like it.
-            if self.summary[slot].is_none() {
+            // The overflows are the last of them; what follows in a log may begin like one.
+            if self.summary[slot].is_none() && self.summary[SUMMARY.len() - 1].is_none() {
                 // Padded with zeroes: a shorter number is the beginning of one.
                 if values.split_whitespace().any(|cell| cell.len() < 5) {
                     return Err(Wrong::line(n, "the line is cut off"));
@@ -121,7 +121,7 @@ impl Table {
                 listed: listed.get(&thread).copied(),
             };
             column.check()?;
-            all.push((thread.to_string(), column.distribution(top)));
+            all.push((thread.to_string(), column.distribution(top).in_ns(1000)));
         }
         Ok(all)
     }
@@ -164,29 +164,27 @@ impl Column {
                 "of the {overflows} overflows of thread {thread} its line \"# Thread {thread}:\" lists {found}: it is cut off"
             )));
         }
-        let lost = |end: &str, row: u64, limit: u64| {
-            Err(Wrong::whole(format!(
-                "the rows of thread {thread} {end} at {row} us, and its {} is {limit}: rows are missing",
-                if end == "begin" { "minimum" } else { "maximum" }
-            )))
+        let lost = |rows: &str, extreme: &str| {
+            Err(Wrong::whole(format!("the rows of thread {thread} {rows} us, and its {extreme}: rows are missing")))
         };
         match (rows.first(), rows.last()) {
-            (Some((first, _)), _) if first != min => lost("begin", *first, *min),
-            (_, Some((last, _))) if last > max || (*overflows == 0 && last != max) => lost("end", *last, *max),
+            (Some((first, _)), _) if first != min => lost(&format!("begin at {first}"), &format!("minimum is {min}")),
+            (_, Some((last, _))) if last > max || (*overflows == 0 && last != max) => {
+                lost(&format!("end at {last}"), &format!("maximum is {max}"))
+            }
             _ => Ok(()),
         }
     }
 
     /// Latencies of `top` us and more are overflows.
     fn distribution(&self, top: u64) -> Distribution {
-        let ns = |us: u64| us.saturating_mul(1000);
         let mut distribution = Distribution::default();
         for (us, n) in &self.rows {
-            distribution.add(ns(*us), ns(us.saturating_add(1)), *n);
+            distribution.add(*us, us.saturating_add(1), *n);
         }
-        distribution.add(ns(top), ns(self.max), self.overflows);
+        distribution.add(top, self.max, self.overflows);
         if self.counted() > 0 || self.overflows > 0 {
-            distribution.widen(ns(self.min), ns(self.max));
+            distribution.widen(self.min, self.max);
         }
         distribution
     }
@@ -200,12 +198,7 @@ fn numbers(n: usize, text: &str) -> Result<Vec<u64>, Wrong> {
 mod tests {
     use super::super::cyclictest;
     use super::*;
-    use crate::gate::{Figures, Metric};
-
-    fn figures(run: &Run, workload: &str) -> Figures {
-        let found = run.series.iter().find(|(series, _)| series.workload == workload);
-        found.unwrap_or_else(|| panic!("{workload} in {:?}", run.series.keys())).1.figures.clone()
-    }
+    use crate::gate::{LatencySignal, Metric};
 
     fn histogram(text: &str) -> Result<Run, Wrong> {
         parse(Path::new("f"), text)
@@ -220,9 +213,9 @@ mod tests {
     #[test]
     fn a_table_without_totals_and_empty_rows_is_read() {
         let run = histogram(WITHOUT_TOTALS).unwrap();
-        let all = figures(&run, "cyclictest");
+        let all = run.figures("cyclictest", LatencySignal::Timer);
         assert_eq!((all.count, all.min_ns, all.max_ns), (706 + 646 + 3, 11_000, 333_000));
-        let second = figures(&run, "cyclictest:1");
+        let second = run.figures("cyclictest:1", LatencySignal::Timer);
         assert_eq!((second.count, second.min_ns, second.max_ns), (649, 12_000, 333_000));
         assert!((14_000..15_000).contains(&second.get(Metric::P50).unwrap()), "{second:?}");
         assert!(run.notes.is_empty());
@@ -243,7 +236,7 @@ mod tests {
                       # Avg Latencies: 00008\n# Max Latencies: 00009\n# Histogram Overflows: 00000\n\
                       # Histogram Overflow at cycle number:\n# Thread 0:\n";
         let run = histogram(single).unwrap();
-        assert_eq!((run.series.len(), figures(&run, "cyclictest").count), (1, 47));
+        assert_eq!((run.series.len(), run.figures("cyclictest", LatencySignal::Timer).count), (1, 47));
     }
 
     #[test]
@@ -292,12 +285,12 @@ mod tests {
         let json =
             cyclictest::json(Path::new("f"), include_str!("../testdata/cyclictest-2.40-h60.json"), false).unwrap();
         for workload in ["cyclictest", "cyclictest:0"] {
-            let (a, b) = (figures(&table, workload), figures(&json, workload));
+            let (a, b) = (table.figures(workload, LatencySignal::Timer), json.figures(workload, LatencySignal::Timer));
             assert_eq!((a.min_ns, a.p50_ns, a.max_ns), (b.min_ns, b.p50_ns, b.max_ns), "{workload}");
             // cyclictest's own count of cycles may be a few more than what its table holds.
             assert!(a.count.abs_diff(b.count) <= 5, "{workload}: {a:?} {b:?}");
         }
-        let all = figures(&table, "cyclictest");
+        let all = table.figures("cyclictest", LatencySignal::Timer);
         assert_eq!((all.count, all.min_ns, all.max_ns), (3997, 9_000, 1_006_000));
         // 118 of 3997 lie beyond the table, so the 99th percentile is between its end and the largest.
         assert!((60_000..1_006_000).contains(&all.get(Metric::P99).unwrap()), "{all:?}");
@@ -308,7 +301,7 @@ mod tests {
         let run = histogram(include_str!("../testdata/cyclictest-2.40-H500.txt")).unwrap();
         let names: Vec<&str> = run.series.keys().map(|series| series.workload.as_str()).collect();
         assert_eq!(names, ["cyclictest", "cyclictest:0", "cyclictest:1"]);
-        assert_eq!(figures(&run, "cyclictest").count, 1995 + 1976 + 4);
+        assert_eq!(run.figures("cyclictest", LatencySignal::Timer).count, 1995 + 1976 + 4);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::gate::distribution::Distribution;
 use crate::gate::error::Wrong;
 use crate::gate::facts::{Fact, RunFacts};
+use crate::gate::metric::LatencySignal;
 use crate::gate::run::{Collected, Run, id_of};
 use crate::snapshot::{Cgroup, Class, CpuList, Histogram, SCHEMA, SignalName, Snapshot};
 
@@ -55,9 +56,9 @@ fn collect(snapshot: &Snapshot) -> Collected {
     for cgroup in &snapshot.cgroups {
         let name = name(cgroup);
         let timer = cgroup.timer.last_stage().map(|(_, latency)| &latency.0);
-        for (signal, histogram) in [("timer", timer), ("wakeup", Some(&cgroup.wakeup.rt.0))] {
+        for (signal, histogram) in [(LatencySignal::Timer, timer), (LatencySignal::Wakeup, Some(&cgroup.wakeup.rt.0))] {
             // The kernel's own threads wake up there all the time; their timers are not watched.
-            let detail = cgroup.class == Class::System && signal == "wakeup";
+            let detail = cgroup.class == Class::System && signal == LatencySignal::Wakeup;
             if let Some(histogram) = histogram {
                 collected.add(&name, signal, detail, &distribution(histogram));
             }
@@ -68,7 +69,7 @@ fn collect(snapshot: &Snapshot) -> Collected {
         let cgroup = names.get(thread.cgroup.as_str()).map_or(thread.cgroup.as_str(), String::as_str);
         let name = format!("{cgroup}:{}", thread.comm);
         let timer = thread.timer.last_stage().map(|(_, latency)| &latency.0);
-        for (signal, histogram) in [("timer", timer), ("wakeup", Some(&thread.wakeup.0))] {
+        for (signal, histogram) in [(LatencySignal::Timer, timer), (LatencySignal::Wakeup, Some(&thread.wakeup.0))] {
             if let Some(histogram) = histogram {
                 collected.add(&name, signal, true, &distribution(histogram));
             }
@@ -130,7 +131,8 @@ mod tests {
         assert_eq!(run.facts.get(Fact::Cpus), Some("4"));
         assert_eq!(run.facts.get(Fact::Label), Some("stress-ng --cpu 2"));
         assert_eq!(run.at.as_deref(), Some("2026-11-22T00:11:00Z"));
-        let timer = run.series.iter().find(|(s, _)| s.workload == "plc-1" && s.signal == "timer").unwrap().1;
+        let timer =
+            run.series.iter().find(|(s, _)| s.workload == "plc-1" && s.signal == LatencySignal::Timer).unwrap().1;
         assert_eq!((timer.figures.count, timer.figures.max_ns, timer.detail), (3, 1_900_000, false));
         let thread = run.series.iter().find(|(s, _)| s.workload == "plc-1:cycle").unwrap().1;
         assert!(thread.detail);

@@ -15,17 +15,20 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.flat_map(|line| [without_sequences(line), "\n".to_owned()]).collect())
 }
 
-/// ECMA-48: ESC [, parameters and intermediate bytes, one final byte; or ESC and one byte.
+/// ECMA-48 and 35: ESC [, parameters and intermediate bytes, one final byte; ESC ] and text up to a BEL or the next ESC; or
+/// ESC, intermediate bytes and one final byte.
 fn without_sequences(line: &str) -> String {
     let mut parts = line.split('\u{1b}');
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let from_final = part
-            .strip_prefix('[')
-            .map_or(part, |sequence| sequence.trim_start_matches(|c: char| (' '..='?').contains(&c)));
-        let mut rest = from_final.chars();
-        rest.next();
-        plain += rest.as_str();
+        plain += if let Some(text) = part.strip_prefix(']') {
+            text.split_once('\u{7}').map_or("", |(_, behind)| behind)
+        } else {
+            let (sequence, inner) = part.strip_prefix('[').map_or((part, ' '..='/'), |rest| (rest, ' '..='?'));
+            let mut rest = sequence.trim_start_matches(|c: char| inner.contains(&c)).chars();
+            rest.next();
+            rest.as_str()
+        };
     }
     plain
 }
@@ -171,6 +174,8 @@ mod tests {
     fn control_sequences_and_overwritten_text_are_no_part_of_a_line() {
         assert_eq!(plain("\u{1b}[2A\u{1b}[1;32mT: 0\u{1b}[0m\r\na\rb\r\n"), "T: 0\nb\n");
         assert_eq!(plain("\u{1b}(Bx\u{1b}"), "x\n");
+        // The title of a terminal's window, a link.
+        assert_eq!(plain("\u{1b}]0;root@cell-4\u{7}a\u{1b}]8;;http://x\u{1b}\\b"), "ab\n");
         for clean in ["a\r\nb\r\n", "a\nb", "a\r\r\n"] {
             assert!(matches!(plain(clean), Cow::Borrowed(text) if text == clean), "{clean:?}");
         }

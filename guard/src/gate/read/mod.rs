@@ -124,7 +124,7 @@ fn json(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
         return history::parse(path, text);
     }
     let (document, rest) = text.split_at(documents.byte_offset());
-    let more = rest.trim_start().starts_with('{') || json_in_log(rest).is_some();
+    let more = json_in_log(rest).is_some();
     // What a log has behind the document is not looked at; where there is nothing, the file is the run as it stands.
     let text = if rest.trim().is_empty() { text } else { document };
     if first.schema.is_some() && first.window.is_some() {
@@ -145,7 +145,8 @@ fn json(path: &Path, text: &str) -> Result<Vec<Run>, Wrong> {
     ))
 }
 
-/// JSON of a run, with other lines before it where a program wrote it to its log. It is known by its first key. Lines that are left out stay as empty ones, so that a line's number is still that of the file.
+/// JSON of a run, with other lines before it where a program wrote it to its log. It is known by its first key. Lines that
+/// are left out stay as empty ones, so that a line's number is still that of the file.
 fn json_in_log(text: &str) -> Option<String> {
     const KEYS: [&str; 2] = ["\"file_version\"", "\"schema\""];
     let mut lines = text.lines().enumerate().peekable();
@@ -166,13 +167,17 @@ fn json_in_log(text: &str) -> Option<String> {
 
 /// The run in a table, or in the lines that cyclictest writes without one; `None` when there is neither.
 fn table(path: &Path, text: &str) -> Option<Result<Run, Wrong>> {
-    for (title, glued, parse) in [
-        (rtla::TITLE, true, rtla::parse as fn(&Path, &str) -> Result<Run, Wrong>),
-        (cyclictest_table::TITLE, false, cyclictest_table::parse),
+    for (title, below, parse) in [
+        // Other output may be glued to this title; the line below shows what a log puts before each line.
+        (rtla::TITLE, Some(rtla::UNIT), rtla::parse as fn(&Path, &str) -> Result<Run, Wrong>),
+        (cyclictest_table::TITLE, None, cyclictest_table::parse),
     ] {
-        let at = |line: &str| line.find(title).filter(|at| glued || line[*at..].trim_end() == title);
+        let at = |line: &str| line.find(title).filter(|at| below.is_some() || line[*at..].trim_end() == title);
         let mut titles = text.lines().enumerate().filter_map(|(n, line)| Some((n, at(line)?)));
         let Some((line, at)) = titles.next() else { continue };
+        let mut lines = text.lines().enumerate().skip(line);
+        let (line, at) =
+            below.and_then(|below| lines.find_map(|(n, line)| Some((n, line.find(below)?)))).unwrap_or((line, at));
         return Some(match titles.next() {
             None => parse(path, &log::unprefixed(Cow::Borrowed(text), line, at)),
             Some((second, _)) => {
@@ -188,6 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gate::LatencySignal;
 
     const REAL: [(&str, &str); 9] = [
         ("cyclictest JSON", include_str!("../testdata/cyclictest-2.40.json")),
@@ -213,9 +219,7 @@ mod tests {
         let with_idle = text.replacen("\"thread\": {", &format!("\"thread\": {{ {idle}"), 1);
         assert_ne!(text, with_idle);
         let (one, other) = (parsed(text).unwrap().remove(0), parsed(&with_idle).unwrap().remove(0));
-        let figures =
-            |run: &Run| run.series.iter().find(|(s, _)| s.workload == "cyclictest").unwrap().1.figures.clone();
-        assert_eq!(figures(&one), figures(&other));
+        assert_eq!(one.figures("cyclictest", LatencySignal::Timer), other.figures("cyclictest", LatencySignal::Timer));
         assert!(parsed(&with_idle.replace("\"avg\": -nan", "\"max\": -nan")).is_err());
     }
 
@@ -293,6 +297,7 @@ mod tests {
                 ("kubectl logs --timestamps", line("2026-11-02T08:15:00.018273645Z ")),
                 ("journald", line("Nov 02 08:15:00 cell-4 bench[1234]: ")),
                 ("lines of JSON before", format!("{{\"level\":\"info\"}}\n{text}")),
+                ("a line of JSON behind", format!("{text}\n{{\"level\":\"info\"}}\n")),
                 ("ts", format!("{before}{}", line("Nov 02 08:15:00 "))),
                 ("colours", format!("{before}\u{1b}[0m{text}\u{1b}[2K{behind}")),
             ] {
@@ -300,6 +305,15 @@ mod tests {
             }
             let utf16: Vec<u8> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
             assert_eq!(parse(Path::new("x"), &utf16).unwrap()[0].series.len(), alone.len(), "{name}, UTF-16");
+        }
+    }
+
+    #[test]
+    fn a_title_with_other_output_glued_to_it_is_found_in_a_log() {
+        let text = text_of("rtla osnoise");
+        for prefix in ["2026-11-02T08:15:00.01Z ", "Nov  2 08:15:00 cell-4 rtla[77]: ", "rtla-1  | "] {
+            let log: String = format!("1{text}").lines().map(|line| format!("{prefix}{line}\n")).collect();
+            assert_eq!(series(&log), series(text), "{prefix}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::gate::distribution::Distribution;
 use crate::gate::error::{MIXED, Wrong, number};
 use crate::gate::facts::{Fact, RunFacts};
+use crate::gate::metric::LatencySignal;
 use crate::gate::run::{Collected, Run, id_of};
 
 /// A column: stage ("IRQ", "Thr", "Usr", "CPU") and CPU.
@@ -14,6 +15,9 @@ type Column = (String, String);
 
 /// What the line above the table begins with; it may be glued to what another wrote before it.
 pub(super) const TITLE: &str = "# RTLA ";
+
+/// What the line below it begins with.
+pub(super) const UNIT: &str = "# Time unit is ";
 
 /// The lines below the histogram that are needed, in their order.
 const SUMMARY: [&str; 4] = ["over", "count", "min", "max"];
@@ -45,9 +49,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Run, Wrong> {
     let mut collected = Collected::default();
     for (n, (stage, cpu)) in table.columns.iter().enumerate() {
         let signal = match stage.as_str() {
-            "IRQ" => "irq",
-            "CPU" => "noise",
-            stage if stage == last_stage => "timer",
+            "IRQ" => LatencySignal::Irq,
+            "CPU" => LatencySignal::Noise,
+            stage if stage == last_stage => LatencySignal::Timer,
             "Thr" => continue,
             other => return Err(Wrong::line(table.summary_line, format!("{other:?} is no stage that is known"))),
         };
@@ -79,7 +83,7 @@ fn read(text: &str) -> Result<Table<'_>, Wrong> {
     let mut unit_ns = None;
     let mut columns = None;
     for (n, line) in lines.by_ref() {
-        if let Some(unit) = line.strip_prefix("# Time unit is ") {
+        if let Some(unit) = line.strip_prefix(UNIT) {
             unit_ns = Some(match unit.trim() {
                 "microseconds (us)" => 1000,
                 "nanoseconds (ns)" => 1,
@@ -144,7 +148,12 @@ impl<'a> Table<'a> {
 
     fn expect_columns(&self, n: usize, found: usize) -> Result<(), Wrong> {
         let columns = self.columns.len();
-        if found == columns { Ok(()) } else { Err(Wrong::line(n, format!("{found} columns, the head has {columns}"))) }
+        // Without any, each line of the summary still has a 0.
+        if columns == 0 || found == columns {
+            Ok(())
+        } else {
+            Err(Wrong::line(n, format!("{found} columns, the head has {columns}")))
+        }
     }
 
     fn distribution(&self, column: usize, width: u64, end: u64) -> Result<Distribution, Wrong> {
@@ -175,13 +184,12 @@ impl<'a> Table<'a> {
                 format!("{stage} of CPU {cpu}: the rows add up to {counted}, its count is {count}: rows are missing"),
             ));
         }
-        let ns = |value: u64| value.saturating_mul(self.unit_ns);
         for (value, counts) in &self.rows {
-            distribution.add(ns(*value), ns(value.saturating_add(width)), counts[column]);
+            distribution.add(*value, value.saturating_add(width), counts[column]);
         }
-        distribution.add(ns(end), ns(max), over);
-        distribution.widen(ns(min), ns(max));
-        Ok(distribution)
+        distribution.add(end, max, over);
+        distribution.widen(min, max);
+        Ok(distribution.in_ns(self.unit_ns))
     }
 }
 
@@ -192,19 +200,13 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Figures;
-
-    fn figures(run: &Run, workload: &str, signal: &str) -> Figures {
-        let found = run.series.iter().find(|(s, _)| s.workload == workload && s.signal == signal);
-        found.unwrap_or_else(|| panic!("{workload} {signal} in {:?}", run.series.keys())).1.figures.clone()
-    }
 
     #[test]
     fn timerlat_of_a_guest_is_read() {
         let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-timerlat.txt")).unwrap();
-        let irq = figures(&run, "timerlat:0", "irq");
+        let irq = run.figures("timerlat:0", LatencySignal::Irq);
         assert_eq!((irq.count, irq.min_ns, irq.max_ns), (1130, 6_000, 24_130_000));
-        let all = figures(&run, "timerlat", "timer");
+        let all = run.figures("timerlat", LatencySignal::Timer);
         assert_eq!((all.count, all.min_ns, all.max_ns), (2250, 56_000, 28_982_000));
         assert_eq!(run.facts.get(Fact::Options), Some("until thread"));
     }
@@ -212,7 +214,7 @@ mod tests {
     #[test]
     fn nanoseconds_and_wide_buckets_are_read() {
         let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-timerlat-nano.txt")).unwrap();
-        let irq = figures(&run, "timerlat:0", "irq");
+        let irq = run.figures("timerlat:0", LatencySignal::Irq);
         assert_eq!((irq.count, irq.min_ns, irq.max_ns), (297, 136_247, 17_124_114));
         assert!(!irq.p50_ns.unwrap().is_multiple_of(20_000), "spread within its bucket: {irq:?}");
     }
@@ -220,8 +222,8 @@ mod tests {
     #[test]
     fn osnoise_is_read() {
         let run = parse(Path::new("f"), include_str!("../testdata/rtla-6.1-osnoise.txt")).unwrap();
-        assert_eq!(figures(&run, "osnoise", "noise").max_ns, 57_301_000);
-        assert_eq!(figures(&run, "osnoise:1", "noise").p50_ns, Some(1_612));
+        assert_eq!(run.figures("osnoise", LatencySignal::Noise).max_ns, 57_301_000);
+        assert_eq!(run.figures("osnoise:1", LatencySignal::Noise).p50_ns, Some(1_612));
     }
 
     #[test]
@@ -230,7 +232,7 @@ mod tests {
                     Index   IRQ-000   Thr-000   Usr-000\n40  1  0  0\n50  3  2  4\nover: 0 2 0\ncount: 4 4 4\nmin: 40 50 50\n\
                     avg: 45 60 55\nmax: 51 90 59\nALL: IRQ Thr Usr\ncount: 4 4 4\n";
         let run = parse(Path::new("f"), text).unwrap();
-        assert_eq!(figures(&run, "timerlat", "timer").max_ns, 59_000);
+        assert_eq!(run.figures("timerlat", LatencySignal::Timer).max_ns, 59_000);
         assert_eq!(run.facts.get(Fact::Options), Some("until user"));
     }
 
@@ -249,7 +251,7 @@ mod tests {
     fn what_follows_the_summary_is_passed_over_and_a_threshold_is_noted() {
         let plain = parse(Path::new("f"), STOPPED).unwrap();
         assert!(plain.notes.is_empty());
-        assert_eq!(figures(&plain, "timerlat", "timer").max_ns, 27_000);
+        assert_eq!(plain.figures("timerlat", LatencySignal::Timer).max_ns, 27_000);
         let totals = "ALL:         IRQ       Thr\ncount:     7056      7026 \nmin:          0         0 \n";
         for below in [ANALYSIS.to_owned(), format!("{totals}{ANALYSIS}"), format!("\n{ANALYSIS}{totals}")] {
             let stopped = parse(Path::new("f"), &format!("{STOPPED}{below}")).unwrap();
@@ -275,8 +277,15 @@ mod tests {
         let text = "# RTLA timerlat histogram\n# Time unit is nanoseconds (ns)\nIndex   IRQ-000\n0     123456789 \n\
                     over: 1234567890 \ncount:1358024679 \nmin:        811 \navg:        902 \nmax:   91827364 \n";
         let run = parse(Path::new("f"), text).unwrap();
-        assert_eq!(figures(&run, "timerlat", "irq").count, 1_358_024_679);
+        assert_eq!(run.figures("timerlat", LatencySignal::Irq).count, 1_358_024_679);
         assert_eq!(run.series.len(), 2, "--no-thread");
+    }
+
+    #[test]
+    fn a_measurement_without_noise_says_so() {
+        let text = "# RTLA osnoise histogram\n# Time unit is microseconds (us)\n# Duration:   0 00:00:05\nIndex\n\
+                    over: 0\ncount: 0\nmin: 0\navg: 0\nmax: 0\n";
+        assert_eq!(parse(Path::new("f"), text).unwrap_err().what, "no CPU has counted anything");
     }
 
     #[test]
@@ -290,9 +299,11 @@ mod tests {
 
     #[test]
     fn damage_is_refused_at_its_line() {
-        let good = "# RTLA timerlat histogram\n# Time unit is microseconds (us)\nIndex IRQ-000\n40 1\n50 3\nover: 0\ncount: 4\n\
+        let good = "# RTLA timerlat histogram\n# Time unit is microseconds (us)\nIndex IRQ-000\n40 2\n50 3\nover: 0\ncount: 5\n\
                     min: 40\nmax: 51\n";
-        assert!(parse(Path::new("f"), good).is_ok());
+        for good in [good, &good.replace("40 2", "40 1"), &good.replace("40 2", "40 3")] {
+            assert!(parse(Path::new("f"), good).is_ok(), "one latency may be counted while rtla reads: {good}");
+        }
         for (from, to, said) in [
             ("microseconds (us)", "fortnights", "line 2"),
             ("timerlat histogram", "timerlat top", "line 1"),
@@ -303,12 +314,12 @@ mod tests {
             ("max: 51\n", "", "no line \"max:\""),
             ("Index IRQ-000", "   IRQ-000", "line 3: the rows do not say their latency; record without --no-index"),
             (
-                "over: 0\ncount: 4\nmin: 40\nmax: 51\n",
+                "over: 0\ncount: 5\nmin: 40\nmax: 51\n",
                 "",
                 "no line \"over:\": it is cut off, or was made with --no-summary",
             ),
-            ("40 1\n", "", "IRQ of CPU 0: the rows add up to 3, its count is 4"),
-            ("50 3", "rtla: 3", "the rows add up to 1, its count is 4"),
+            ("40 2\n", "", "IRQ of CPU 0: the rows add up to 3, its count is 5"),
+            ("50 3", "rtla: 3", "the rows add up to 2, its count is 5"),
             ("max: 51", "max: 4", "larger than the maximum"),
         ] {
             let wrong = parse(Path::new("f"), &good.replace(from, to)).unwrap_err();

@@ -53,13 +53,13 @@ pub fn explanation(explanation: &SampleSizes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Metric, Needed};
+    use crate::gate::{LatencySignal, Metric, Needed};
 
     #[test]
     fn it_says_how_many_runs_which_shift_takes() {
         let figure = Needed {
             workload: "cyclictest".into(),
-            signal: "timer".into(),
+            signal: LatencySignal::Timer.into(),
             metric: Metric::P99,
             runs: 40,
             median_ns: 52_000.0,

@@ -68,7 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gate::{Budgeted, Comparison, Difference, Fact, GateOutcome, Judged, Metric, Status};
+    use crate::gate::{Budgeted, Comparison, Difference, Fact, GateOutcome, Judged, LatencySignal, Metric, Status};
 
     /// A verdict with something in every field; `name` is the workload's.
     fn sample(name: &str) -> Verdict {
@@ -85,7 +85,7 @@ mod tests {
             },
             budgets: vec![Budgeted {
                 workload: name.into(),
-                signal: "timer".into(),
+                signal: LatencySignal::Timer.into(),
                 metric: Metric::Max,
                 status: Status::OverBudget,
                 limit_ns: 100_000,
@@ -96,7 +96,7 @@ mod tests {
             metrics: [Status::Regression, Status::TooLittleData, Status::NotJudged, Status::Pass]
                 .map(|status| Judged {
                     workload: name.into(),
-                    signal: "timer".into(),
+                    signal: LatencySignal::Timer.into(),
                     metric: Metric::P999,
                     status,
                     runs: (18, 20),

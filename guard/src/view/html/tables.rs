@@ -152,7 +152,7 @@ pub(super) fn actions(snapshot: &Snapshot) -> String {
             action.path.clone(),
             format!("{} {} → {}", action.knob, action.old, action.new),
             action.reason.clone(),
-            action.result.clone(),
+            action.result.to_string(),
         ]
     };
     // The last first: they are in force.

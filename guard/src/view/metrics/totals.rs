@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::places::Places;
 use crate::snapshot::{
-    self, Breach, Cause, Cgroup, Class, Cpu, Latency, Lost, Node, Pressure, Signal, SignalName, Snapshot, Thread,
-    Timer, Word,
+    self, ActionResult, ActionState, Breach, Cause, Cgroup, Class, Cpu, Latency, Lost, Node, Pressure, Signal,
+    SignalName, Snapshot, Thread, Timer, Word,
 };
 
 /// Path of what found no slot, or has no place.
@@ -253,20 +253,19 @@ fn bounded<K: Ord, V>(all: &BTreeMap<K, V>, key: K, other: impl FnOnce(K) -> K) 
     if all.len() < WORDS_MAX || all.contains_key(&key) { key } else { other(key) }
 }
 
-/// What came of an action, in one word. The text may go on with why.
-fn result(text: &str) -> &'static str {
-    const WORDS: [(&str, &str); 9] = [
-        ("planned", "planned"),
-        ("would be written", "planned"),
-        ("written", "written"),
-        ("unchanged", "unchanged"),
-        ("the cgroup has gone", "gone"),
-        ("refused", "refused"),
-        ("left to somebody else", "foreign"),
-        ("busy", "busy"),
-        ("not tried", "not_tried"),
-    ];
-    WORDS.iter().find(|(begin, _)| text.starts_with(begin)).map_or("failed", |(_, word)| word)
+/// What came of an action, in one word.
+fn result(result: &ActionResult) -> &'static str {
+    match result.state.known() {
+        Some(ActionState::Planned | ActionState::Pending) => "planned",
+        Some(ActionState::Written | ActionState::Nearest) => "written",
+        Some(ActionState::Unchanged) => "unchanged",
+        Some(ActionState::Gone) => "gone",
+        Some(ActionState::Refused) => "refused",
+        Some(ActionState::Foreign) => "foreign",
+        Some(ActionState::Busy) => "busy",
+        Some(ActionState::Limited) => "not_tried",
+        Some(ActionState::Failed) | None => "failed",
+    }
 }
 
 fn add_pressure(sum: &mut Option<Pressure>, more: Option<Pressure>) {
@@ -374,7 +373,7 @@ mod tests {
             ("failed: disk", "failed"),
             ("", "failed"),
         ] {
-            assert_eq!(result(text), word);
+            assert_eq!(result(&text.into()), word);
         }
     }
 }

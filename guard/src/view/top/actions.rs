@@ -85,7 +85,7 @@ pub(super) fn page(app: &App, width: usize) -> Page {
             action.old.clone(),
             action.new.clone(),
             state.name().to_owned(),
-            action.result.clone(),
+            action.result.to_string(),
         ]));
     }
     let (head, rows) = grid.lines(width, app.options.theme.head());
