@@ -23,6 +23,7 @@ pub mod symbols;
 mod sys;
 
 pub use error::KernelError;
+pub use flight::flight_bytes;
 pub use handle::Kernel;
 pub use load::Verified;
 pub use options::LoadOptions;

@@ -26,5 +26,5 @@ pub use parts::{
 };
 pub use words::{
     BreachFlag, BreachKind, Cause, Did, LockKind, Named, SchedPolicy, SignalName, ThrottleSource, TimerKind,
-    UnknownWord, WokenBy, Word,
+    Unaccounted, UnknownWord, WokenBy, Word,
 };
