@@ -23,9 +23,19 @@ pub(crate) struct Args {
     /// Only these hazards, without pairs
     #[arg(long, value_delimiter = ',')]
     only: Vec<Hazard>,
+    /// With the flight recorder, without it, or both, one after the other
+    #[arg(long, value_enum, default_value_t = Ways::Both)]
+    recorder: Ways,
     /// Print guard's sentence for each shot that it named wrongly
     #[arg(long)]
     wrong: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Ways {
+    Both,
+    With,
+    Without,
 }
 
 /// Each alone.
@@ -83,10 +93,26 @@ pub(crate) struct Figures {
     skipped: BTreeMap<String, String>,
     failed: BTreeMap<String, String>,
     shots: Vec<Scored>,
+    /// Whether the flight recorder ran.
+    recorder: bool,
+    /// The same by the records alone, where both were wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    without_recorder: Option<Box<Figures>>,
 }
 
-/// Figures, and whether the goals are reached.
+/// Figures, and whether the goals are reached: with the recorder, if it was to run at all.
 pub(crate) fn run(args: &Args) -> Result<(Figures, bool)> {
+    if args.recorder != Ways::Both {
+        return run_one_way(args, args.recorder == Ways::With);
+    }
+    println!("with the flight recorder");
+    let (mut figures, reached) = run_one_way(args, true)?;
+    println!("without the flight recorder");
+    figures.without_recorder = Some(Box::new(run_one_way(args, false)?.0));
+    Ok((figures, reached))
+}
+
+fn run_one_way(args: &Args, recorder: bool) -> Result<(Figures, bool)> {
     let (kernel, scale) = (Kernel::running()?, Scale::here());
     println!("kernel {}, late from {} us on, shots of {} us", kernel.release, scale.threshold_us, scale.harm_us);
     let mut runs: Vec<Vec<Hazard>> = if args.only.is_empty() { ALONE.to_vec() } else { args.only.clone() }
@@ -106,7 +132,7 @@ pub(crate) fn run(args: &Args) -> Result<(Figures, bool)> {
             skipped.insert(name, why.to_owned());
             continue;
         }
-        let scored = inject::trial(hazards, args.shots, &scale, number as u64 + 1)
+        let scored = inject::trial(hazards, args.shots, &scale, number as u64 + 1, recorder)
             .and_then(|trial| inject::score(&trial, &kernel, &scale));
         match scored {
             Ok(score) => {
@@ -136,7 +162,7 @@ pub(crate) fn run(args: &Args) -> Result<(Figures, bool)> {
             }
         }
     }
-    let figures = figures(kernel.release, scale, all, skipped, failed);
+    let figures = Figures { recorder, ..figures(kernel.release, scale, all, skipped, failed) };
     print(&figures);
     let reached = figures.right_percent >= GOAL_RIGHT
         && figures.accused_percent <= GOAL_ACCUSED
@@ -206,6 +232,8 @@ fn figures(
         skipped,
         failed,
         shots: all.hurt,
+        recorder: true,
+        without_recorder: None,
     }
 }
 

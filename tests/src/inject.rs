@@ -140,11 +140,11 @@ pub struct Trial {
     pub far: Option<String>,
 }
 
-/// Runs hazards under guard.
+/// Runs hazards under guard, with its flight recorder or without.
 ///
 /// # Errors
 /// When the workload or guard fails.
-pub fn trial(hazards: &[Hazard], shots: usize, scale: &Scale, seed: u64) -> Result<Trial> {
+pub fn trial(hazards: &[Hazard], shots: usize, scale: &Scale, seed: u64, recorder: bool) -> Result<Trial> {
     let cgroup = Cgroup::create(&format!("inject{seed}"))?;
     cgroup.allow_rt(400_000)?;
     let far = if hazards.iter().any(|hazard| hazard.wants_far_quota()) {
@@ -182,7 +182,8 @@ pub fn trial(hazards: &[Hazard], shots: usize, scale: &Scale, seed: u64) -> Resu
     cgroup.add(workload.pid())?;
     let tid = workload.tid()?;
     let threshold = format!("{}us", scale.threshold_us);
-    let guard = GuardRun::report().tid(tid).with(&["--explain", "--threshold", &threshold]).measure()?;
+    let recorder = if recorder { "--explain" } else { "--no-explain" };
+    let guard = GuardRun::report().tid(tid).with(&[recorder, "--threshold", &threshold]).measure()?;
     workload.go()?;
     let log: Log = workload.last(Duration::from_secs(60 + 10 * shots as u64) * patience())?;
     ensure!(log.victim == tid, "the victim is {} and not {tid}", log.victim);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::config::{Endpoint, EndpointError, Time, TimeError};
-use crate::control::{Selection, Watch};
+use crate::control::{Recorder, Selection, Watch};
 use crate::inventory::CgroupFilter;
 
 /// What to watch.
@@ -22,10 +22,16 @@ pub(super) struct WatchArguments {
     /// A wake-up of a watched thread that takes longer is recorded one by one, as a late one.
     #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = threshold)]
     threshold: Duration,
-    /// Also record who ran on each CPU, so that late wake-ups can be explained better: always on in `guard explain`. Each
-    /// switch and wake-up costs more then.
+    /// Keep the flight recorder on even where it takes more memory than guard helps itself to, and judge threads named with
+    /// --tid whatever their policy is. The recorder keeps who ran on each CPU, by which late wake-ups are explained; it is on
+    /// by itself where the 24 MiB per CPU, 192 MiB in all, that it may take are at most an eighth of the available memory
+    /// and half of what guard's own cgroup has left.
     #[arg(long)]
     explain: bool,
+    /// Keep the flight recorder off: late wake-ups are explained by what is known at their end alone, each switch and wake-up
+    /// costs less, and guard takes less memory.
+    #[arg(long, conflicts_with_all = ["explain", "stacks"])]
+    no_explain: bool,
     /// Keep the kernel stacks of late wake-ups, too: of what ran when the thread was woken, and of the task that left the CPU
     /// for it. Implies --explain; each wake-up of a watched thread costs microseconds more.
     #[arg(long)]
@@ -47,7 +53,11 @@ impl WatchArguments {
             selection: Selection { cgroups: self.cgroup.clone(), tids: self.tid.clone() },
             threshold: self.threshold,
             act: false,
-            explain: self.explain || self.stacks,
+            recorder: match (self.explain || self.stacks, self.no_explain) {
+                (true, _) => Recorder::On,
+                (false, true) => Recorder::Off,
+                (false, false) => Recorder::WhereItFits,
+            },
             traces: None,
             stacks: self.stacks,
             run_time_stats: self.run_time_stats,

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::arguments::{self, WatchArguments};
 use super::exit::Failure;
 use super::output::Target;
-use crate::control::{ControlError, Pace, Traces, Watch};
+use crate::control::{ControlError, Pace, Recorder, Traces, Watch};
 use crate::explain::{Couplings, Explanation};
 use crate::snapshot::Snapshot;
 use crate::{control, explain, record, view};
@@ -31,9 +31,9 @@ pub(super) struct Arguments {
     /// Write to this file instead of stdout. It appears, or is replaced, only when it is complete.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Explain what is in a recording (`guard run --record`, better with --explain), a JSON report or lines of them instead
+    /// Explain what is in a recording (`guard run --record`), a JSON report or lines of them instead
     /// of watching.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["duration", "trace", "cgroup", "tid", "threshold", "explain", "run_time_stats"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["duration", "trace", "cgroup", "tid", "threshold", "explain", "no_explain", "run_time_stats"])]
     replay: Option<PathBuf>,
     /// Write what all CPUs did around the first late wake-ups to this file, as trace events in JSON: for Perfetto
     /// (ui.perfetto.dev) and chrome://tracing.
@@ -133,7 +133,10 @@ fn watch(arguments: &Arguments, seen: &mut Seen) -> Result<(), Failure> {
     let trace = arguments.trace.as_deref().map(|path| Ok::<_, Failure>((Target::open(Some(path))?, Traces::default())));
     let trace = trace.transpose()?;
     let traces = trace.as_ref().map(|(_, traces)| traces.clone());
-    let watch = Watch { explain: true, traces, ..arguments.watch.watch() };
+    let mut watch = Watch { traces, ..arguments.watch.watch() };
+    if watch.recorder == Recorder::WhereItFits {
+        watch.recorder = Recorder::On;
+    }
     let pace = Pace { interval: arguments.duration.min(Duration::from_secs(1)), duration: Some(arguments.duration) };
     let begun = || eprintln!("Measuring for {:?}. Ctrl-C ends it early with a report.", arguments.duration);
     control::runtime().map_err(Failure::Runtime)?.block_on(control::run(&watch, pace, begun, |snapshot| {

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
     /// Report on a recording (`guard run --record`), a JSON report or lines of them instead of measuring.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["duration", "cgroup", "tid", "threshold", "explain", "run_time_stats"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["duration", "cgroup", "tid", "threshold", "explain", "no_explain", "run_time_stats"])]
     replay: Option<PathBuf>,
     #[command(flatten)]
     watch: WatchArguments,

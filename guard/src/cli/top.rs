@@ -19,14 +19,14 @@ use crate::dashboard::{self, DashboardOptions, From};
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct Arguments {
     /// Show a recording (`guard run --record`), a JSON report or lines of them.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["connect", "interval", "cgroup", "tid", "run_time_stats"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["connect", "interval", "cgroup", "tid", "no_explain", "run_time_stats"])]
     replay: Option<PathBuf>,
     /// How many times faster than it happened a recording is shown, 0.125 to 1024.
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = speed, requires = "replay")]
     speed: f64,
     /// Show what a controller (`guard run --listen`) sees; without a value that at /run/guard/guard.sock.
     #[arg(long, value_name = "SOCKET", num_args = 0..=1, default_missing_value = SOCKET,
-        conflicts_with_all = ["interval", "cgroup", "tid", "run_time_stats"])]
+        conflicts_with_all = ["interval", "cgroup", "tid", "no_explain", "run_time_stats"])]
     connect: Option<String>,
     /// Time between two pictures.
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = arguments::interval)]

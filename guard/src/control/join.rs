@@ -18,8 +18,8 @@ use crate::inventory::CgroupInfo;
 use crate::kernel::sample::{CgroupSample, ThreadSample};
 use crate::snapshot::order;
 use crate::snapshot::{
-    Breach, Cgroup, CgroupPath, CpuStat, Latency, Lock, Overhead, SCHEMA, SchedPolicy, Snapshot, Thread, Throttle,
-    ThrottleSource, Timer, TimerKind, WakeupPair, Window, Word,
+    Breach, Cgroup, CgroupPath, CpuStat, Latency, Lock, Overhead, SCHEMA, SchedPolicy, SignalName, Snapshot, Thread,
+    Throttle, ThrottleSource, Timer, TimerKind, WakeupPair, Window, Word,
 };
 
 /// The Snapshot of a window.
@@ -52,10 +52,11 @@ pub(super) fn snapshot(sum: Sum, known: &Known, keep: &Keep, clock: WallClock, c
     let mut threads: Vec<Thread> = seen.map(|thread| join_thread(thread, known)).collect();
     add_unseen(&mut threads, keep, known);
 
+    let recorder = sample.signals.iter().find(|signal| signal.name == SignalName::Flight).map(|signal| signal.state);
     let mut breaches: Vec<Breach> = sample
         .breaches
         .iter()
-        .map(|breach| late::join(breach, accounts.get(&accounts::key(breach)), known, clock))
+        .map(|breach| late::join(breach, accounts.get(&accounts::key(breach)), recorder, known, clock))
         .collect();
 
     // With the classes of all cgroups, but of the late wake-ups that are kept.
@@ -485,7 +486,7 @@ mod tests {
             comm: *b"sixteen-letters!",
             ..event::Breach::zeroed()
         };
-        let breach = late::join(&record, None, &Known::default(), CLOCK());
+        let breach = late::join(&record, None, None, &Known::default(), CLOCK());
         assert_eq!((breach.comm.as_str(), breach.cgroup.as_str()), ("sixteen-letters!", "(other)"));
         assert_eq!(
             (breach.evidence.wait_ns, breach.evidence.irq_delay_ns, breach.evidence.prev_cgroup),

@@ -12,12 +12,18 @@ use super::clock::WallClock;
 use super::known::Known;
 use crate::explain::{self, Who};
 use crate::snapshot::{
-    Breach, BreachFlag, BreachKind, Cause, CgroupPath, ChainLink, Culprit, Evidence, LockKind, ThrottledBy, TimePart,
-    WokenBy, Word,
+    Breach, BreachFlag, BreachKind, Cause, CgroupPath, ChainLink, Culprit, Evidence, LockKind, SignalState,
+    ThrottledBy, TimePart, Unaccounted, WokenBy, Word,
 };
 
 /// A breach of a Snapshot, explained.
-pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known: &Known, clock: WallClock) -> Breach {
+pub(super) fn join(
+    record: &event::Breach,
+    accounted: Option<&Accounted>,
+    recorder: Option<SignalState>,
+    known: &Known,
+    clock: WallClock,
+) -> Breach {
     let latency_ns = record.switched_in_ns.saturating_sub(record.since_ns);
     let comm = comm::text(&record.comm).to_string();
     let timer = record.kind == event::BreachKind::Timer as u32;
@@ -72,6 +78,7 @@ pub(super) fn join(record: &event::Breach, accounted: Option<&Accounted>, known:
             throttled_by: throttled_by(record, accounted, known),
             steal_ns: accounted.and_then(|accounted| accounted.steal_ns),
             parts: parts(accounted, known),
+            unaccounted: unaccounted(accounted, recorder).map(Word::from),
             stacks: accounted.and_then(|accounted| accounted.stacks.clone()),
             chain: chain(accounted, known),
             flags: breach_flags(record.flags),
@@ -108,6 +115,18 @@ fn parts(accounted: Option<&Accounted>, known: &Known) -> Vec<TimePart> {
             by: part.by.as_ref().map(|who| culprit(who, known)),
         })
         .collect()
+}
+
+/// Why there are no parts, or why they may not be all, by the state of the flight recorder.
+fn unaccounted(accounted: Option<&Accounted>, recorder: Option<SignalState>) -> Option<Unaccounted> {
+    match (recorder, accounted) {
+        (None | Some(SignalState::Off), _) => Some(Unaccounted::RecorderOff),
+        (Some(SignalState::Unavailable), _) => Some(Unaccounted::NoMemory),
+        (_, None) => Some(Unaccounted::TooMany),
+        (_, Some(Accounted { account: None, .. })) => Some(Unaccounted::Overwritten),
+        (Some(SignalState::Degraded), Some(_)) => Some(Unaccounted::RecorderDegraded),
+        (Some(SignalState::Active), Some(_)) => None,
+    }
 }
 
 /// Who was waited for, by name.
@@ -212,4 +231,27 @@ fn breach_flags(flags: u32) -> Vec<Word<BreachFlag>> {
     .filter(|(bit, _)| flags & bit != 0)
     .map(|(_, flag)| flag.into())
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::Account;
+
+    #[test]
+    fn a_late_wake_up_that_was_not_accounted_for_says_why() {
+        let found = Accounted { account: Some(Account::default()), ..Accounted::default() };
+        let overwritten = Accounted::default();
+        for (recorder, accounted, why) in [
+            (None, None, Some(Unaccounted::RecorderOff)),
+            (Some(SignalState::Off), None, Some(Unaccounted::RecorderOff)),
+            (Some(SignalState::Unavailable), None, Some(Unaccounted::NoMemory)),
+            (Some(SignalState::Active), None, Some(Unaccounted::TooMany)),
+            (Some(SignalState::Active), Some(&overwritten), Some(Unaccounted::Overwritten)),
+            (Some(SignalState::Degraded), Some(&found), Some(Unaccounted::RecorderDegraded)),
+            (Some(SignalState::Active), Some(&found), None),
+        ] {
+            assert_eq!(unaccounted(accounted, recorder), why, "{recorder:?}");
+        }
+    }
 }

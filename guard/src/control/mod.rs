@@ -50,4 +50,4 @@ pub use planning::{Planned, PlannedStep, plan, replay};
 pub use run_loop::{act, measure, run, runtime};
 pub use selection::Selection;
 pub use serve::{SOCKET, Server};
-pub use watch::Watch;
+pub use watch::{Recorder, Watch};

@@ -7,6 +7,18 @@ use super::accounts::Traces;
 use super::selection::Selection;
 use crate::config::Config;
 
+/// Whether the flight recorder runs, which late wake-ups are explained by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recorder {
+    /// Not.
+    Off,
+    /// Where its memory is there to spare.
+    #[default]
+    WhereItFits,
+    /// In any case. Threads that the user named are judged then whatever their policy is.
+    On,
+}
+
 /// What to observe.
 #[derive(Clone, Debug)]
 pub struct Watch {
@@ -16,11 +28,11 @@ pub struct Watch {
     pub threshold: Duration,
     /// Whether to act on what happens, not only to count it.
     pub act: bool,
-    /// Whether late wake-ups are to be explained as far as can be: it makes observing dearer.
-    pub explain: bool,
-    /// With `explain`: where to keep what happened around late wake-ups.
+    /// Whether the flight recorder runs.
+    pub recorder: Recorder,
+    /// With a recorder: where to keep what happened around late wake-ups.
     pub traces: Option<Traces>,
-    /// With `explain`: whether to keep kernel stacks of late wake-ups.
+    /// With a recorder: whether to keep kernel stacks of late wake-ups.
     pub stacks: bool,
     /// Whether the kernel times guard's programs.
     pub run_time_stats: bool,

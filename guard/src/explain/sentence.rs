@@ -1,7 +1,7 @@
 //! A late wake-up in one sentence that a person can act on.
 
 use super::task::FAIR;
-use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, ChainLink, Culprit, Word};
+use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, ChainLink, Culprit, Unaccounted, Word};
 
 /// Says what happened: `lost_ns` of it by `cause`.
 pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
@@ -84,10 +84,26 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
             {
                 "the timer's interrupt itself came late: interrupts were off, or another machine had the CPU".to_owned()
             }
-            _ => "the cause is unknown".to_owned(),
+            _ => unknown(evidence.unaccounted.as_ref().and_then(Word::known)).to_owned(),
         },
     };
     format!("{} (tid {}) {late}: {why}", breach.comm, breach.tid)
+}
+
+/// Where nothing tells the cause: why not.
+fn unknown(why: Option<Unaccounted>) -> &'static str {
+    match why {
+        None => "the cause is unknown",
+        Some(Unaccounted::RecorderOff) => "the cause is not known without the flight recorder, which is turned off",
+        Some(Unaccounted::NoMemory) => {
+            "the cause is not known without the flight recorder, for which there is too little memory"
+        }
+        Some(Unaccounted::Overwritten) => "the cause is unknown: the flight recorder does not reach back so far",
+        Some(Unaccounted::TooMany) => "the cause was not looked up: too many others were later at that moment",
+        Some(Unaccounted::RecorderDegraded) => {
+            "the cause is unknown; this kernel does not show the flight recorder everything"
+        }
+    }
 }
 
 /// "the holder of the lock it waited for, ", or the way to it: "it waited for a (…), which waited for ".
@@ -128,5 +144,44 @@ fn time(ns: u64) -> String {
     match ns {
         0..1_000_000 => format!("{} us", ns / 1_000),
         _ => format!("{}.{} ms", ns / 1_000_000, ns / 100_000 % 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Evidence;
+
+    #[test]
+    fn an_unknown_cause_says_why_it_is_unknown() {
+        let said = |unaccounted: Option<Unaccounted>| {
+            let evidence = Evidence { unaccounted: unaccounted.map(Word::from), ..Evidence::default() };
+            let mut breach = Breach {
+                at: "2026-11-24T03:12:07Z".into(),
+                tid: 7,
+                comm: "cycle".into(),
+                cgroup: "/plc".into(),
+                kind: BreachKind::Wakeup.into(),
+                latency_ns: 2_000_000,
+                cause: Cause::Unknown.into(),
+                culprit: None,
+                shares: std::collections::BTreeMap::new(),
+                sentence: String::new(),
+                evidence,
+            };
+            crate::explain::explain(&mut breach);
+            assert_eq!(breach.cause, Cause::Unknown);
+            breach.sentence
+        };
+        assert!(said(None).ends_with(": the cause is unknown"), "{}", said(None));
+        for (why, words) in [
+            (Unaccounted::RecorderOff, "the flight recorder, which is turned off"),
+            (Unaccounted::NoMemory, "the flight recorder, for which there is too little memory"),
+            (Unaccounted::Overwritten, "the flight recorder does not reach back so far"),
+            (Unaccounted::TooMany, "too many others were later at that moment"),
+            (Unaccounted::RecorderDegraded, "this kernel does not show the flight recorder everything"),
+        ] {
+            assert!(said(Some(why)).ends_with(words), "{}", said(Some(why)));
+        }
     }
 }

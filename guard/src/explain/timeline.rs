@@ -10,8 +10,9 @@ use guard_common::flight::{Entry, flags, kind};
 
 /// How far back events are kept, ns: breaches that are longer are explained without them.
 const KEEP_NS: u64 = 4_000_000_000;
-/// Most events that are kept of one CPU.
-const KEEP: usize = 1 << 18;
+/// Most events that are kept of all CPUs, and the most and the least of one.
+const KEEP_IN_ALL: usize = 1 << 20;
+const KEEP: (usize, usize) = (1 << 18, 1 << 12);
 /// How far back to search for a thread's state when an interval begins, ns.
 const LOOK_BACK_NS: u64 = 300_000_000;
 
@@ -35,9 +36,9 @@ struct CpuEvents {
 
 impl CpuEvents {
     /// Forgets what is too old or too much. The last switch among it stays: what the CPU is doing may have begun long ago.
-    fn forget(&mut self, newest_ns: u64) {
+    fn forget(&mut self, newest_ns: u64, keep: usize) {
         let mut switch = None;
-        while self.entries.front().is_some_and(|e| e.at_ns + KEEP_NS < newest_ns) || self.entries.len() > KEEP {
+        while self.entries.front().is_some_and(|e| e.at_ns + KEEP_NS < newest_ns) || self.entries.len() > keep {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.complete_since_ns = self.complete_since_ns.max(oldest.at_ns);
             if oldest.kind == kind::SWITCH && oldest.at_ns >= self.gap_ns {
@@ -92,6 +93,12 @@ impl<T> Span<T> {
     }
 }
 
+/// Most events that are kept of one CPU of so many: a power of two, as the memory of a queue is.
+fn keep(cpus: usize) -> usize {
+    let room = (KEEP_IN_ALL / cpus.max(1)).clamp(KEEP.1, KEEP.0);
+    1 << room.ilog2()
+}
+
 fn task_of(entry: &Entry) -> Who {
     Who {
         tid: entry.tid,
@@ -105,7 +112,12 @@ impl Timeline {
     /// Adds events in order of time, and forgets the oldest.
     pub fn add(&mut self, entries: &[Entry]) {
         for entry in entries {
+            let keep = keep(self.cpus.len());
             let cpu = self.cpus.entry(u32::from(entry.cpu)).or_default();
+            if cpu.entries.len() >= keep {
+                // Before it grows.
+                cpu.forget(entry.at_ns, keep / 4 * 3);
+            }
             if entry.kind == kind::GAP {
                 (cpu.complete_since_ns, cpu.gap_ns) = (entry.at_ns, entry.at_ns);
             } else {
@@ -113,7 +125,14 @@ impl Timeline {
             }
         }
         let newest_ns = self.cpus.values().filter_map(|cpu| cpu.entries.back()).map(|e| e.at_ns).max().unwrap_or(0);
-        self.cpus.values_mut().for_each(|cpu| cpu.forget(newest_ns));
+        let keep = keep(self.cpus.len());
+        self.cpus.values_mut().for_each(|cpu| cpu.forget(newest_ns, keep));
+    }
+
+    /// The most memory that events of so many CPUs take, bytes.
+    #[must_use]
+    pub fn most_bytes(cpus: usize) -> u64 {
+        (cpus * keep(cpus) * size_of::<Entry>()) as u64
     }
 
     fn events(&self) -> impl Iterator<Item = &VecDeque<Entry>> {

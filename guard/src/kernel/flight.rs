@@ -18,6 +18,13 @@ pub(super) fn entries(cpus: u32) -> u32 {
     1 << room.ilog2()
 }
 
+/// Memory of the rings of so many CPUs, bytes.
+#[must_use]
+pub fn flight_bytes(cpus: usize) -> u64 {
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    u64::from(cpus) * u64::from(entries(cpus)) * size_of::<Entry>() as u64
+}
+
 /// The rings, and how far they were read.
 pub(super) struct Flight {
     entries: Shared<Entry>,
@@ -59,7 +66,8 @@ impl Flight {
             }
             self.read[cpu] = end;
         }
-        taken.sort_by_key(|entry| entry.at_ns);
+        // In place: there may be very many. Entries of one CPU stay in their order, and a gap before what follows it.
+        taken.sort_unstable_by_key(|entry| (entry.at_ns, entry.cpu, entry.seq, entry.kind != kind::GAP));
         taken
     }
 }

@@ -18,6 +18,7 @@ use guard_common::{
 use super::{
     before::Before,
     config,
+    errno::errno,
     error::KernelError,
     flight::{self, Flight},
     handle::Kernel,
@@ -26,7 +27,6 @@ use super::{
     phases::Phases,
     pretence,
     programs::{Probe, Programs},
-    refusal::errno,
     selfcheck,
     signals::{self, Ask, Decided},
     sys::{Raw, Shared},

@@ -5,6 +5,7 @@ mod before;
 pub mod btf;
 mod collect;
 mod config;
+mod errno;
 mod error;
 mod flight;
 mod handle;
@@ -24,6 +25,7 @@ pub mod symbols;
 mod sys;
 
 pub use error::KernelError;
+pub use flight::flight_bytes;
 pub use handle::Kernel;
 pub use load::Verified;
 pub use options::LoadOptions;

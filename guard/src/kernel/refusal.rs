@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io};
 
 use aya::{programs::ProgramError, sys::SyscallError};
 
-use super::error::KernelError;
+use super::{errno::errno, error::KernelError};
 
 /// A program that was not loaded, or loaded and not attached.
 #[derive(Debug)]
@@ -60,18 +60,6 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.program, self.reason)
     }
-}
-
-/// The operating system's error at the root of an error.
-pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
-    let mut at = Some(error);
-    while let Some(e) = at {
-        if let Some(errno) = e.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            return Some(errno);
-        }
-        at = e.source();
-    }
-    None
 }
 
 /// The verifier's objection. Its log has the instructions that led there, with the states of registers and source lines

@@ -25,7 +25,7 @@ pub use getopt::{Wanted, parse};
 pub use options::{Aligned, LatencyTarget, Options, PolicyName, ThreadPlan, Wait, cpus};
 pub use thread::{Broken, Figures};
 
-use crate::control::{Observer, Selection, Watch};
+use crate::control::{Observer, Recorder, Selection, Watch};
 use crate::fault;
 use crate::inventory::Topology;
 use crate::sched::{self, CallError, Scheduling, allowed, clock_ns, pin, tid};
@@ -306,7 +306,7 @@ fn observe(tids: &[u32]) -> Result<Observer, ProbeError> {
         act: false,
         run_time_stats: false,
         policy: None,
-        explain: false,
+        recorder: Recorder::Off,
         traces: None,
         stacks: false,
     };

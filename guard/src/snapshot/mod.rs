@@ -29,5 +29,5 @@ pub use parts::{
 pub(crate) use words::words;
 pub use words::{
     ActionState, BreachFlag, BreachKind, Cause, Did, LockKind, Named, SchedPolicy, SignalName, ThrottleSource,
-    TimerKind, UnknownWord, WokenBy, Word,
+    TimerKind, Unaccounted, UnknownWord, WokenBy, Word,
 };

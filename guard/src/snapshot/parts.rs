@@ -11,7 +11,8 @@ use super::cpulist::CpuList;
 use super::knob::Knobs;
 use super::latency::Latency;
 use super::words::{
-    BreachFlag, BreachKind, Cause, Did, LockKind, SchedPolicy, SignalName, ThrottleSource, TimerKind, WokenBy, Word,
+    BreachFlag, BreachKind, Cause, Did, LockKind, SchedPolicy, SignalName, ThrottleSource, TimerKind, Unaccounted,
+    WokenBy, Word,
 };
 
 /// Version of the JSON form. Fields are added without changing it; a rename or a changed meaning raises it.
@@ -625,13 +626,18 @@ pub struct Evidence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_by: Option<ThrottledBy>,
     /// Time that the host of this virtual machine took from the CPU between the two samples around it, in steps of 10 ms; absent
-    /// where late wake-ups were not accounted for (`--explain`, `guard explain`), or the kernel does not tell.
+    /// where late wake-ups were not accounted for, or the kernel does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steal_ns: Option<u64>,
     /// The whole time lost, part by part, by what every CPU did meanwhile; the largest first, together the latency.
     /// Absent where it was not accounted for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<TimePart>,
+    /// Why `parts` are absent, or less than they could be: recorder_off, no_memory (the flight recorder was off), overwritten
+    /// (it did not reach back so far), too_many (only the 200 worst of a moment are looked up) or recorder_degraded (this kernel
+    /// does not show it everything).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unaccounted: Option<Word<Unaccounted>>,
     /// Threads that were waited for: the first by the late thread, each other one by the one before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<ChainLink>,

@@ -255,6 +255,20 @@ words! {
         FutexOwner = "futex_owner",
     }
 
+    /// Why what the CPUs did in a late wake-up is not known.
+    enum Unaccounted {
+        /// The flight recorder was turned off.
+        RecorderOff = "recorder_off",
+        /// It was off because there was too little memory for it.
+        NoMemory = "no_memory",
+        /// What happened had been overwritten.
+        Overwritten = "overwritten",
+        /// There were too many worse ones at once.
+        TooMany = "too_many",
+        /// It is known but for what this kernel does not show the recorder.
+        RecorderDegraded = "recorder_degraded",
+    }
+
     /// A kind of lock.
     enum LockKind {
         /// A futex with priority inheritance.
@@ -461,6 +475,7 @@ mod tests {
         all(BreachFlag::ALL);
         all(LockKind::ALL);
         all(WokenBy::ALL);
+        all(Unaccounted::ALL);
         all(SchedPolicy::ALL);
         all(TimerKind::ALL);
         all(Cause::ALL);

@@ -164,7 +164,7 @@ pub(super) fn a_stop_puts_the_quota_back() -> Result<Verdict> {
     let actions = scene.audit()?;
     let own: Vec<&Action> = actions.iter().filter(|action| scene.is_about(action)).collect();
     let [lifted, back] = own[..] else { bail!("{} changes of the quota in the audit log: {own:?}", own.len()) };
-    ensure!((lifted.result.as_str(), back.result.as_str()) == ("written", "written"), "{own:?}");
+    ensure!([lifted, back].iter().all(|action| action.result.state == ActionState::Written), "{own:?}");
     ensure!(!lifted.evidence.is_empty() && !lifted.reason.is_empty(), "no reason or evidence: {lifted:?}");
     ensure!(actions.len() == own.len(), "guard also changed what is unmanaged: {actions:?}");
     Ok(Verdict::Passed(format!("{} -> {} -> {}", lifted.old, lifted.new, back.new)))
@@ -196,7 +196,7 @@ pub(super) fn a_kernel_that_refuses_guard_finds_it_has_protected_and_put_back() 
     let actions = scene.audit()?;
     let [lifted, back] = &actions[..] else { bail!("{} actions in the audit log: {actions:?}", actions.len()) };
     ensure!(scene.is_about(lifted) && scene.is_about(back), "of something else: {actions:?}");
-    ensure!((lifted.result.as_str(), back.result.as_str()) == ("written", "written"), "{actions:?}");
+    ensure!([lifted, back].iter().all(|action| action.result.state == ActionState::Written), "{actions:?}");
     ensure!(scene.quota()? == before, "the quota is {} instead of {before}", scene.quota()?);
     Ok(Verdict::Passed(format!("{} -> {} before anything was loaded, then -> {}", lifted.old, lifted.new, back.new)))
 }

@@ -37,7 +37,7 @@ pub(super) fn causes_are_named() -> Result<Verdict> {
         let hazards: Vec<Hazard> =
             hazards.iter().copied().filter(|hazard| kernel.impossible(*hazard).is_none()).collect();
         seed += 1;
-        let trial = trial(&hazards, ROUNDS * hazards.len(), &scale, seed)?;
+        let trial = trial(&hazards, ROUNDS * hazards.len(), &scale, seed, true)?;
         let score = score(&trial, &kernel, &scale)?;
         ensure!(score.not_adding_up == 0, "the shares of {} breaches do not add up", score.not_adding_up);
         let (accused, unhurt) = (score.accused, score.unhurt);
@@ -61,7 +61,7 @@ pub(super) fn causes_are_named() -> Result<Verdict> {
 
 pub(super) fn chain_is_whole() -> Result<Verdict> {
     let (kernel, scale) = (Kernel::running()?, Scale::here());
-    let trial = trial(&[Hazard::LockChain], 3, &scale, 2)?;
+    let trial = trial(&[Hazard::LockChain], 3, &scale, 2, true)?;
     let score = score(&trial, &kernel, &scale)?;
     let far = trial.far.as_deref().context("there is no far cgroup")?;
     let own = trial.snapshot.breaches.iter().filter(|breach| breach.tid == trial.log.victim);

@@ -3,7 +3,7 @@
 use guard_common::maps::{CGROUP_KINDS, Hist, THREAD_KINDS};
 
 use crate::cgroup::Version;
-use crate::control::watch::Watch;
+use crate::control::watch::{Recorder, Watch};
 use crate::inventory::{Inventory, Topology};
 use crate::kernel::offsets::CgroupSource;
 use crate::kernel::pretence::Pretence;
@@ -42,7 +42,7 @@ pub(super) fn load_options(
         online_cpus: topology.online.iter().collect(),
         preempt_rt: node.realtime,
         act: watch.act,
-        flight: watch.explain,
+        flight: watch.recorder != Recorder::Off,
         stacks: watch.stacks,
         run_time_stats: watch.run_time_stats,
         pretence: Pretence::from_environment()?,

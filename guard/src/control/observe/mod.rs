@@ -4,6 +4,7 @@
 mod events;
 mod first_look;
 mod load;
+mod recorder;
 mod roster;
 mod threads;
 
@@ -29,13 +30,13 @@ use super::own_cost::{OwnCost, OwnCostMeter};
 use super::selection::{Keep, Selected};
 use super::source::{SAMPLE_EVERY, Source};
 use super::sys;
-use super::watch::Watch;
+use super::watch::{Recorder, Watch};
 use crate::config::{Config, Workload};
 use crate::inventory::CgroupInfo;
 use crate::kernel::sample::ThreadSample;
 use crate::kernel::symbols::Functions;
 use crate::kernel::{Event, Kernel, KernelError};
-use crate::snapshot::{Cgroup, Class, Snapshot, ThrottleSource};
+use crate::snapshot::{Cgroup, Class, Signal, Snapshot, ThrottleSource};
 
 /// Time after which what is slow to read and seldom changes is read again: all quotas, the node.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
@@ -62,8 +63,10 @@ pub struct Observer {
     roster: Roster,
     selected: Selected,
     accumulator: Accumulator,
-    /// Where late wake-ups are explained.
+    /// Where the flight recorder runs.
     accountant: Option<Accountant>,
+    /// Where it does not: what stands for it among the signals.
+    recorder_off: Option<Signal>,
     meter: Meter,
     reread_at: Instant,
     threads: WatchedThreads,
@@ -92,10 +95,20 @@ impl Observer {
         let inventory = &roster.inventory;
         // While guard still may.
         let functions = watch.stacks.then(Functions::read);
-        let mut kernel = Kernel::load(&load::load_options(watch, &roster.node, &topology, inventory)?)?;
+        let mut options = load::load_options(watch, &roster.node, &topology, inventory)?;
+        let mut recorder_off = recorder::off(watch.recorder, topology.possible.len());
+        options.flight = recorder_off.is_none();
+        let mut kernel = match Kernel::load(&options) {
+            Err(error) if error.is_out_of_memory() && options.flight && watch.recorder == Recorder::WhereItFits => {
+                recorder_off = Some(recorder::refused(&error.to_string()));
+                options.flight = false;
+                Kernel::load(&options)?
+            }
+            loaded => loaded?,
+        };
         for tid in &watch.selection.tids {
             // Whoever asks why a thread is late wants to know it whatever its policy is.
-            let budget = if watch.explain { watch.threshold } else { Duration::ZERO };
+            let budget = if watch.recorder == Recorder::On { watch.threshold } else { Duration::ZERO };
             kernel.watch_thread(*tid, u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX))?;
         }
         let mut meter = Meter::default();
@@ -112,7 +125,8 @@ impl Observer {
             roster,
             selected,
             accumulator: Accumulator::new(tids()),
-            accountant: watch.explain.then(|| Accountant::new(tids(), watch.traces.clone(), functions)),
+            accountant: options.flight.then(|| Accountant::new(tids(), watch.traces.clone(), functions)),
+            recorder_off,
             meter,
             reread_at: Instant::now(),
             threads,
@@ -223,6 +237,7 @@ impl Observer {
             events.keep(&mut self.kernel);
         }
         let mut sample = self.kernel.sample()?;
+        sample.signals.extend(self.recorder_off.clone());
         let ended = self.roster.counted(&sample.cgroups);
         for id in &ended {
             self.kernel.release_cgroup(*id)?;
