@@ -8,7 +8,7 @@ use clap::Args;
 use super::exit::Failure;
 use super::output::{self, Target};
 use crate::inventory::Topology;
-use crate::probe::{self, Measured, Options, State, Wanted};
+use crate::probe::{self, Measured, Options, ProbeState, Wanted};
 use crate::view::probe::{self as view, SysInfo};
 
 /// Measure with threads of guard's own, with cyclictest's options and output
@@ -147,7 +147,7 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    fn show(&mut self, state: &State<'_>) -> Result<(), Failure> {
+    fn show(&mut self, state: &ProbeState<'_>) -> Result<(), Failure> {
         let options = self.options;
         if state.asked {
             eprint!("{}", view::status(state, options));

@@ -14,7 +14,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::error::LabError;
 use super::stage::Stage;
 use super::sys;
-use super::workload::{Part, PartOutcome, Ready};
+use super::workload::{PartOutcome, ProcessPart, Ready};
 
 /// The hidden subcommand that plays a part.
 pub const SUBCOMMAND: &str = "lab-workload";
@@ -117,8 +117,8 @@ pub(super) struct Player {
 
 impl Player {
     /// Starts a workload in a cgroup; returns when its threads exist and have their policies.
-    pub(super) async fn enter(stage: &Stage, cgroup: &str, part: &Part) -> Result<Self, LabError> {
-        let part = Part { held: true, ..part.clone() };
+    pub(super) async fn enter(stage: &Stage, cgroup: &str, part: &ProcessPart) -> Result<Self, LabError> {
+        let part = ProcessPart { held: true, ..part.clone() };
         let text = serde_json::to_string(&part).map_err(LabError::Json)?;
         let mut process = Process::start("a workload", Signal::KILL, |command| {
             command.args([SUBCOMMAND, &text]).stdin(Stdio::piped());

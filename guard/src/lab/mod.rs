@@ -32,7 +32,7 @@ use child::Player;
 use controller::Controller;
 use scenario::Scene;
 use stage::Stage;
-use workload::{Part, PartOutcome, Role};
+use workload::{PartOutcome, ProcessPart, Role};
 
 /// How the lab runs.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
     let usual = Duration::from_secs(if emulated() { 20 } else { 5 });
     // What disturbs a service is shrunk step by step, a step per second.
     let duration = options.duration.unwrap_or(usual) * if scene.service { 4 } else { 1 };
-    let part = Part {
+    let part = ProcessPart {
         role: scene.role,
         interval_us,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -127,7 +127,7 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
 async fn perform(
     hierarchy: &Hierarchy,
     scene: &Scene,
-    part: &Part,
+    part: &ProcessPart,
     condition: Condition,
     name: &str,
 ) -> Result<Row, LabError> {
@@ -147,7 +147,7 @@ async fn perform(
     // The load outlasts what it disturbs, and is ended when it is dropped.
     let load = match &be {
         Some(be) => {
-            let part = Part { role: Role::Load, cpu: None, duration_ms: 10 * part.duration_ms, ..part.clone() };
+            let part = ProcessPart { role: Role::Load, cpu: None, duration_ms: 10 * part.duration_ms, ..part.clone() };
             let mut load = Player::enter(&stage, be, &part).await?;
             load.cue()?;
             Some(load)

@@ -50,7 +50,7 @@ const MLOCK: &str = "-m needs root, CAP_IPC_LOCK or an RLIMIT_MEMLOCK above all 
 
 /// What the threads have counted so far, to be shown.
 #[derive(Debug)]
-pub struct State<'a> {
+pub struct ProbeState<'a> {
     /// The threads.
     pub plans: &'a [ThreadPlan],
     /// Their figures, without histograms.
@@ -90,7 +90,7 @@ pub struct Measured {
 pub fn run<E: From<ProbeError>>(
     options: &Options,
     mut told: impl FnMut(Told) -> Result<(), E>,
-    mut show: impl FnMut(&State<'_>) -> Result<(), E>,
+    mut show: impl FnMut(&ProbeState<'_>) -> Result<(), E>,
 ) -> Result<Measured, E> {
     let plans = options.plan(&allowed().map_err(ProbeError::from)?).map_err(ProbeError::from)?;
     let place = options.cgroup.as_deref().map(Place::find).transpose()?;
@@ -120,7 +120,7 @@ pub fn run<E: From<ProbeError>>(
         let over = threads.are_over(options)?;
         let figures = threads.figures(false);
         values.take(&threads.counts, &figures, options.oscope);
-        show(&State { plans: &plans, figures: &figures, values: &values.taken, asked: false })?;
+        show(&ProbeState { plans: &plans, figures: &figures, values: &values.taken, asked: false })?;
         if over {
             break;
         }
@@ -128,7 +128,7 @@ pub fn run<E: From<ProbeError>>(
             signals.wait(LOOK_EVERY).map_err(|source| ProbeError::Start { what: "wait for signals", source })?;
         match signal {
             None => {}
-            Some(libc::SIGUSR1) => show(&State { plans: &plans, figures: &figures, values: &[], asked: true })?,
+            Some(libc::SIGUSR1) => show(&ProbeState { plans: &plans, figures: &figures, values: &[], asked: true })?,
             Some(_) => threads.end.come.store(true, Relaxed),
         }
         if let Some(observer) = &mut observer

@@ -14,7 +14,7 @@ use std::thread::spawn;
 
 use serde::Serialize;
 
-pub use part::{Part, PartOutcome, Ready, Role};
+pub use part::{PartOutcome, ProcessPart, Ready, Role};
 
 use crate::sched::{CallError, forgo_realtime, now_ns, pin, tid};
 use roles::{Character, Run};
@@ -22,7 +22,7 @@ use roles::{Character, Run};
 /// Why a workload could not play its part.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
-    /// The argument is no [`Part`].
+    /// The argument is no [`ProcessPart`].
     #[error("\"{text}\" is no part of the lab: {source}")]
     Part {
         /// What was given.
@@ -52,7 +52,7 @@ pub enum WorkloadError {
 /// # Errors
 /// See [`WorkloadError`].
 pub fn run(text: &str) -> Result<(), WorkloadError> {
-    let part: Part =
+    let part: ProcessPart =
         serde_json::from_str(text).map_err(|source| WorkloadError::Part { text: text.to_owned(), source })?;
     if part.held {
         // Whoever started this process puts it into a cgroup first: threads are born where it is then.
@@ -61,7 +61,7 @@ pub fn run(text: &str) -> Result<(), WorkloadError> {
     print_line(&play(&part)?)
 }
 
-fn play(part: &Part) -> Result<PartOutcome, WorkloadError> {
+fn play(part: &ProcessPart) -> Result<PartOutcome, WorkloadError> {
     if part.role == Role::Fallback {
         forgo_realtime()?;
     }
@@ -136,15 +136,15 @@ pub fn print_line<T: Serialize>(value: &T) -> Result<(), WorkloadError> {
 mod tests {
     use super::*;
 
-    fn part(role: Role) -> Part {
-        Part { role, interval_us: 2_000, duration_ms: 100, cpu: None, held: false }
+    fn part(role: Role) -> ProcessPart {
+        ProcessPart { role, interval_us: 2_000, duration_ms: 100, cpu: None, held: false }
     }
 
     #[test]
     fn a_part_survives_its_way_over_the_command_line() {
-        let part = Part { cpu: Some(3), held: true, ..part(Role::Lock { inherit: true, busy_percent: 100 }) };
+        let part = ProcessPart { cpu: Some(3), held: true, ..part(Role::Lock { inherit: true, busy_percent: 100 }) };
         let text = serde_json::to_string(&part).unwrap();
-        assert_eq!(serde_json::from_str::<Part>(&text).unwrap(), part);
+        assert_eq!(serde_json::from_str::<ProcessPart>(&text).unwrap(), part);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::snapshot::Latency;
 /// What one process does: the argument of `guard lab-workload`, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub struct ProcessPart {
     /// Which threads it has.
     pub role: Role,
     /// Length of a cycle, us.

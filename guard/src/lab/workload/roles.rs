@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::lock::Lock;
-use super::part::{Part, PartOutcome, Role};
+use super::part::{PartOutcome, ProcessPart, Role};
 use crate::random::Random;
 use crate::sched::{CallError, Scheduling, burn_cpu_ns, now_ns, sleep_until};
 
@@ -45,7 +45,7 @@ pub(super) struct Character {
 }
 
 /// The threads of a part, the measured one first.
-pub(super) fn characters(part: &Part) -> Vec<Character> {
+pub(super) fn characters(part: &ProcessPart) -> Vec<Character> {
     let fifo =
         |play: Play| Character { scheduling: Scheduling::Fifo(PRIORITY), may_be_refused: false, cpu: part.cpu, play };
     let fair = |play: Play| Character { scheduling: Scheduling::Other, may_be_refused: false, cpu: part.cpu, play };
