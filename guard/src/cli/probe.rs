@@ -106,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut screen = Screen { options: &options, drawn: false, max: 0 };
     let measured = probe::run(
         &options,
-        |told| match view::told(&told) {
+        |request| match view::latency_request(&request) {
             (true, line) => output::stdout(&line),
             (false, line) => {
                 eprint!("{line}");

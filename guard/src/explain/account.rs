@@ -333,7 +333,7 @@ enum Moved {
     After,
 }
 
-/// WaitCauses `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
+/// Why `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
 /// tasks only, and whether the fair server does.
 fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: Moved) -> Cause {
     let its_prio = who.prio.unwrap_or(FAIR);

@@ -7,15 +7,15 @@ use serde::{Serialize, Serializer};
 
 use super::cyclictest::{Counted, table};
 use super::figures::{max, quantile};
-use crate::probe::{Figures, Measured, Options, ProbeState, ThreadPlan, Told};
+use crate::probe::{Figures, LatencyRequest, Measured, Options, ProbeState, ThreadPlan};
 use crate::snapshot::Timer;
 
 /// What is said of power management: whether it goes to stdout, and the line.
 #[must_use]
-pub fn told(told: &Told) -> (bool, String) {
-    match told {
-        Told::LatencySet(us) => (true, format!("# /dev/cpu_dma_latency set to {us}us\n")),
-        Told::LatencyLeft(why) => (false, format!("WARN: {why}\n")),
+pub fn latency_request(request: &LatencyRequest) -> (bool, String) {
+    match request {
+        LatencyRequest::Set(us) => (true, format!("# /dev/cpu_dma_latency set to {us}us\n")),
+        LatencyRequest::NotSet(why) => (false, format!("WARN: {why}\n")),
     }
 }
 

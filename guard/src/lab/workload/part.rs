@@ -1,4 +1,4 @@
-//! What a process of the lab is told to do, and what it says: JSON over its command line and stdout.
+//! What a process of the lab does, and what it reports: JSON over its command line and stdout.
 
 use serde::{Deserialize, Serialize};
 
