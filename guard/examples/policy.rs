@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use guard::policy::{self, Settings, State};
+use guard::policy::{self, PolicySettings, PolicyState};
 use guard::record::Replay;
 
 /// The recording that comes with guard.
@@ -23,9 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// One paragraph per Snapshot of the recording `path`.
 pub(crate) fn plans(path: &Path) -> Result<String, Box<dyn Error>> {
-    let settings = Settings::default();
+    let settings = PolicySettings::default();
     // What the policies remember from one Snapshot to the next.
-    let mut state = State::default();
+    let mut state = PolicyState::default();
     let mut text = String::new();
     for snapshot in Replay::open(path)? {
         // A damaged part of a recording names itself and does not end it; here it does.

@@ -52,7 +52,7 @@ pub(crate) fn build(workspace: &Workspace, cache: &Cache) -> Result<()> {
     setup::ensure(cache, Purpose::Ebpf)?;
     let toolchain = Toolchain::find().context("no compiler that can build core for the BPF target")?;
     let record_path = workspace.root.join(RECORD);
-    // Taken before the build: if a source changes during it, the check shall notice.
+    // Taken before the build: if a source changes during it, the check finds it.
     let sources_sha256 = hash_of_sources(&workspace.root)?;
     let object = compile(workspace, toolchain)?;
     let record = Record { sources_sha256, object_sha256: hex_sha256(&object), tools: toolchain.tools()? };

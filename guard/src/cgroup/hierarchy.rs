@@ -177,6 +177,18 @@ impl Hierarchy {
         let others = ["cpuset", "cpuacct"].map(|name| (name.to_owned(), mount.clone())).into();
         Self { layout, version, cpu: mount, others }
     }
+
+    /// One in a directory of its own, whose cgroup "/a" has these files.
+    #[cfg(test)]
+    pub(super) fn with_cgroup(version: Version, files: &[(&str, &str)]) -> (tempfile::TempDir, Self) {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("a")).unwrap();
+        for (name, text) in files {
+            std::fs::write(top.path().join("a").join(name), text).unwrap();
+        }
+        let hierarchy = Self::for_test(top.path(), version);
+        (top, hierarchy)
+    }
 }
 
 impl Mount {

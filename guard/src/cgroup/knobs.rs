@@ -114,24 +114,12 @@ fn absent_where_no_cgroup(file: &Path) -> Result<Option<String>, CgroupError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::snapshot::{Bandwidth, Partition};
 
-    fn cgroup(version: Version, files: &[(&str, &str)]) -> (tempfile::TempDir, Hierarchy) {
-        let top = tempfile::tempdir().unwrap();
-        fs::create_dir(top.path().join("a")).unwrap();
-        for (name, text) in files {
-            fs::write(top.path().join("a").join(name), text).unwrap();
-        }
-        let hierarchy = Hierarchy::for_test(top.path(), version);
-        (top, hierarchy)
-    }
-
     #[test]
     fn the_knobs_of_v2_are_read() {
-        let (_top, h) = cgroup(
+        let (_top, h) = Hierarchy::with_cgroup(
             Version::V2,
             &[
                 ("cpu.max", "max 50000\n"),
@@ -157,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_knobs_of_v1_are_read() {
-        let (_top, h) = cgroup(
+        let (_top, h) = Hierarchy::with_cgroup(
             Version::V1,
             &[
                 ("cpu.cfs_quota_us", "20000\n"),
@@ -178,7 +166,7 @@ mod tests {
     #[test]
     fn a_cgroup_without_files_has_no_knobs_and_one_that_has_gone_is_an_error() {
         for version in [Version::V1, Version::V2] {
-            let (_top, h) = cgroup(version, &[]);
+            let (_top, h) = Hierarchy::with_cgroup(version, &[]);
             assert_eq!(h.knobs("/a").unwrap(), Knobs::default());
             assert_eq!(h.cpu_usage_ns("/a").unwrap(), None);
             assert!(h.knobs("/gone").unwrap_err().is_vanished());

@@ -179,20 +179,10 @@ fn ids(file: &Path) -> Result<Vec<u32>, CgroupError> {
 mod tests {
     use super::*;
 
-    fn cgroup(version: Version, files: &[(&str, &str)]) -> (tempfile::TempDir, Hierarchy) {
-        let top = tempfile::tempdir().unwrap();
-        fs::create_dir(top.path().join("a")).unwrap();
-        for (name, text) in files {
-            fs::write(top.path().join("a").join(name), text).unwrap();
-        }
-        let hierarchy = Hierarchy::for_test(top.path(), version);
-        (top, hierarchy)
-    }
-
     #[test]
     fn the_files_of_v2_are_read() {
         // The files of a container with --cpus 0.2, 6.1 PREEMPT_RT; pressure as before 5.13, one thread more.
-        let (_top, h) = cgroup(
+        let (_top, h) = Hierarchy::with_cgroup(
             Version::V2,
             &[
                 ("cpu.stat", "usage_usec 970837\nnr_periods 19\nnr_throttled 13\nthrottled_usec 699565\n"),
@@ -222,7 +212,7 @@ mod tests {
     #[test]
     fn the_files_of_v1_are_read() {
         // As 6.18 writes them.
-        let (_top, h) = cgroup(
+        let (_top, h) = Hierarchy::with_cgroup(
             Version::V1,
             &[
                 ("cpu.stat", "nr_periods 3\nnr_throttled 1\nthrottled_time 70\nnr_bursts 0\nburst_time 0\n"),
@@ -250,7 +240,7 @@ mod tests {
     #[test]
     fn files_that_a_cgroup_lacks_are_absent_and_a_cgroup_that_has_gone_is_an_error() {
         for version in [Version::V1, Version::V2] {
-            let (_top, h) = cgroup(version, &[]);
+            let (_top, h) = Hierarchy::with_cgroup(version, &[]);
             assert_eq!(h.cpu_stat("/a").unwrap(), None);
             assert_eq!(h.quota("/a").unwrap(), None);
             assert_eq!(h.burst_us("/a").unwrap(), None);
@@ -265,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_file_and_what_it_holds() {
-        let (top, h) = cgroup(Version::V2, &[("cpu.max", "lots 100000\n")]);
+        let (top, h) = Hierarchy::with_cgroup(Version::V2, &[("cpu.max", "lots 100000\n")]);
         let error = h.quota("/a").unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -23,16 +23,16 @@ pub struct CgroupDir {
 }
 
 #[derive(Debug)]
-struct Node {
+struct TreeNode {
     name: OsString,
     dir: CgroupDir,
-    children: Vec<Node>,
+    children: Vec<TreeNode>,
 }
 
 /// The cgroups of a hierarchy as last looked at.
 #[derive(Debug, Default)]
 pub struct Tree {
-    root: Option<Node>,
+    root: Option<TreeNode>,
     skipped: usize,
 }
 
@@ -56,7 +56,7 @@ impl Tree {
     pub fn refresh(&mut self, hierarchy: &Hierarchy) -> Result<(), CgroupError> {
         self.skipped = 0;
         let mut at = hierarchy.mount_point().to_owned();
-        let mut root = self.root.take().unwrap_or_else(|| Node {
+        let mut root = self.root.take().unwrap_or_else(|| TreeNode {
             name: OsString::new(),
             dir: CgroupDir { path: hierarchy.top().to_owned(), id: 0 },
             children: Vec::new(),
@@ -73,7 +73,7 @@ impl Tree {
     #[must_use]
     pub fn dirs(&self) -> Vec<&CgroupDir> {
         let mut out = Vec::new();
-        let mut todo: Vec<&Node> = self.root.iter().collect();
+        let mut todo: Vec<&TreeNode> = self.root.iter().collect();
         while let Some(node) = todo.pop() {
             out.push(&node.dir);
             todo.extend(node.children.iter().rev());
@@ -88,7 +88,7 @@ impl Tree {
     }
 }
 
-impl Node {
+impl TreeNode {
     /// Looks at this directory, which is `at`, and all below. An error means that the node is no more, or unreadable.
     fn refresh(&mut self, at: &mut PathBuf, skipped: &mut usize) -> io::Result<()> {
         let metadata = fs::metadata(&*at)?;
@@ -120,7 +120,7 @@ impl Node {
             .collect();
         for name in names {
             let path = CgroupPath::of(&self.dir.path).child(&name.to_string_lossy());
-            let mut child = Node { name, dir: CgroupDir { path, id: 0 }, children: Vec::new() };
+            let mut child = TreeNode { name, dir: CgroupDir { path, id: 0 }, children: Vec::new() };
             if refresh_child(&mut child, at, skipped) {
                 self.children.push(child);
             }
@@ -131,7 +131,7 @@ impl Node {
 }
 
 /// Whether the child is still there.
-fn refresh_child(child: &mut Node, at: &mut PathBuf, skipped: &mut usize) -> bool {
+fn refresh_child(child: &mut TreeNode, at: &mut PathBuf, skipped: &mut usize) -> bool {
     at.push(&child.name);
     let result = child.refresh(at, skipped);
     at.pop();

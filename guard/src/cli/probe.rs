@@ -8,7 +8,7 @@ use clap::Args;
 use super::exit::Failure;
 use super::output::{self, Target};
 use crate::inventory::Topology;
-use crate::probe::{self, Measured, Options, State, Wanted};
+use crate::probe::{self, Measured, Options, ProbeState, Wanted};
 use crate::view::probe::{self as view, SysInfo};
 
 /// Measure with threads of guard's own, with cyclictest's options and output
@@ -106,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut screen = Screen { options: &options, drawn: false, max: 0 };
     let measured = probe::run(
         &options,
-        |told| match view::told(&told) {
+        |request| match view::latency_request(&request) {
             (true, line) => output::stdout(&line),
             (false, line) => {
                 eprint!("{line}");
@@ -147,7 +147,7 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    fn show(&mut self, state: &State<'_>) -> Result<(), Failure> {
+    fn show(&mut self, state: &ProbeState<'_>) -> Result<(), Failure> {
         let options = self.options;
         if state.asked {
             eprint!("{}", view::status(state, options));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use globset::Glob;
 
 use super::metrics::Metrics;
-use super::settings::{Config, Node};
+use super::settings::{Config, NodeSettings};
 use super::workload::{Percentiles, Workload};
 use crate::snapshot::Class;
 
@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     config.policy.validate().map_err(|invalid| Problem { key: invalid.field.to_owned(), text: invalid.message })
 }
 
-fn node(node: &Node) -> Result<(), Problem> {
+fn node(node: &NodeSettings) -> Result<(), Problem> {
     let interval = node.interval.duration();
     if interval < Duration::from_millis(100) || interval > Duration::from_secs(60) {
         return problem("node.interval", "want 100ms to 60s");

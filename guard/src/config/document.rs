@@ -16,11 +16,11 @@ const VALUE_MAX: usize = 60;
 pub(super) struct Document<'a> {
     text: &'a str,
     path: PathBuf,
-    entries: Vec<Entry>,
+    entries: Vec<KeyValue>,
 }
 
 /// A key and its value.
-struct Entry {
+struct KeyValue {
     key: String,
     /// Bytes of the key's last part.
     name: Range<usize>,
@@ -57,8 +57,8 @@ impl<'a> Document<'a> {
             return self.mistake(None, String::new(), one_line(error.message()));
         };
         // The narrowest key or value around it.
-        let around = |entry: &&Entry| [&entry.name, &entry.value].into_iter().any(|part| covers(part, &span));
-        let width = |entry: &&Entry| {
+        let around = |entry: &&KeyValue| [&entry.name, &entry.value].into_iter().any(|part| covers(part, &span));
+        let width = |entry: &&KeyValue| {
             let parts = [&entry.name, &entry.value].into_iter().filter(|part| covers(part, &span));
             parts.map(ExactSizeIterator::len).min()
         };
@@ -82,7 +82,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn mistake(&self, entry: Option<&Entry>, key: String, problem: String) -> Mistake {
+    fn mistake(&self, entry: Option<&KeyValue>, key: String, problem: String) -> Mistake {
         let own = entry.filter(|entry| key.is_empty() || entry.key == key);
         let value = own.filter(|entry| !entry.is_section).map(|entry| self.shown(entry)).unwrap_or_default();
         Mistake {
@@ -94,7 +94,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn shown(&self, entry: &Entry) -> String {
+    fn shown(&self, entry: &KeyValue) -> String {
         let text = one_line(self.text.get(entry.value.clone()).unwrap_or_default());
         if text.chars().count() <= VALUE_MAX {
             return text;
@@ -115,7 +115,7 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn add_table(table: &DeTable<'_>, prefix: &str, entries: &mut Vec<Entry>) {
+fn add_table(table: &DeTable<'_>, prefix: &str, entries: &mut Vec<KeyValue>) {
     for (name, value) in table {
         let separator = if prefix.is_empty() { "" } else { "." };
         let key = format!("{prefix}{separator}{}", name.get_ref());
@@ -123,7 +123,7 @@ fn add_table(table: &DeTable<'_>, prefix: &str, entries: &mut Vec<Entry>) {
     }
 }
 
-fn add_value(key: String, name: Range<usize>, value: &Spanned<DeValue<'_>>, entries: &mut Vec<Entry>) {
+fn add_value(key: String, name: Range<usize>, value: &Spanned<DeValue<'_>>, entries: &mut Vec<KeyValue>) {
     let inner = value.get_ref();
     match inner {
         DeValue::Table(table) => add_table(table, &key, entries),
@@ -131,10 +131,10 @@ fn add_value(key: String, name: Range<usize>, value: &Spanned<DeValue<'_>>, entr
         _ => {}
     }
     let is_section = matches!(inner, DeValue::Table(_)) || is_sections(inner);
-    entries.push(Entry { key, name, value: value.span(), is_section });
+    entries.push(KeyValue { key, name, value: value.span(), is_section });
 }
 
-fn add_array(array: &DeArray<'_>, key: &str, entries: &mut Vec<Entry>) {
+fn add_array(array: &DeArray<'_>, key: &str, entries: &mut Vec<KeyValue>) {
     for (index, value) in array.iter().enumerate() {
         add_value(format!("{key}[{}]", index + 1), value.span(), value, entries);
     }

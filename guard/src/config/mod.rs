@@ -16,7 +16,7 @@ use std::path::Path;
 pub use error::{ConfigError, Mistake};
 pub use metrics::{Endpoint, EndpointError, Metrics};
 use serde::{Deserialize, Serialize};
-pub use settings::{Config, Node};
+pub use settings::{Config, NodeSettings};
 pub use units::{Cpus, Time, TimeError};
 pub use workload::{Candidate, Match, Percentiles, Workload, Workloads};
 
@@ -27,13 +27,13 @@ use crate::policy;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
-    node: Node,
+    node: NodeSettings,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     workload: Vec<Workload>,
-    suppress: policy::suppress::Settings,
-    burst: policy::burst::Settings,
-    protect: policy::protect::Settings,
-    cpuset: policy::cpuset::Settings,
+    suppress: policy::suppress::SuppressSettings,
+    burst: policy::burst::BurstSettings,
+    protect: policy::protect::ProtectSettings,
+    cpuset: policy::cpuset::CpusetSettings,
     metrics: Metrics,
 }
 
@@ -63,7 +63,7 @@ impl Config {
         let document = Document::new(text, path)?;
         let file: File = toml::from_str(text).map_err(|error| document.mistake_of(&error))?;
         let File { node, workload, suppress, burst, protect, cpuset, metrics } = file;
-        let policy = policy::Settings { suppress, burst, protect, cpuset };
+        let policy = policy::PolicySettings { suppress, burst, protect, cpuset };
         let config = Self { node, workloads: workload, policy, metrics };
         check::check(&config).map_err(|problem| document.mistake_at(&problem.key, problem.text))?;
         Ok(config)

@@ -14,11 +14,11 @@ use crate::snapshot::CpuList;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The node, and guard on it.
-    pub node: Node,
+    pub node: NodeSettings,
     /// Workloads by name, in the order of the file.
     pub workloads: Vec<Workload>,
     /// The policies.
-    pub policy: policy::Settings,
+    pub policy: policy::PolicySettings,
     /// Metrics.
     pub metrics: Metrics,
 }
@@ -26,7 +26,7 @@ pub struct Config {
 /// The section `[node]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Node {
+pub struct NodeSettings {
     /// CPUs kept for the system: never given to a workload alone, and not part of the capacity that policies share out.
     pub reserved_cpus: CpuList,
     /// Time between two decisions.
@@ -40,7 +40,7 @@ pub struct Node {
     pub priority: u8,
 }
 
-impl Default for Node {
+impl Default for NodeSettings {
     fn default() -> Self {
         Self {
             reserved_cpus: CpuList::default(),

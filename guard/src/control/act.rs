@@ -8,14 +8,14 @@ use super::lane::CgroupKnob;
 use super::writers::{self, Writers};
 use crate::kernel::Event;
 use crate::knob::Knob;
-use crate::policy::{self, Plan, Settings, State, Trigger, Want};
+use crate::policy::{self, Plan, PolicySettings, PolicyState, Trigger, Want};
 use crate::snapshot::{Action, ActionState, Cgroup, CgroupPath, Class, Snapshot};
 
 /// What decides, and what it does about it.
 #[derive(Debug)]
 pub(super) struct Actor {
-    settings: Settings,
-    state: State,
+    settings: PolicySettings,
+    state: PolicyState,
     /// `None` when nothing may be written.
     writers: Option<Writers>,
     /// Without writers: what was planned last, so that only changes are reported.
@@ -33,10 +33,10 @@ pub(super) struct Actor {
 const BEST_EFFORT_PREPARED: usize = 256;
 
 impl Actor {
-    pub(super) fn new(settings: Settings, writers: Option<Writers>) -> Self {
+    pub(super) fn new(settings: PolicySettings, writers: Option<Writers>) -> Self {
         Self {
             settings,
-            state: State::default(),
+            state: PolicyState::default(),
             writers,
             planned: BTreeMap::new(),
             notes: Vec::new(),
@@ -47,7 +47,7 @@ impl Actor {
     }
 
     /// Takes other settings; they count from the next decision on.
-    pub(super) fn reconfigure(&mut self, settings: Settings) {
+    pub(super) fn reconfigure(&mut self, settings: PolicySettings) {
         self.settings = settings;
     }
 

@@ -9,10 +9,10 @@ use std::{
 
 use super::{
     around::Around,
-    journal::{Entry, Key},
+    journal::{JournalEntry, Key},
     outcome::{Change, Outcome, What, WriteResult},
     pace::{Bucket, Pace},
-    place::Node,
+    place::NodeFiles,
     report::{Report, RestoreError},
     restore::{self, other_files},
     store::{self, Journal, Lock},
@@ -88,8 +88,8 @@ struct BackOff {
 /// The only writer.
 #[derive(Debug)]
 pub struct Executor {
-    node: Node,
-    journal: Journal<Key, Entry>,
+    node: NodeFiles,
+    journal: Journal<Key, JournalEntry>,
     options: ExecutorOptions,
     held: BTreeMap<CgroupKnob, Held>,
     back_offs: BTreeMap<CgroupKnob, BackOff>,
@@ -121,7 +121,7 @@ impl Executor {
         let lock = Lock::take(state_dir)?;
         let (mut recovered, book) = restore::look(state_dir, &boot)?;
         let mut journal = Journal::open(state_dir, boot, book, lock)?;
-        let node = Node { root: options.root.clone(), hierarchy };
+        let node = NodeFiles { root: options.root.clone(), hierarchy };
         recovered.files = restore::put_back(&node, &mut journal);
         let (held, back_offs, buckets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Self { node, journal, options, held, back_offs, buckets, recovered })
@@ -158,7 +158,7 @@ impl Executor {
             }
             let jobs = Job::open_all(&self.node, path, *id, *knob, 0).unwrap_or_default();
             let unknown = jobs.iter().filter(|job| !self.journal.book().contains_key(&job.key));
-            new.extend(unknown.map(|job| (job.key.clone(), Entry::new(&job.now))));
+            new.extend(unknown.map(|job| (job.key.clone(), JournalEntry::new(&job.now))));
         }
         if new.is_empty() { Ok(()) } else { self.journal.hold(new, true) }
     }
@@ -372,7 +372,7 @@ impl Executor {
         let found = format!("{} was set to \"{}\" by somebody else", first.key.file, first.now);
         let lifts = held.lift && matches!(planned.change.what, Lift(_));
         if lifts && held.reassert.take(self.options.reassert, Instant::now()) {
-            let entries: Vec<_> = drifted.iter().map(|job| (job.key.clone(), Entry::new(&job.now))).collect();
+            let entries: Vec<_> = drifted.iter().map(|job| (job.key.clone(), JournalEntry::new(&job.now))).collect();
             return self.journal.hold(entries, true).map_err(|error| WriteResult::from(&unjournaled(&error)));
         }
         let why =
@@ -426,7 +426,7 @@ impl Executor {
                     _ => continue,
                 };
                 planned.recorded.push(job.key.clone());
-                new.push((job.key.clone(), Entry { ours, ..Entry::new(&job.now) }));
+                new.push((job.key.clone(), JournalEntry { ours, ..JournalEntry::new(&job.now) }));
             }
         }
         if new.is_empty() {
@@ -603,7 +603,7 @@ impl Executor {
             return;
         }
         for job in Job::open_all(&self.node, path, place.0, place.1, 0).unwrap_or_default() {
-            let of_parent = |(key, _): &(&Key, &Entry)| {
+            let of_parent = |(key, _): &(&Key, &JournalEntry)| {
                 key.file == job.key.file && Some(key.object.path.as_str()) == job.place.parent()
             };
             let book = self.journal.book();

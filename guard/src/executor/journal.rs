@@ -34,7 +34,7 @@ impl fmt::Display for Key {
 
 /// What has to be known of a file to put it back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct JournalEntry {
     /// Its text before guard's first write.
     pub(super) original: String,
     /// Texts that may be there by guard: what it wrote last, and what it was about to write. Empty before the first.
@@ -55,11 +55,11 @@ pub(super) struct Unit {
 }
 
 /// What keys and entries of a journal have in common.
-pub(super) trait Part: Clone + Debug + Serialize + DeserializeOwned {}
+pub(super) trait Recorded: Clone + Debug + Serialize + DeserializeOwned {}
 
-impl<T: Clone + Debug + Serialize + DeserializeOwned> Part for T {}
+impl<T: Clone + Debug + Serialize + DeserializeOwned> Recorded for T {}
 
-impl Entry {
+impl JournalEntry {
     /// Of a file that guard has not written yet.
     pub(super) fn new(original: &str) -> Self {
         Self { original: original.to_owned(), ours: Vec::new(), by_systemd: Vec::new(), unit: None }
@@ -100,7 +100,7 @@ pub(super) enum Record<K, E> {
     },
 }
 
-impl<K: Part, E: Part> Record<K, E> {
+impl<K: Recorded, E: Recorded> Record<K, E> {
     pub(super) fn first(boot: &str) -> Self {
         Self::Journal { format: FORMAT, boot: boot.to_owned() }
     }
@@ -125,7 +125,7 @@ impl<K: Part, E: Part> Record<K, E> {
 /// What has to be put back.
 pub(super) type Book<K, E> = BTreeMap<K, E>;
 /// Files to put back.
-pub(super) type Files = Book<Key, Entry>;
+pub(super) type Files = Book<Key, JournalEntry>;
 
 /// What a journal's bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl<K: Ord, E> Default for Decoded<K, E> {
 }
 
 /// Reads a journal. Damaged lines are counted and passed over.
-pub(super) fn decode<K: Part + Ord, E: Part>(bytes: &[u8], boot: &str) -> Decoded<K, E> {
+pub(super) fn decode<K: Recorded + Ord, E: Recorded>(bytes: &[u8], boot: &str) -> Decoded<K, E> {
     let mut decoded = Decoded::default();
     let mut lines = bytes.split(|byte| *byte == b'\n').peekable();
     while let Some(line) = lines.next() {
@@ -187,19 +187,19 @@ mod tests {
     use super::*;
     use crate::knob::Kind;
 
-    type FileRecord = Record<Key, Entry>;
+    type FileRecord = Record<Key, JournalEntry>;
 
     fn key(number: u64) -> Key {
         Key { object: Object { kind: Kind::Cgroup, path: format!("/a/{number}"), id: number }, file: File::MAX }
     }
 
-    fn decode(bytes: &[u8], boot: &str) -> Decoded<Key, Entry> {
+    fn decode(bytes: &[u8], boot: &str) -> Decoded<Key, JournalEntry> {
         super::decode(bytes, boot)
     }
 
     fn held(number: u64, original: &str, ours: &[&str]) -> FileRecord {
         let ours = ours.iter().map(|&text| text.to_owned()).collect();
-        let entry = Entry { ours, ..Entry::new(original) };
+        let entry = JournalEntry { ours, ..JournalEntry::new(original) };
         Record::Held { boot: "b".to_owned(), key: key(number), entry }
     }
 

@@ -4,9 +4,9 @@
 use std::{path::Path, thread::sleep, time::Duration};
 
 use super::{
-    journal::{Entry, Files, Key},
+    journal::{Files, JournalEntry, Key},
     outcome::{Restored, WriteResult},
-    place::Node,
+    place::NodeFiles,
     report::{Report, RestoreError},
     store::{self, Journal, Lock, StateError},
     trouble::Trouble,
@@ -28,12 +28,12 @@ const ROUNDS: u32 = 5;
 /// Another guard is enforcing; the state directory cannot be used; there is no cpu controller.
 pub fn restore(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, RestoreError> {
     let boot = store::boot_id(root)?;
-    if store::read::<Key, Entry>(state_dir, &boot)?.is_none() {
+    if store::read::<Key, JournalEntry>(state_dir, &boot)?.is_none() {
         // Nothing was ever changed: no directory is made, and no hierarchy is needed.
         return Ok(Report::default());
     }
     if dry_run {
-        let node = Node { root: root.to_owned(), hierarchy: Hierarchy::detect(root)? };
+        let node = NodeFiles { root: root.to_owned(), hierarchy: Hierarchy::detect(root)? };
         let (mut report, book) = look(state_dir, &boot)?;
         report.files = book.iter().map(|(key, entry)| pending(&node, key, entry)).collect();
         return Ok(report);
@@ -45,7 +45,7 @@ pub fn restore(root: &Path, state_dir: &Path, dry_run: bool) -> Result<Report, R
         drop(Journal::open(state_dir, boot, book, lock)?);
         return Ok(report);
     }
-    let node = Node { root: root.to_owned(), hierarchy: Hierarchy::detect(root)? };
+    let node = NodeFiles { root: root.to_owned(), hierarchy: Hierarchy::detect(root)? };
     let mut journal = Journal::open(state_dir, boot, book, lock)?;
     report.files = put_back(&node, &mut journal);
     Ok(report)
@@ -67,10 +67,10 @@ pub(super) fn look(state_dir: &Path, boot: &str) -> Result<(Report, Files), Stat
 }
 
 /// Puts back every file of the journal. What is done or is not guard's any more leaves the journal; what failed stays.
-pub(super) fn put_back(node: &Node, journal: &mut Journal<Key, Entry>) -> Vec<Restored> {
+pub(super) fn put_back(node: &NodeFiles, journal: &mut Journal<Key, JournalEntry>) -> Vec<Restored> {
     let book = journal.book().clone();
     let mut done: Vec<Restored> = Vec::with_capacity(book.len());
-    let mut left: Vec<(Key, Entry)> = book.into_iter().collect();
+    let mut left: Vec<(Key, JournalEntry)> = book.into_iter().collect();
     for round in 1..=ROUNDS {
         let before = left.len();
         let results = one_round(node, journal, &left);
@@ -96,7 +96,11 @@ fn is_of(restored: &Restored, key: &Key) -> bool {
     restored.path == key.object.path && restored.id == key.object.id && restored.file == key.file
 }
 
-fn one_round(node: &Node, journal: &mut Journal<Key, Entry>, files: &[(Key, Entry)]) -> Vec<Restored> {
+fn one_round(
+    node: &NodeFiles,
+    journal: &mut Journal<Key, JournalEntry>,
+    files: &[(Key, JournalEntry)],
+) -> Vec<Restored> {
     let mut out = Vec::new();
     let mut jobs = Vec::new();
     for (key, entry) in files {
@@ -134,13 +138,18 @@ fn one_round(node: &Node, journal: &mut Journal<Key, Entry>, files: &[(Key, Entr
     out
 }
 
-fn restored(key: &Key, entry: &Entry, found: Option<String>, result: WriteResult) -> Restored {
+fn restored(key: &Key, entry: &JournalEntry, found: Option<String>, result: WriteResult) -> Restored {
     let (path, id, file) = (key.object.path.clone(), key.object.id, key.file);
     Restored { path, id, file, found, original: entry.original.clone(), result }
 }
 
 /// A job that puts a file back, or why there is none.
-fn examine(node: &Node, key: &Key, entry: &Entry, asker: usize) -> Result<Job, (Option<String>, WriteResult)> {
+fn examine(
+    node: &NodeFiles,
+    key: &Key,
+    entry: &JournalEntry,
+    asker: usize,
+) -> Result<Job, (Option<String>, WriteResult)> {
     if entry.ours.is_empty() {
         return Err((None, WriteResult::Unchanged));
     }
@@ -162,7 +171,7 @@ fn examine(node: &Node, key: &Key, entry: &Entry, asker: usize) -> Result<Job, (
 }
 
 /// Where only one of a knob's files is put back, the others tell what it has to agree with.
-pub(super) fn other_files(node: &Node, jobs: &[Job]) -> Vec<Job> {
+pub(super) fn other_files(node: &NodeFiles, jobs: &[Job]) -> Vec<Job> {
     let missing = |job: &Job| {
         let others = job.key.file.knob().files(node.hierarchy.version());
         let is_there =
@@ -174,7 +183,7 @@ pub(super) fn other_files(node: &Node, jobs: &[Job]) -> Vec<Job> {
     jobs.iter().flat_map(missing).collect()
 }
 
-fn pending(node: &Node, key: &Key, entry: &Entry) -> Restored {
+fn pending(node: &NodeFiles, key: &Key, entry: &JournalEntry) -> Restored {
     match examine(node, key, entry, 0) {
         Ok(job) => restored(key, entry, Some(job.now), WriteResult::Pending),
         Err((found, result)) => restored(key, entry, found, result),

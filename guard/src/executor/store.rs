@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::journal::{self, Book, Decoded, Part, Record};
+use super::journal::{self, Book, Decoded, Record, Recorded};
 
 /// Where the journal is kept unless another place is named.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/guard";
@@ -96,7 +96,10 @@ impl Lock {
 }
 
 /// Reads the journal of a directory; `None` when there is no journal. Needs no lock: what is being written looks torn.
-pub(super) fn read<K: Part + Ord, E: Part>(dir: &Path, boot: &str) -> Result<Option<Decoded<K, E>>, StateError> {
+pub(super) fn read<K: Recorded + Ord, E: Recorded>(
+    dir: &Path,
+    boot: &str,
+) -> Result<Option<Decoded<K, E>>, StateError> {
     let path = dir.join(JOURNAL);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -130,7 +133,7 @@ pub(super) struct Journal<K: Ord, E> {
     _lock: Lock,
 }
 
-impl<K: Part + Ord, E: Part> Journal<K, E> {
+impl<K: Recorded + Ord, E: Recorded> Journal<K, E> {
     /// Opens the journal with what an older one left to put back; written anew, so that damage does not stay.
     pub(super) fn open(dir: &Path, boot: String, book: Book<K, E>, lock: Lock) -> Result<Self, StateError> {
         let file = write_anew(dir, &boot, &book).map_err(StateError::io("write", &dir.join(JOURNAL)))?;
@@ -187,7 +190,7 @@ impl<K: Part + Ord, E: Part> Journal<K, E> {
 }
 
 /// Replaces the journal by one with only what is needed: complete and synced beside it, then renamed over it.
-fn write_anew<K: Part, E: Part>(dir: &Path, boot: &str, book: &Book<K, E>) -> io::Result<fs::File> {
+fn write_anew<K: Recorded, E: Recorded>(dir: &Path, boot: &str, book: &Book<K, E>) -> io::Result<fs::File> {
     let (new, path) = (dir.join("journal.new"), dir.join(JOURNAL));
     let mut text = Record::<K, E>::first(boot).encode()?;
     for (key, entry) in book {
@@ -208,7 +211,7 @@ fn write_anew<K: Part, E: Part>(dir: &Path, boot: &str, book: &Book<K, E>) -> io
 mod tests {
     use super::*;
     use crate::{
-        executor::journal::{Entry, Files, Key},
+        executor::journal::{Files, JournalEntry, Key},
         knob::{File, Kind, Object},
     };
 
@@ -216,11 +219,11 @@ mod tests {
         Key { object: Object { kind: Kind::Cgroup, path: "/a".to_owned(), id }, file: File::MAX }
     }
 
-    fn entry(ours: &str) -> Entry {
-        Entry { ours: vec![ours.to_owned()], ..Entry::new("max 100000") }
+    fn entry(ours: &str) -> JournalEntry {
+        JournalEntry { ours: vec![ours.to_owned()], ..JournalEntry::new("max 100000") }
     }
 
-    fn open(dir: &Path) -> Journal<Key, Entry> {
+    fn open(dir: &Path) -> Journal<Key, JournalEntry> {
         let lock = Lock::take(dir).unwrap();
         let book: Files = read(dir, "boot").unwrap().map(|decoded| decoded.book).unwrap_or_default();
         Journal::open(dir, "boot".to_owned(), book, lock).unwrap()
@@ -267,7 +270,7 @@ mod tests {
         journal.file.write_all(b"0000 half").unwrap();
         journal.torn = true;
         journal.hold(vec![(key(2), entry("2 2"))], false).unwrap();
-        let decoded = read::<Key, Entry>(dir.path(), "boot").unwrap().unwrap();
+        let decoded = read::<Key, JournalEntry>(dir.path(), "boot").unwrap().unwrap();
         assert_eq!((decoded.book.len(), decoded.damaged), (2, 1));
     }
 

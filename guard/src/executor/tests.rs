@@ -156,7 +156,7 @@ fn a_list_that_the_kernel_takes_back_no_more_becomes_all_that_there_is() {
         let (_, book) = look(&node.state(), &boot).unwrap();
         let mut journal = Journal::open(&node.state(), boot, book.clone(), lock).unwrap();
         let hierarchy = Hierarchy::detect(node.root.path()).unwrap();
-        let place = place::Node { root: node.root.path().to_owned(), hierarchy };
+        let place = place::NodeFiles { root: node.root.path().to_owned(), hierarchy };
         let (key, entry) = book.iter().find(|(key, _)| key.file == File::CPUS).unwrap();
         let mut job = Job::open(&place, key, 0).unwrap();
         job.place = Box::new(Populated(job.place));

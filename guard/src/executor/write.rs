@@ -1,8 +1,8 @@
 //! One write: journal, look, write, look again. And a batch of them in the order that the kernel takes.
 
 use super::{
-    journal::{Entry, Key},
-    place::{self, Node, Place},
+    journal::{JournalEntry, Key},
+    place::{self, NodeFiles, Place},
     store::Journal,
     trouble::Trouble,
 };
@@ -50,13 +50,19 @@ const LOOKS: usize = 5;
 
 impl Job {
     /// Opens an object's file and reads it.
-    pub(super) fn open(node: &Node, key: &Key, asker: usize) -> Result<Self, Trouble> {
+    pub(super) fn open(node: &NodeFiles, key: &Key, asker: usize) -> Result<Self, Trouble> {
         Self::of(place::open(node, &key.object, key.file)?, key.file, asker)
     }
 
     /// The files of a knob of the cgroup with this id, on all objects that carry it. Processes that end meanwhile are passed
     /// over.
-    pub(super) fn open_all(node: &Node, path: &str, id: u64, knob: Knob, asker: usize) -> Result<Vec<Self>, Trouble> {
+    pub(super) fn open_all(
+        node: &NodeFiles,
+        path: &str,
+        id: u64,
+        knob: Knob,
+        asker: usize,
+    ) -> Result<Vec<Self>, Trouble> {
         let mut jobs = Vec::new();
         for (place, file) in place::of_cgroup(node, path, id, knob)? {
             match Self::of(place, file, asker) {
@@ -74,7 +80,7 @@ impl Job {
     }
 
     /// Has it put the file back.
-    pub(super) fn undo(&mut self, node: &Node, entry: &Entry) -> Result<(), ParseError> {
+    pub(super) fn undo(&mut self, node: &NodeFiles, entry: &JournalEntry) -> Result<(), ParseError> {
         let file = self.key.file;
         let original = file.parse(&entry.original)?;
         if let Undo::WriteBackOrAll { all, effective } = file.knob().row().undo
@@ -97,7 +103,7 @@ impl Job {
 
     /// Brings the file to `value`; where the kernel takes an original no more, to what means the same, which is returned in
     /// words.
-    fn write(&mut self, journal: &mut Journal<Key, Entry>, value: &Value) -> Result<Option<String>, Stop> {
+    fn write(&mut self, journal: &mut Journal<Key, JournalEntry>, value: &Value) -> Result<Option<String>, Stop> {
         match self.write_value(journal, value) {
             Err(Stop::Trouble(Trouble::Invalid(why))) if self.to.as_ref() == Some(value) => {
                 for each in std::mem::take(&mut self.instead) {
@@ -112,7 +118,7 @@ impl Job {
     }
 
     /// Brings the file to `value`. The journal has the file's original already.
-    fn write_value(&mut self, journal: &mut Journal<Key, Entry>, value: &Value) -> Result<(), Stop> {
+    fn write_value(&mut self, journal: &mut Journal<Key, JournalEntry>, value: &Value) -> Result<(), Stop> {
         let file = self.key.file;
         let text = file.text(value);
         self.intend(journal, &text)?;
@@ -125,7 +131,7 @@ impl Job {
             // Nothing of guard's was there yet: what somebody else has just written is what has to be kept.
             match entry.filter(|entry| entry.ours.len() == 1 && file.same(&entry.original, &self.now)) {
                 Some(entry) => {
-                    let entry = Entry { original: found.clone(), ..entry.clone() };
+                    let entry = JournalEntry { original: found.clone(), ..entry.clone() };
                     journal.hold(vec![(self.key.clone(), entry)], true).map_err(|error| unjournaled(&error))?;
                     self.now = found;
                 }
@@ -136,7 +142,7 @@ impl Job {
     }
 
     /// Says in the journal what is about to be written. Putting the original back needs no word.
-    fn intend(&self, journal: &mut Journal<Key, Entry>, text: &str) -> Result<(), Trouble> {
+    fn intend(&self, journal: &mut Journal<Key, JournalEntry>, text: &str) -> Result<(), Trouble> {
         let file = self.key.file;
         let Some(entry) = journal.book().get(&self.key) else {
             return Err(Trouble::Journal(format!("{} was not recorded", self.key)));
@@ -149,11 +155,11 @@ impl Job {
         if !ours.last().is_some_and(|last| file.same(last, text)) {
             ours.push(text.trim_end().to_owned());
         }
-        let entry = Entry { ours, by_systemd: self.by_systemd.clone(), ..entry.clone() };
+        let entry = JournalEntry { ours, by_systemd: self.by_systemd.clone(), ..entry.clone() };
         journal.hold(vec![(self.key.clone(), entry)], false).map_err(|error| unjournaled(&error))
     }
 
-    fn write_now(&mut self, journal: &Journal<Key, Entry>, value: &Value, text: &str) -> Result<(), Stop> {
+    fn write_now(&mut self, journal: &Journal<Key, JournalEntry>, value: &Value, text: &str) -> Result<(), Stop> {
         let file = self.key.file;
         let mut found = String::new();
         for _ in 0..LOOKS {
@@ -197,7 +203,12 @@ pub(super) struct Ran {
 }
 
 /// Runs all jobs in the order that the kernel takes; `askers` is how many askers there are.
-pub(super) fn run(version: Version, journal: &mut Journal<Key, Entry>, jobs: &mut [Job], askers: usize) -> Vec<Ran> {
+pub(super) fn run(
+    version: Version,
+    journal: &mut Journal<Key, JournalEntry>,
+    jobs: &mut [Job],
+    askers: usize,
+) -> Vec<Ran> {
     let mut ran: Vec<Ran> = (0..askers).map(|_| Ran { stop: None, wrote: false, nearest: None }).collect();
     let mut moves = Vec::new();
     let mut of_job = Vec::new();

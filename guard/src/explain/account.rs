@@ -19,8 +19,8 @@ const CHAIN: usize = 8;
 
 /// A part of the time lost, with its cause and with who did it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// WaitCauses.
+pub struct CauseShare {
+    /// Why.
     pub cause: Cause,
     /// How long, ns.
     pub ns: u64,
@@ -43,7 +43,7 @@ pub struct Link {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Parts, the largest first. Together they are the latency.
-    pub parts: Vec<Part>,
+    pub parts: Vec<CauseShare>,
     /// Threads that were waited for, each by the one before it.
     pub chain: Vec<Link>,
 }
@@ -72,7 +72,7 @@ pub fn account(record: &event::Breach, timeline: &Timeline) -> Option<Account> {
         accounting.add(Cause::Unknown, woken_ns - begin_ns, None);
     }
     accounting.wait(woken_ns, end_ns);
-    let mut parts: Vec<Part> = accounting.parts.into_values().collect();
+    let mut parts: Vec<CauseShare> = accounting.parts.into_values().collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.ns));
     Some(Account { parts, chain })
 }
@@ -80,7 +80,7 @@ pub fn account(record: &event::Breach, timeline: &Timeline) -> Option<Account> {
 struct Accounting<'a> {
     record: &'a event::Breach,
     timeline: &'a Timeline,
-    parts: BTreeMap<(Cause, u32, Option<String>), Part>,
+    parts: BTreeMap<(Cause, u32, Option<String>), CauseShare>,
 }
 
 impl Accounting<'_> {
@@ -93,7 +93,7 @@ impl Accounting<'_> {
             return;
         }
         let key = (cause, by.as_ref().map_or(0, |who| who.tid), by.as_ref().map(|who| who.comm.clone()));
-        self.parts.entry(key).or_insert(Part { cause, ns: 0, by }).ns += ns;
+        self.parts.entry(key).or_insert(CauseShare { cause, ns: 0, by }).ns += ns;
     }
 
     /// Time in interrupts has a cause of its own, whichever thread waits.
@@ -333,7 +333,7 @@ enum Moved {
     After,
 }
 
-/// WaitCauses `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
+/// Why `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
 /// tasks only, and whether the fair server does.
 fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: Moved) -> Cause {
     let its_prio = who.prio.unwrap_or(FAIR);

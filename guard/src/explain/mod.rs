@@ -15,7 +15,7 @@ mod task;
 pub(crate) mod testing;
 mod timeline;
 
-pub use account::{Account, Link, Part, account};
+pub use account::{Account, CauseShare, Link, account};
 pub use coupling::{CoupledPair, Coupling, Couplings};
 pub use finding::{Explanation, LateFinding, findings};
 pub use interrupt::Interrupts;

@@ -57,14 +57,14 @@ impl fmt::Display for FigureBudget {
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    node: Node,
+    node: NodePatterns,
     #[serde(default)]
     budget: Vec<Spanned<Item>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Node {
+struct NodePatterns {
     kernel: Option<Spanned<String>>,
     realtime: Option<bool>,
     arch: Option<Spanned<String>>,
@@ -173,7 +173,7 @@ fn glob(text: &Spanned<String>) -> Result<GlobMatcher, Fault> {
     Ok(glob.compile_matcher())
 }
 
-fn node(node: Node) -> Result<Vec<(Fact, String, GlobMatcher)>, Fault> {
+fn node(node: NodePatterns) -> Result<Vec<(Fact, String, GlobMatcher)>, Fault> {
     let plain = |text: String| Spanned::new(0..0, text);
     let wanted = [
         (Fact::Kernel, node.kernel),

@@ -55,7 +55,7 @@ pub struct CgroupInfo {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct KnownCgroup {
     info: CgroupInfo,
     /// Uid of its pod, from the path.
     pod_uid: Option<String>,
@@ -79,7 +79,7 @@ pub struct Inventory {
     threads: threads::Threads,
     proc: PathBuf,
     runtimes: runtime::Runtimes,
-    by_id: HashMap<u64, Entry>,
+    by_id: HashMap<u64, KnownCgroup>,
     /// Ids of the cgroups that are there.
     by_path: HashMap<String, u64>,
     /// Ids of the cgroups that are there, each after its parent.
@@ -146,7 +146,7 @@ impl Inventory {
                         let ends = path.match_indices('/').skip(1).map(|(end, _)| end).chain([path.len()]);
                         ends.filter_map(|end| tasks.get(&path[..end])).last().cloned()
                     };
-                    self.by_id.insert(dir.id, Entry::new(&dir.path, dir.id, named_task));
+                    self.by_id.insert(dir.id, KnownCgroup::new(&dir.path, dir.id, named_task));
                     self.by_path.insert(dir.path.clone(), dir.id);
                     monitors.extend(identify::monitor_beside(&dir.path));
                 }
@@ -301,7 +301,7 @@ impl Inventory {
     }
 }
 
-impl Entry {
+impl KnownCgroup {
     /// `named_task` finds the container of containerd that has its cgroup at a path, or above it, and a name for an id.
     fn new(path: &str, id: u64, named_task: impl Fn(&str) -> Option<Container>) -> Self {
         let identify::Owner { container, monitor } = identify::identify(path);

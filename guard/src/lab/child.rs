@@ -1,4 +1,4 @@
-//! The lab's child processes: workloads on its stage. Each is this very program, is in a process group of its own (Ctrl-C
+//! The lab's child processes: workloads in its cgroups. Each is this very program, is in a process group of its own (Ctrl-C
 //! is for the lab alone), and is ended by its pid when it is dropped.
 
 use std::io::Write as _;
@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
 
+use super::cgroups::LabCgroups;
 use super::error::LabError;
-use super::stage::Stage;
 use super::sys;
-use super::workload::{Part, PartOutcome, Ready};
+use super::workload::{PartOutcome, ProcessPart, Ready};
 
-/// The hidden subcommand that plays a part.
+/// The hidden subcommand that runs a workload.
 pub const SUBCOMMAND: &str = "lab-workload";
 
 /// How long a process may take for what takes milliseconds where nobody emulates a CPU.
@@ -72,7 +72,7 @@ impl Process {
         }
     }
 
-    /// What to say of a child that closed its stdout without having said what it should.
+    /// The error of a child that closed its stdout without having said what it should.
     fn ended(&mut self) -> LabError {
         match self.child.wait() {
             Ok(status) => LabError::Ended { name: self.name, status },
@@ -107,32 +107,32 @@ fn end(child: &mut Child) {
     }
 }
 
-/// A workload that has its threads and waits for its cue.
+/// A workload that has its threads and waits until it may begin.
 #[derive(Debug)]
-pub(super) struct Player {
+pub(super) struct WorkloadProcess {
     process: Process,
     stdin: ChildStdin,
     length: Duration,
 }
 
-impl Player {
+impl WorkloadProcess {
     /// Starts a workload in a cgroup; returns when its threads exist and have their policies.
-    pub(super) async fn enter(stage: &Stage, cgroup: &str, part: &Part) -> Result<Self, LabError> {
-        let part = Part { held: true, ..part.clone() };
+    pub(super) async fn enter(cgroups: &LabCgroups, cgroup: &str, part: &ProcessPart) -> Result<Self, LabError> {
+        let part = ProcessPart { held: true, ..part.clone() };
         let text = serde_json::to_string(&part).map_err(LabError::Json)?;
         let mut process = Process::start("a workload", Signal::KILL, |command| {
             command.args([SUBCOMMAND, &text]).stdin(Stdio::piped());
         })?;
-        stage.enter(cgroup, process.pid())?;
+        cgroups.enter(cgroup, process.pid())?;
         let stdin = process.child.stdin.take().ok_or_else(|| process.ended())?;
         let mut this = Self { process, stdin, length: Duration::from_millis(part.duration_ms) };
-        this.cue()?;
+        this.go_on()?;
         let _: Ready = this.next(PATIENCE).await?;
         Ok(this)
     }
 
     /// Lets it go on.
-    pub(super) fn cue(&mut self) -> Result<(), LabError> {
+    pub(super) fn go_on(&mut self) -> Result<(), LabError> {
         self.stdin.write_all(b"\n").map_err(|source| LabError::Start { name: self.process.name, source })
     }
 

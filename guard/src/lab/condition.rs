@@ -1,4 +1,4 @@
-//! Under which condition a step of a scenario is played.
+//! The condition of a scenario's step.
 
 use serde::{Deserialize, Serialize};
 

@@ -9,11 +9,11 @@ use rustix::process::Signal;
 
 use crate::snapshot::Snapshot;
 
+use super::cgroups::LabCgroups;
 use super::child::{PATIENCE, Process};
 use super::error::LabError;
 use super::report::Acted;
-use super::scenario::Scene;
-use super::stage::Stage;
+use super::scenario::Setup;
 
 /// Until the programs are loaded and the first window is over; reading the kernel's type information takes long where the
 /// CPU is emulated.
@@ -32,7 +32,12 @@ pub(super) struct Controller {
 
 impl Controller {
     /// Starts guard; returns when it has decided [`SETTLED`] times.
-    pub(super) async fn start(stage: &Stage, scene: &Scene, plc: &str, be: Option<&str>) -> Result<Self, LabError> {
+    pub(super) async fn start(
+        cgroups: &LabCgroups,
+        setup: &Setup,
+        plc: &str,
+        be: Option<&str>,
+    ) -> Result<Self, LabError> {
         let scratch = scratch()?;
         let config = scratch.path().join("guard.toml");
         let node = format!(
@@ -40,7 +45,7 @@ impl Controller {
             scratch.path().join("state"),
             scratch.path().join("audit.jsonl")
         );
-        let text = node + &configuration(scene, &stage.pattern(), plc, be)?;
+        let text = node + &configuration(setup, &cgroups.pattern(), plc, be)?;
         fs::write(&config, text).map_err(LabError::io("write", &config))?;
         let mut process = Process::start("guard", Signal::TERM, |command| {
             command
@@ -109,7 +114,7 @@ const SNAPSHOTS: &str = "snapshots.jsonl";
 
 /// A directory in the place for temporary files, or in /run where only that can be written.
 fn scratch() -> Result<tempfile::TempDir, LabError> {
-    let named = |place: PathBuf| tempfile::Builder::new().prefix(super::stage::PREFIX).tempdir_in(place);
+    let named = |place: PathBuf| tempfile::Builder::new().prefix(super::cgroups::PREFIX).tempdir_in(place);
     let place = std::env::temp_dir();
     named(place.clone()).or_else(|_| named("/run".into())).map_err(LabError::io("make a directory in", &place))
 }
@@ -118,13 +123,13 @@ fn scratch() -> Result<tempfile::TempDir, LabError> {
 const SERVICE_BUDGET: &str = "wakeup.p90 = \"2ms\"\n";
 
 /// Of several workloads that match a cgroup the first counts.
-fn configuration(scene: &Scene, pattern: &str, plc: &str, be: Option<&str>) -> Result<String, LabError> {
+fn configuration(setup: &Setup, pattern: &str, plc: &str, be: Option<&str>) -> Result<String, LabError> {
     let workload = |pattern: &str, rest: &str| format!("[[workload]]\nmatch.cgroup = \"{pattern}\"\n{rest}\n");
     let mut text = String::new();
-    if let Some(class) = scene.class {
+    if let Some(class) = setup.class {
         // In quotes, as TOML has it, too.
         let class = serde_json::to_string(&class).map_err(LabError::Json)?;
-        let budget = if scene.service { SERVICE_BUDGET } else { "" };
+        let budget = if setup.service { SERVICE_BUDGET } else { "" };
         text += &workload(plc, &format!("class = {class}\n{budget}"));
     }
     if let Some(be) = be {

@@ -50,7 +50,7 @@ pub enum LabError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A child ended before it said what it should; it has told why on stderr.
+    /// A child ended before its report; why stands on stderr.
     #[error("{name} ended with {status}")]
     Ended {
         /// Which.
@@ -83,7 +83,7 @@ impl LabError {
         move |source| Self::Io { op, path, source }
     }
 
-    /// Whether the lab contradicts itself, which no node is to blame for.
+    /// Whether it is a defect of the lab and not the node's.
     #[must_use]
     pub fn is_defect(&self) -> bool {
         matches!(self, Self::Json(_))

@@ -1,15 +1,15 @@
 //! The lab reproduces known hazards on this node with cgroups and threads of its own, without and with guard, and says
-//! whether guard keeps its promises. `scenario` is the catalogue, `workload` what runs, `stage` the cgroups, `child` and
+//! whether guard keeps its promises. `scenario` is the catalogue, `workload` what runs, `cgroups` where, `child` and
 //! `controller` the processes, `report` what was seen and its judgement. Everything that the lab makes is gone when it
 //! returns, by whatever way. It knows nothing of BPF and nothing of how guard decides: guard runs as a child.
 
+mod cgroups;
 mod child;
 mod condition;
 mod controller;
 mod error;
 mod report;
 mod scenario;
-mod stage;
 mod sys;
 pub mod workload;
 
@@ -19,20 +19,20 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use cgroups::PREFIX;
 pub use child::SUBCOMMAND;
 pub use condition::Condition;
 pub use error::LabError;
-pub use report::{Acted, LabReport, Played, Row};
+pub use report::{Acted, LabReport, Row, ScenarioResult};
 pub use scenario::Scenario;
-pub use stage::PREFIX;
 
 use crate::cgroup::{Hierarchy, Version};
 use crate::control;
-use child::Player;
+use cgroups::LabCgroups;
+use child::WorkloadProcess;
 use controller::Controller;
-use scenario::Scene;
-use stage::Stage;
-use workload::{Part, PartOutcome, Role};
+use scenario::Setup;
+use workload::{PartOutcome, ProcessPart, Role};
 
 /// How the lab runs.
 #[derive(Clone, Copy, Debug)]
@@ -45,14 +45,14 @@ pub struct Options {
     pub guard: bool,
 }
 
-/// Runs `scenarios` one after another, hands over each as it is judged, and returns all of them.
+/// Runs `scenarios` one after another, reports each when it is judged, and returns all of them.
 ///
 /// # Errors
-/// See [`LabError`]; what `told` returns ends the lab, too.
+/// See [`LabError`]; what `report_each` returns ends the lab, too.
 pub fn run<E: From<LabError>>(
     scenarios: &[Scenario],
     options: Options,
-    mut told: impl FnMut(&Played) -> Result<(), E>,
+    mut report_each: impl FnMut(&ScenarioResult) -> Result<(), E>,
 ) -> Result<LabReport, E> {
     if !rustix::process::geteuid().is_root() {
         return Err(LabError::NotRoot.into());
@@ -68,8 +68,8 @@ pub fn run<E: From<LabError>>(
     };
     let runtime = control::runtime().map_err(LabError::Signals)?;
     for scenario in scenarios {
-        let played = runtime.block_on(uninterrupted(play(*scenario, &hierarchy, options)))?;
-        told(&played)?;
+        let played = runtime.block_on(uninterrupted(reproduce(*scenario, &hierarchy, options)))?;
+        report_each(&played)?;
         report.scenarios.push(played);
     }
     Ok(report)
@@ -89,34 +89,34 @@ async fn uninterrupted<T>(work: impl Future<Output = Result<T, LabError>>) -> Re
     }
 }
 
-async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Result<Played, LabError> {
-    let scene = scenario.scene();
+async fn reproduce(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Result<ScenarioResult, LabError> {
+    let setup = scenario.setup();
     let interval = options.interval.unwrap_or_else(usual_interval);
-    let interval = if scene.service { (20 * interval).min(SERVICE_INTERVAL) } else { interval };
+    let interval = if setup.service { (20 * interval).min(SERVICE_INTERVAL) } else { interval };
     let interval_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
     // Emulated CPUs are slow: what takes ten times longer is watched for longer.
     let usual = Duration::from_secs(if emulated() { 20 } else { 5 });
     // What disturbs a service is shrunk step by step, a step per second.
-    let duration = options.duration.unwrap_or(usual) * if scene.service { 4 } else { 1 };
-    let part = Part {
-        role: scene.role,
+    let duration = options.duration.unwrap_or(usual) * if setup.service { 4 } else { 1 };
+    let part = ProcessPart {
+        role: setup.role,
         interval_us,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        cpu: scene.pinned.then(last_cpu),
+        cpu: setup.pinned.then(last_cpu),
         held: true,
     };
     let mut rows = Vec::new();
-    for (condition, name) in scene.steps.iter().filter(|(condition, _)| options.guard || *condition != Condition::With)
+    for (condition, name) in setup.steps.iter().filter(|(condition, _)| options.guard || *condition != Condition::With)
     {
         tracing::info!("{}: {name}", scenario.name());
-        rows.push(perform(hierarchy, &scene, &part, *condition, name).await?);
+        rows.push(perform(hierarchy, &setup, &part, *condition, name).await?);
     }
-    let (kept, verdict) = report::judge(&scene, interval_us, &rows);
-    Ok(Played {
+    let (kept, verdict) = report::judge(&setup, interval_us, &rows);
+    Ok(ScenarioResult {
         name: scenario.name().to_owned(),
         summary: scenario.summary().to_owned(),
         interval_us,
-        response: scene.response.to_owned(),
+        response: setup.response.to_owned(),
         rows,
         kept,
         verdict,
@@ -126,47 +126,47 @@ async fn play(scenario: Scenario, hierarchy: &Hierarchy, options: Options) -> Re
 /// One step. What is made first goes last, also when this future is dropped.
 async fn perform(
     hierarchy: &Hierarchy,
-    scene: &Scene,
-    part: &Part,
+    setup: &Setup,
+    part: &ProcessPart,
     condition: Condition,
     name: &str,
 ) -> Result<Row, LabError> {
-    let stage = Stage::build(hierarchy)?;
-    let plc = stage.fifo_cgroup("plc")?;
+    let cgroups = LabCgroups::build(hierarchy)?;
+    let plc = cgroups.fifo_cgroup("plc")?;
     let hazard = condition != Condition::Reference;
-    let quota = scene.quota.filter(|_| hazard);
+    let quota = setup.quota.filter(|_| hazard);
     if let Some(quota) = quota {
-        stage.set_quota(&plc, quota)?;
+        cgroups.set_quota(&plc, quota)?;
     }
-    let be = if scene.load && hazard { Some(stage.cgroup("be")?) } else { None };
+    let be = if setup.load && hazard { Some(cgroups.cgroup("be")?) } else { None };
     // guard is there before the workload, as on a node where it runs always: what is lost until it has reacted counts.
     let controller = match condition {
-        Condition::With => Some(Controller::start(&stage, scene, &plc, be.as_deref()).await?),
+        Condition::With => Some(Controller::start(&cgroups, setup, &plc, be.as_deref()).await?),
         _ => None,
     };
     // The load outlasts what it disturbs, and is ended when it is dropped.
     let load = match &be {
         Some(be) => {
-            let part = Part { role: Role::Load, cpu: None, duration_ms: 10 * part.duration_ms, ..part.clone() };
-            let mut load = Player::enter(&stage, be, &part).await?;
-            load.cue()?;
+            let part = ProcessPart { role: Role::Load, cpu: None, duration_ms: 10 * part.duration_ms, ..part.clone() };
+            let mut load = WorkloadProcess::enter(&cgroups, be, &part).await?;
+            load.go_on()?;
             Some(load)
         }
         None => None,
     };
-    let mut player = Player::enter(&stage, &plc, part).await?;
-    let before = stage.cpu_stat(&plc)?;
-    player.cue()?;
-    let PartOutcome { policy, cycles, lost, response, wakeup } = player.outcome().await?;
-    let after = stage.cpu_stat(&plc)?;
+    let mut workload_process = WorkloadProcess::enter(&cgroups, &plc, part).await?;
+    let before = cgroups.cpu_stat(&plc)?;
+    workload_process.go_on()?;
+    let PartOutcome { policy, cycles, lost, response, wakeup } = workload_process.outcome().await?;
+    let after = cgroups.cpu_stat(&plc)?;
     drop(load);
     let guard = match controller {
         None => None,
         Some(controller) => {
             let mut acted = controller.stop().await?;
-            acted.restored = stage.quota(&plc)? == quota;
+            acted.restored = cgroups.quota(&plc)? == quota;
             if let Some(be) = &be {
-                acted.restored &= stage.quota(be)?.is_none();
+                acted.restored &= cgroups.quota(be)?.is_none();
             }
             Some(acted)
         }

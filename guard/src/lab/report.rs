@@ -1,11 +1,11 @@
-//! What the lab has seen, and what it says about guard: a pure function over the steps of a scenario.
+//! What the lab measured, and its verdict on guard: a pure function over the steps of a scenario.
 
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{Latency, Quota};
 
 use super::condition::Condition;
-use super::scenario::{Promise, Scene};
+use super::scenario::{Promise, Setup};
 
 /// Version of the JSON form.
 pub(super) const SCHEMA: u32 = 1;
@@ -15,7 +15,7 @@ const LEAST_HARM: f64 = 0.1;
 /// Where harm is promised to be absent, this share of the cycles may be lost by chance.
 const CHANCE: f64 = 0.02;
 
-/// What the lab has seen on this node.
+/// What the lab measured on this node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LabReport {
     /// Version of this form.
@@ -27,12 +27,12 @@ pub struct LabReport {
     /// Version of the hierarchy with the cpu controller: 1 or 2.
     pub cgroup_version: u32,
     /// What was run.
-    pub scenarios: Vec<Played>,
+    pub scenarios: Vec<ScenarioResult>,
 }
 
 /// A scenario that was run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Played {
+pub struct ScenarioResult {
     /// Its name.
     pub name: String,
     /// What it shows.
@@ -49,7 +49,7 @@ pub struct Played {
     pub verdict: String,
 }
 
-/// What the workload saw in one step.
+/// What the workload measured in one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Which step.
@@ -62,7 +62,7 @@ pub struct Row {
     pub cycles: u64,
     /// Those of them that were not done in time, were skipped for that reason, or had no new data.
     pub lost: u64,
-    /// See [`Played::response`].
+    /// See [`ScenarioResult::response`].
     pub response: Latency,
     /// From when a cycle was due to when the thread was awake.
     pub wakeup: Latency,
@@ -108,7 +108,7 @@ impl Row {
 }
 
 /// Whether guard kept the scene's promise, and why.
-pub(super) fn judge(scene: &Scene, interval_us: u64, rows: &[Row]) -> (bool, String) {
+pub(super) fn judge(setup: &Setup, interval_us: u64, rows: &[Row]) -> (bool, String) {
     let row = |step| rows.iter().find(|row| row.step == step);
     let (before, with) = match (row(Condition::Before), row(Condition::With)) {
         (Some(before), Some(with)) => (before, with),
@@ -123,19 +123,19 @@ pub(super) fn judge(scene: &Scene, interval_us: u64, rows: &[Row]) -> (bool, Str
     }
     let reference = row(Condition::Reference).unwrap_or(before);
     let harm = before.share() - reference.share();
-    match scene.promise {
-        Promise::Harmless => harmless(scene, reference, before, with),
+    match setup.promise {
+        Promise::Harmless => harmless(setup, reference, before, with),
         Promise::Healed | Promise::Halved if harm < LEAST_HARM => {
             let verdict =
                 format!("the hazard did not show itself: {} lost with it, {} without", before.loss(), reference.loss());
             (false, verdict)
         }
         Promise::Healed => {
-            let (allowed, reaction) = (harm / 10.0, reaction(scene.quota, interval_us, with.cycles));
+            let (allowed, reaction) = (harm / 10.0, reaction(setup.quota, interval_us, with.cycles));
             helped(reference, before, with, allowed.max(reaction))
         }
         Promise::Halved => helped(reference, before, with, harm / 2.0),
-        Promise::Told => told(before, with),
+        Promise::Reported => reported(before, with),
     }
 }
 
@@ -146,10 +146,10 @@ fn reaction(quota: Option<Quota>, interval_us: u64, cycles: u64) -> f64 {
     share
 }
 
-fn harmless(scene: &Scene, reference: &Row, before: &Row, with: &Row) -> (bool, String) {
+fn harmless(setup: &Setup, reference: &Row, before: &Row, with: &Row) -> (bool, String) {
     let most = reference.share().max(before.share()) + CHANCE;
     let kept = with.share() <= most && before.share() <= reference.share() + CHANCE;
-    let why = match (scene.quota.is_some(), kept) {
+    let why = match (setup.quota.is_some(), kept) {
         (true, true) => "the lock itself keeps the harm away",
         (false, true) => "there is nothing to do, and guard does no harm",
         (_, false) => "more is lost than without",
@@ -169,7 +169,7 @@ fn helped(reference: &Row, before: &Row, with: &Row, allowed: f64) -> (bool, Str
     (kept, verdict)
 }
 
-fn told(before: &Row, with: &Row) -> (bool, String) {
+fn reported(before: &Row, with: &Row) -> (bool, String) {
     let acted = with.guard.clone().unwrap_or_default();
     let own_ns = with.response.sum_ns();
     if own_ns == 0 {
@@ -214,7 +214,7 @@ mod tests {
     fn verdict(scenario: Scenario, lost: [u64; 3]) -> (bool, String) {
         let steps = [Condition::Reference, Condition::Before, Condition::With];
         let rows: Vec<Row> = steps.into_iter().zip(lost).map(|(step, lost)| row(step, 5000, lost)).collect();
-        judge(&scenario.scene(), 1000, &rows)
+        judge(&scenario.setup(), 1000, &rows)
     }
 
     #[test]
@@ -253,23 +253,23 @@ mod tests {
         let mut rows =
             vec![row(Condition::Reference, 5000, 0), row(Condition::Before, 5000, 2500), row(Condition::With, 5000, 0)];
         rows[2].guard = Some(Acted::default());
-        let (kept, verdict) = judge(&Scenario::QuotaLock.scene(), 1000, &rows);
+        let (kept, verdict) = judge(&Scenario::QuotaLock.setup(), 1000, &rows);
         assert!(!kept && verdict.contains("without putting back"), "{verdict}");
     }
 
     #[test]
     fn rt_throttling_must_be_seen_by_guard_when_the_thread_saw_it() {
-        let scene = Scenario::RtThrottle.scene();
+        let setup = Scenario::RtThrottle.setup();
         let mut rows = vec![row(Condition::Before, 5000, 250), row(Condition::With, 5000, 250)];
         rows[1].response.record(50_000_000);
-        assert!(!judge(&scene, 1000, &rows).0);
+        assert!(!judge(&setup, 1000, &rows).0);
         rows[1].guard = Some(Acted { restored: true, taken: 1, taken_ns: 50_000_000, ..Acted::default() });
-        assert!(judge(&scene, 1000, &rows).0);
+        assert!(judge(&setup, 1000, &rows).0);
     }
 
     #[test]
     fn the_report_survives_its_way_through_json() {
-        let played = Played {
+        let played = ScenarioResult {
             name: "quota-lock".into(),
             summary: "s".into(),
             interval_us: 1000,

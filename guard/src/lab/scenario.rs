@@ -34,12 +34,12 @@ pub(super) enum Promise {
     /// The hazard is there, and with guard at least half of it is gone: what disturbs keeps its least share.
     Halved,
     /// guard only reports it.
-    Told,
+    Reported,
 }
 
 /// How a scenario is set up.
 #[derive(Clone, Debug)]
-pub(super) struct Scene {
+pub(super) struct Setup {
     /// What runs in the cgroup "plc".
     pub(super) role: Role,
     /// Its quota.
@@ -121,8 +121,8 @@ impl Scenario {
         }
     }
 
-    pub(super) fn scene(self) -> Scene {
-        let lock = Scene {
+    pub(super) fn setup(self) -> Setup {
+        let lock = Setup {
             role: Role::Lock { inherit: false, busy_percent: 100 },
             quota: Some(QUOTA),
             load: false,
@@ -134,14 +134,14 @@ impl Scenario {
             steps: WITH_REFERENCE,
         };
         match self {
-            Self::QuotaNone => Scene { quota: None, promise: Promise::Harmless, steps: PLAIN, ..lock },
+            Self::QuotaNone => Setup { quota: None, promise: Promise::Harmless, steps: PLAIN, ..lock },
             Self::QuotaLock => lock,
             Self::QuotaPi => {
-                Scene { role: Role::Lock { inherit: true, busy_percent: 100 }, promise: Promise::Harmless, ..lock }
+                Setup { role: Role::Lock { inherit: true, busy_percent: 100 }, promise: Promise::Harmless, ..lock }
             }
-            Self::QuotaFallback => Scene { role: Role::Fallback, class: Some(Class::Plc), response: WORKED, ..lock },
-            Self::QuotaCoThread => Scene { role: Role::CoThread, response: AGE, ..lock },
-            Self::NoisyBe => Scene {
+            Self::QuotaFallback => Setup { role: Role::Fallback, class: Some(Class::Plc), response: WORKED, ..lock },
+            Self::QuotaCoThread => Setup { role: Role::CoThread, response: AGE, ..lock },
+            Self::NoisyBe => Setup {
                 role: Role::Fair,
                 quota: None,
                 load: true,
@@ -152,9 +152,14 @@ impl Scenario {
                 response: WORKED,
                 steps: BESIDE_LOAD,
             },
-            Self::RtThrottle => {
-                Scene { role: Role::Hog, quota: None, promise: Promise::Told, response: TAKEN, steps: PLAIN, ..lock }
-            }
+            Self::RtThrottle => Setup {
+                role: Role::Hog,
+                quota: None,
+                promise: Promise::Reported,
+                response: TAKEN,
+                steps: PLAIN,
+                ..lock
+            },
         }
     }
 }
@@ -175,10 +180,10 @@ mod tests {
     #[test]
     fn every_scene_ends_with_guard_and_what_is_judged_against_a_reference_has_one() {
         for scenario in Scenario::ALL {
-            let scene = scenario.scene();
-            assert_eq!(scene.steps.last().map(|(step, _)| *step), Some(Condition::With), "{scenario:?}");
-            let has_reference = scene.steps.iter().any(|(step, _)| *step == Condition::Reference);
-            assert!(has_reference || !matches!(scene.promise, Promise::Healed | Promise::Halved), "{scenario:?}");
+            let setup = scenario.setup();
+            assert_eq!(setup.steps.last().map(|(step, _)| *step), Some(Condition::With), "{scenario:?}");
+            let has_reference = setup.steps.iter().any(|(step, _)| *step == Condition::Reference);
+            assert!(has_reference || !matches!(setup.promise, Promise::Healed | Promise::Halved), "{scenario:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, Invalid};
-use super::model::{Model, Node, rounded};
+use super::model::{CgroupModel, Model, rounded};
 use super::plan::{Direction, Origin, Want};
 use crate::knob::Setting;
 use crate::snapshot::{Bandwidth, Cgroup, Class, Snapshot};
@@ -15,7 +15,7 @@ use crate::snapshot::{Bandwidth, Cgroup, Class, Snapshot};
 /// The section `[burst]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct BurstSettings {
     /// How LS cgroups may exceed their quota: "none", "burst" (what they did not use in earlier periods), "quota" (a
     /// larger quota while they are throttled and the node has room) or "auto" (both).
     pub policy: BurstPolicy,
@@ -48,7 +48,7 @@ pub enum BurstPolicy {
     Auto,
 }
 
-impl Default for Settings {
+impl Default for BurstSettings {
     fn default() -> Self {
         Self {
             policy: BurstPolicy::default(),
@@ -62,7 +62,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl BurstSettings {
     /// Whether the values make sense.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Settings {
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
+pub(super) struct BurstState {
     /// Length (s), use and size (thousandths of a CPU) of the shared CPUs in the last intervals.
     pool: VecDeque<(f64, f64, f64)>,
     units: BTreeMap<u64, Unit>,
@@ -168,12 +168,12 @@ pub(super) fn tokens_after(tokens: f64, capacity: f64, used_percent: f64, second
 pub(super) fn decide(
     snapshot: &Snapshot,
     model: &Model,
-    settings: &Settings,
-    state: &mut State,
+    settings: &BurstSettings,
+    state: &mut BurstState,
     notes: &mut Vec<String>,
 ) -> Vec<Want> {
     if settings.policy == BurstPolicy::None {
-        *state = State::default();
+        *state = BurstState::default();
         notes.push("burst: policy is none".into());
         return Vec::new();
     }
@@ -187,7 +187,7 @@ pub(super) fn decide(
     }
     let cgroups: BTreeMap<u64, &Cgroup> = snapshot.cgroups.iter().map(|cgroup| (cgroup.id, cgroup)).collect();
     state.units.retain(|id, _| units.iter().any(|unit| unit.id == *id));
-    let mut grown: BTreeMap<&str, (&Node, u64)> = BTreeMap::new();
+    let mut grown: BTreeMap<&str, (&CgroupModel, u64)> = BTreeMap::new();
     let mut wants = Vec::new();
     for unit in units {
         let Some((base, base_us)) = unit.quota.and_then(|base| Some((base, base.quota_us?))) else { continue };
@@ -210,14 +210,14 @@ pub(super) fn decide(
 }
 
 /// The lowest LS cgroups with a quota.
-fn units(model: &Model) -> Vec<&Node> {
-    let eligible = |node: &Node| node.class == Class::Ls && node.finite_quota().is_some() && node.path != "/";
+fn units(model: &Model) -> Vec<&CgroupModel> {
+    let eligible = |node: &CgroupModel| node.class == Class::Ls && node.finite_quota().is_some() && node.path != "/";
     let nodes = model.cgroups.values().filter(|node| eligible(node) && !node.unmanaged);
     nodes.filter(|node| !model.below(&node.path).any(eligible)).collect()
 }
 
 /// The quotas and bursts of what lies around cgroups that grew: as much more as those together.
-fn around(grown: &BTreeMap<&str, (&Node, u64)>, units: &[Want], model: &Model) -> Vec<Want> {
+fn around(grown: &BTreeMap<&str, (&CgroupModel, u64)>, units: &[Want], model: &Model) -> Vec<Want> {
     let mut wants = Vec::new();
     for (node, more) in grown.values() {
         let around = node.class != Class::Be && !units.iter().any(|want| want.id == node.id);
@@ -242,17 +242,17 @@ fn around(grown: &BTreeMap<&str, (&Node, u64)>, units: &[Want], model: &Model) -
 }
 
 /// The want for the kernel's burst; none where the kernel has none, or where there was more already.
-fn kernel_burst(unit: &Node, quota_us: u64, base_us: u64, settings: &Settings) -> Option<Want> {
+fn kernel_burst(unit: &CgroupModel, quota_us: u64, base_us: u64, settings: &BurstSettings) -> Option<Want> {
     let us = burst_us(Some(quota_us), base_us, settings.burst_percent);
     let why = format!("{} % of its quota of {base_us} us, bounded by its quota", settings.burst_percent);
     unit.burst_us.filter(|had| *had < us).map(|_| want(unit, Setting::Burst(us), &why))
 }
 
-impl State {
+impl BurstState {
     /// The room over the last intervals.
-    fn room(&mut self, model: &Model, settings: &Settings) -> Room {
+    fn room(&mut self, model: &Model, settings: &BurstSettings) -> Room {
         let Some(all) = model.used_milli else { return Room::Unknown };
-        let owns = |node: &&Node| matches!(node.class, Class::Plc | Class::Lse | Class::Lsr);
+        let owns = |node: &&CgroupModel| matches!(node.class, Class::Plc | Class::Lse | Class::Lsr);
         let others = model.cgroups.values().filter(|node| owns(node) || node.class == Class::Be);
         let others: u64 = others.filter_map(|node| node.own_milli).sum();
         let asking = model.topmost(|node| owns(&node) && node.request_milli.is_some());
@@ -277,12 +277,12 @@ impl State {
     /// The quota of a unit after an interval, us, and why.
     fn step(
         &mut self,
-        unit: &Node,
+        unit: &CgroupModel,
         base: Bandwidth,
         cgroup: Option<&Cgroup>,
         room: Room,
         model: &Model,
-        settings: &Settings,
+        settings: &BurstSettings,
     ) -> (u64, String) {
         let base_us = base.quota_us.unwrap_or_default();
         let capacity = settings.quota_period_s.max(0) as f64 * (settings.quota_percent.saturating_sub(100)) as f64;
@@ -335,7 +335,7 @@ fn throttled(cgroup: &Cgroup) -> Option<bool> {
     cgroup.throttle.cpu_stat.map(|stat| stat.nr_throttled > 0).or(counted)
 }
 
-fn want(node: &Node, setting: Setting, reason: &str) -> Want {
+fn want(node: &CgroupModel, setting: Setting, reason: &str) -> Want {
     let used = node.used_milli.map(|used| (format!("cgroups[{}].used_milli", node.path), used as f64));
     Want {
         path: node.path.clone(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{self, Invalid};
 use super::cpus::{Ask, gather};
-use super::model::{Model, Node};
+use super::model::{CgroupModel, Model};
 use super::plan::{Direction, Origin, Want};
 use crate::knob::Setting;
 use crate::snapshot::{Class, CpuList};
@@ -20,7 +20,7 @@ pub(super) const FORGETS: &str =
 /// The section `[cpuset]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct CpusetSettings {
     /// Whether LSE and PLC cgroups get CPUs of their own and LSR cgroups reserved ones. Off by default: it moves work.
     pub enabled: bool,
     /// Whether a cgroup with CPUs of its own gets whole cores, so that nobody else runs on a hardware thread beside it.
@@ -34,13 +34,13 @@ pub struct Settings {
     pub forget_affinity: bool,
 }
 
-impl Default for Settings {
+impl Default for CpusetSettings {
     fn default() -> Self {
         Self { enabled: false, whole_cores: true, min_shared_cpus: 1, hold_s: 30.0, forget_affinity: false }
     }
 }
 
-impl Settings {
+impl CpusetSettings {
     /// Whether the values make sense.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Settings {
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
+pub(super) struct CpusetState {
     /// CPUs that were given, by cgroup id.
     given: BTreeMap<u64, Given>,
 }
@@ -79,7 +79,7 @@ pub(super) struct Owned {
 }
 
 /// Who owns CPUs, by what was given and by the sets that cgroups had of themselves.
-pub(super) fn owned(model: &Model, state: &State) -> Owned {
+pub(super) fn owned(model: &Model, state: &CpusetState) -> Owned {
     let mut exclusive: BTreeSet<u32> = BTreeSet::new();
     let mut shared: BTreeSet<u32> = BTreeSet::new();
     let given = state.given.values().map(|given| (given.exclusive, &given.cpus));
@@ -93,16 +93,21 @@ pub(super) fn owned(model: &Model, state: &State) -> Owned {
 }
 
 /// The set of CPUs that somebody else gave to the cgroup itself: not all, and not merely that of a cgroup around it.
-fn own_set<'a>(model: &'a Model, node: &'a Node) -> Option<&'a CpuList> {
+fn own_set<'a>(model: &'a Model, node: &'a CgroupModel) -> Option<&'a CpuList> {
     let cpus = node.cpus.as_ref().filter(|cpus| !cpus.is_empty())?;
     let all = model.online.iter().all(|cpu| cpus.contains(cpu));
-    let around = |above: &Node| above.container.is_none() || above.container != node.container;
+    let around = |above: &CgroupModel| above.container.is_none() || above.container != node.container;
     let inherited = model.ancestors(&node.path).any(|above| above.cpus.as_ref() == Some(cpus) && around(above));
     (!all && !inherited).then_some(cpus)
 }
 
 /// Which CPUs should be whose after an interval.
-pub(super) fn decide(model: &Model, settings: &Settings, state: &mut State, notes: &mut Vec<String>) -> Vec<Want> {
+pub(super) fn decide(
+    model: &Model,
+    settings: &CpusetSettings,
+    state: &mut CpusetState,
+    notes: &mut Vec<String>,
+) -> Vec<Want> {
     if !settings.enabled {
         state.given.clear();
         notes.push("cpuset: not enabled".into());
@@ -133,7 +138,7 @@ pub(super) fn decide(model: &Model, settings: &Settings, state: &mut State, note
 }
 
 /// Those that get CPUs: the topmost cgroup of each PLC, LSE or LSR workload. PLC first, then LSE, then LSR.
-fn units(model: &Model) -> Vec<&Node> {
+fn units(model: &Model) -> Vec<&CgroupModel> {
     let mut units = model.topmost(|node| node.path != "/" && !node.unmanaged && claim(model, node).is_some());
     units.sort_by_key(|node| (claim(model, node), &node.path));
     units
@@ -141,8 +146,8 @@ fn units(model: &Model) -> Vec<&Node> {
 
 /// The class for which a cgroup gets CPUs: its own, or that of what it holds where that is all one container. (The
 /// container "libpod-x" holds no threads itself: they are in "libpod-x/container".)
-fn claim(model: &Model, node: &Node) -> Option<Class> {
-    let claims = |node: &Node| matches!(node.class, Class::Plc | Class::Lse | Class::Lsr).then_some(node.class);
+fn claim(model: &Model, node: &CgroupModel) -> Option<Class> {
+    let claims = |node: &CgroupModel| matches!(node.class, Class::Plc | Class::Lse | Class::Lsr).then_some(node.class);
     let one_container =
         || node.container.is_some() && model.below(&node.path).all(|below| below.container == node.container);
     if claims(node).is_none() && !one_container() {
@@ -151,13 +156,13 @@ fn claim(model: &Model, node: &Node) -> Option<Class> {
     std::iter::once(node).chain(model.below(&node.path)).filter_map(claims).min()
 }
 
-fn is_exclusive(model: &Model, unit: &Node) -> bool {
+fn is_exclusive(model: &Model, unit: &CgroupModel) -> bool {
     let mut classes = std::iter::once(unit.class).chain(model.below(&unit.path).map(|below| below.class));
     classes.any(|class| matches!(class, Class::Plc | Class::Lse))
 }
 
 /// How many CPUs it needs: what it asks for, else what it may use, else one for each RT thread; at least one.
-fn count(model: &Model, unit: &Node) -> usize {
+fn count(model: &Model, unit: &CgroupModel) -> usize {
     let all = || std::iter::once(unit).chain(model.below(&unit.path));
     let milli = all().find_map(|node| node.request_milli).or_else(|| all().find_map(|node| node.limit_milli));
     let threads = || all().filter_map(|node| node.rt_threads).map(u64::from).sum();
@@ -165,8 +170,8 @@ fn count(model: &Model, unit: &Node) -> usize {
 }
 
 /// Takes back CPUs whose cgroup is gone, needs another number, or which are no longer there to be given.
-fn take_back(model: &Model, units: &[&Node], state: &mut State) {
-    let units: BTreeMap<u64, &Node> = units.iter().map(|unit| (unit.id, *unit)).collect();
+fn take_back(model: &Model, units: &[&CgroupModel], state: &mut CpusetState) {
+    let units: BTreeMap<u64, &CgroupModel> = units.iter().map(|unit| (unit.id, *unit)).collect();
     state.given.retain(|id, given| {
         let Some(unit) = units.get(id) else {
             given.left_s -= model.seconds;
@@ -179,7 +184,12 @@ fn take_back(model: &Model, units: &[&Node], state: &mut State) {
     });
 }
 
-fn give(model: &Model, unit: &Node, settings: &Settings, state: &mut State) -> Result<Vec<Want>, String> {
+fn give(
+    model: &Model,
+    unit: &CgroupModel,
+    settings: &CpusetSettings,
+    state: &mut CpusetState,
+) -> Result<Vec<Want>, String> {
     let exclusive = is_exclusive(model, unit);
     let count = count(model, unit);
     if let Some(given) = state.given.get_mut(&unit.id) {
@@ -210,7 +220,7 @@ fn give(model: &Model, unit: &Node, settings: &Settings, state: &mut State) -> R
     let kind = if exclusive { "exclusive" } else { "reserved" };
     // What is below it and has a set of its own, as everything has on v1, goes with it.
     let below = model.below(&unit.path).filter(|node| node.cpus.as_ref().is_some_and(|cpus| !cpus.is_empty()));
-    let want = |node: &Node| Want {
+    let want = |node: &CgroupModel| Want {
         path: node.path.clone(),
         id: node.id,
         setting: Setting::Cpus(cpus.clone()),
@@ -223,7 +233,7 @@ fn give(model: &Model, unit: &Node, settings: &Settings, state: &mut State) -> R
 }
 
 /// Whether enough CPUs that are not isolated stay with everybody else.
-fn leaves_enough(model: &Model, taken: &Owned, cpus: &CpuList, settings: &Settings) -> bool {
+fn leaves_enough(model: &Model, taken: &Owned, cpus: &CpuList, settings: &CpusetSettings) -> bool {
     let left = model.online.iter().filter(|cpu| {
         !cpus.contains(*cpu)
             && !taken.exclusive.contains(*cpu)
@@ -237,7 +247,7 @@ fn leaves_enough(model: &Model, taken: &Owned, cpus: &CpuList, settings: &Settin
 /// what is below them with a set of its own.
 fn move_off(model: &Model, owned: &Owned, notes: &mut Vec<String>) -> Vec<Want> {
     let inside = model.subtrees(&units(model));
-    let movable = |node: &Node| {
+    let movable = |node: &CgroupModel| {
         matches!(node.class, Class::Ls | Class::Be) && !node.unmanaged && node.path != "/" && !inside.contains(&node.id)
     };
     let mut blocked = BTreeSet::new();

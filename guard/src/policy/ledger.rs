@@ -10,11 +10,11 @@ use crate::knob::{Knob, Setting};
 /// Originals of the knobs that the policies hold or held until just now.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    entries: BTreeMap<(u64, Knob), Entry>,
+    entries: BTreeMap<(u64, Knob), HeldKnob>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct HeldKnob {
     original: Setting,
     /// What was wanted last.
     last: Setting,
@@ -45,7 +45,7 @@ impl Ledger {
         for want in wants {
             let knob = want.setting.knob();
             let Some(original) = model.cgroups.get(&want.path).and_then(|node| original(node, knob)) else { continue };
-            let entry = self.entries.entry((want.id, knob)).or_insert_with(|| Entry {
+            let entry = self.entries.entry((want.id, knob)).or_insert_with(|| HeldKnob {
                 original: original.clone(),
                 last: want.setting.clone(),
                 held: true,

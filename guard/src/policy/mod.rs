@@ -1,4 +1,4 @@
-//! What to do about what was seen: pure functions from a Snapshot and a State to a Plan. No clock, no file, no log:
+//! What to do about what was seen: pure functions from a Snapshot and a PolicyState to a Plan. No clock, no file, no log:
 //! time is the sum of the windows of the Snapshots. One file per policy; `plan` merges what they want, so that each
 //! knob has one owner.
 
@@ -26,18 +26,18 @@ use model::Model;
 /// What the user chose, per policy. The sections of the configuration file with the same names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct PolicySettings {
     /// Shrinks best-effort work.
-    pub suppress: suppress::Settings,
+    pub suppress: suppress::SuppressSettings,
     /// Lets latency-sensitive work exceed its quota for a while.
-    pub burst: burst::Settings,
+    pub burst: burst::BurstSettings,
     /// Lifts quotas off PLC cgroups.
-    pub protect: protect::Settings,
+    pub protect: protect::ProtectSettings,
     /// Gives CPUs to those that need them alone.
-    pub cpuset: cpuset::Settings,
+    pub cpuset: cpuset::CpusetSettings,
 }
 
-impl Settings {
+impl PolicySettings {
     /// Whether the values make sense.
     ///
     /// # Errors
@@ -50,34 +50,34 @@ impl Settings {
     }
 }
 
-/// What the policies remember from one Snapshot to the next. [`State::default`] is that of the start.
+/// What the policies remember from one Snapshot to the next. [`PolicyState::default`] is that of the start.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+pub struct PolicyState {
     /// The node after the last interval.
     model: Model,
     ledger: Ledger,
-    protect: protect::State,
-    cpuset: cpuset::State,
-    suppress: suppress::State,
-    burst: burst::State,
+    protect: protect::ProtectState,
+    cpuset: cpuset::CpusetState,
+    suppress: suppress::SuppressState,
+    burst: burst::BurstState,
 }
 
 /// What should be done after an interval. The Plan is complete: what it does not name is to be put back.
 ///
 /// ```
-/// use guard::{policy::{Settings, State, decide}, record::Replay};
+/// use guard::{policy::{PolicySettings, PolicyState, decide}, record::Replay};
 /// // What the policies remember from one interval to the next.
-/// let mut state = State::default();
+/// let mut state = PolicyState::default();
 /// for snapshot in Replay::open("../docs/example.guardrec".as_ref())?.flatten() {
-///     for want in decide(&snapshot, &Settings::default(), &mut state).wants {
+///     for want in decide(&snapshot, &PolicySettings::default(), &mut state).wants {
 ///         assert!(!want.reason.is_empty(), "{} of {}", want.setting.knob(), want.path);
 ///     }
 /// }
 /// # Ok::<(), guard::record::ReplayError>(())
 /// ```
-pub fn decide(snapshot: &Snapshot, settings: &Settings, state: &mut State) -> Plan {
+pub fn decide(snapshot: &Snapshot, settings: &PolicySettings, state: &mut PolicyState) -> Plan {
     if let Some(reason) = &snapshot.node.hands_off {
-        *state = State::default();
+        *state = PolicyState::default();
         return Plan { wants: Vec::new(), notes: vec![format!("Nothing is changed on this node: {reason}")] };
     }
     let model = Model::new(snapshot, &state.ledger);
@@ -96,8 +96,8 @@ pub fn decide(snapshot: &Snapshot, settings: &Settings, state: &mut State) -> Pl
 
 /// What should be done at once, between two Snapshots, in addition to the last Plan. Nothing when the trigger's cgroup
 /// was in no Snapshot yet.
-pub fn react(trigger: &Trigger, settings: &Settings, state: &mut State) -> Vec<Want> {
-    let State { model, ledger, protect, cpuset, suppress, .. } = state;
+pub fn react(trigger: &Trigger, settings: &PolicySettings, state: &mut PolicyState) -> Vec<Want> {
+    let PolicyState { model, ledger, protect, cpuset, suppress, .. } = state;
     let wants = match *trigger {
         Trigger::Throttled { id } => protect::throttled(model, id, &settings.protect, protect),
         Trigger::Late { id, at_ns, latency_ns, times, by } => {
@@ -113,8 +113,8 @@ pub fn react(trigger: &Trigger, settings: &Settings, state: &mut State) -> Vec<W
 /// What should be done at once for PLC cgroups that have turned up since the last Snapshot, in addition to the last Plan.
 /// `cgroups` are these and whatever may hold them back: what contains them, what is below them and the rest of their
 /// containers, with their knobs as they are now.
-pub fn discover(cgroups: &[Cgroup], settings: &Settings, state: &mut State) -> Vec<Want> {
-    let State { model, ledger, protect, .. } = state;
+pub fn discover(cgroups: &[Cgroup], settings: &PolicySettings, state: &mut PolicyState) -> Vec<Want> {
+    let PolicyState { model, ledger, protect, .. } = state;
     model.discover(cgroups, ledger);
     let new: Vec<u64> = cgroups.iter().filter(|cgroup| cgroup.class == Class::Plc).map(|cgroup| cgroup.id).collect();
     let wants = protect::discovered(model, &new, &settings.protect, protect);
@@ -125,7 +125,7 @@ pub fn discover(cgroups: &[Cgroup], settings: &Settings, state: &mut State) -> V
 
 /// Per cgroup, the wait in ns that suppress answers at once.
 #[must_use]
-pub fn late_from(state: &State) -> HashMap<u64, u64> {
+pub fn late_from(state: &PolicyState) -> HashMap<u64, u64> {
     suppress::late_from(&state.suppress)
 }
 

@@ -24,12 +24,12 @@ pub(super) struct Model {
     /// CPU time used by all, in thousandths of a CPU; absent where it was not read.
     pub used_milli: Option<u64>,
     /// Cgroups by path, without "(other)". Parents come before their children.
-    pub cgroups: BTreeMap<String, Node>,
+    pub cgroups: BTreeMap<String, CgroupModel>,
 }
 
 /// A cgroup. Knobs are as they were before guard changed them, and absent where they were not read.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Node {
+pub(super) struct CgroupModel {
     pub path: String,
     pub id: u64,
     pub class: Class,
@@ -49,7 +49,7 @@ pub(super) struct Node {
     pub rt_threads: Option<u32>,
 }
 
-impl Node {
+impl CgroupModel {
     /// Its quota, where it has a finite one.
     pub(super) fn finite_quota(&self) -> Option<Bandwidth> {
         self.quota.filter(|quota| quota.quota_us.is_some())
@@ -74,37 +74,37 @@ impl Model {
         (self.seconds.min(1.0) * 1000.0).round() / 1000.0
     }
 
-    pub(super) fn by_id(&self, id: u64) -> Option<&Node> {
+    pub(super) fn by_id(&self, id: u64) -> Option<&CgroupModel> {
         self.cgroups.values().find(|node| node.id == id)
     }
 
     /// The cgroup's ancestors that were seen, the nearest first, without the root.
-    pub(super) fn ancestors(&self, path: &str) -> impl Iterator<Item = &Node> {
+    pub(super) fn ancestors(&self, path: &str) -> impl Iterator<Item = &CgroupModel> {
         CgroupPath::of(path).above().filter_map(|path| self.cgroups.get(path))
     }
 
     /// What was seen below the cgroup.
-    pub(super) fn below(&self, path: &str) -> impl Iterator<Item = &Node> {
+    pub(super) fn below(&self, path: &str) -> impl Iterator<Item = &CgroupModel> {
         let top = path.trim_end_matches('/');
         // '0' follows '/' in ASCII.
         self.cgroups.range(format!("{top}/")..format!("{top}0")).map(|(_, node)| node).filter(move |n| n.path != path)
     }
 
     /// The cgroups for which `wanted` holds and that are below no other such.
-    pub(super) fn topmost(&self, wanted: impl Fn(&Node) -> bool) -> Vec<&Node> {
-        let mut found: BTreeMap<u64, &Node> = BTreeMap::new();
+    pub(super) fn topmost(&self, wanted: impl Fn(&CgroupModel) -> bool) -> Vec<&CgroupModel> {
+        let mut found: BTreeMap<u64, &CgroupModel> = BTreeMap::new();
         for node in self.cgroups.values().filter(|node| wanted(node)) {
             if !self.ancestors(&node.path).any(|above| found.contains_key(&above.id)) {
                 found.insert(node.id, node);
             }
         }
-        let mut found: Vec<&Node> = found.into_values().collect();
+        let mut found: Vec<&CgroupModel> = found.into_values().collect();
         found.sort_by(|a, b| a.path.cmp(&b.path));
         found
     }
 
     /// Ids of `tops` and of all below them.
-    pub(super) fn subtrees(&self, tops: &[&Node]) -> BTreeSet<u64> {
+    pub(super) fn subtrees(&self, tops: &[&CgroupModel]) -> BTreeSet<u64> {
         tops.iter().flat_map(|top| std::iter::once(*top).chain(self.below(&top.path))).map(|node| node.id).collect()
     }
 }
@@ -121,7 +121,7 @@ pub(super) fn rounded(value: f64) -> u64 {
 }
 
 /// The original of the knobs that the policies set.
-pub(super) fn original(node: &Node, knob: Knob) -> Option<Setting> {
+pub(super) fn original(node: &CgroupModel, knob: Knob) -> Option<Setting> {
     match knob {
         Knob::Quota => node.quota.map(Setting::Quota),
         Knob::Burst => node.burst_us.map(Setting::Burst),

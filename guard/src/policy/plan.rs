@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Model, Node, original};
+use super::model::{CgroupModel, Model, original};
 use crate::knob::{Knob, Setting};
 use crate::snapshot::Bandwidth;
 
@@ -141,7 +141,7 @@ fn own(plan: &mut BTreeMap<Key, Want>, want: Want, notes: &mut Vec<String>) {
 }
 
 /// The quota that a cgroup will have: what is wanted, else what it had.
-fn planned(plan: &BTreeMap<Key, Want>, node: &Node) -> Option<Bandwidth> {
+fn planned(plan: &BTreeMap<Key, Want>, node: &CgroupModel) -> Option<Bandwidth> {
     match plan.get(&(node.path.clone(), Knob::Quota)).map(|want| &want.setting) {
         Some(Setting::Quota(quota)) => Some(*quota),
         _ => node.quota,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, Invalid};
-use super::model::{Model, Node, rounded};
+use super::model::{CgroupModel, Model, rounded};
 use super::plan::{Direction, Origin, Want, shown};
 use crate::knob::Setting;
 use crate::snapshot::{Bandwidth, Class, Snapshot};
@@ -16,7 +16,7 @@ use crate::snapshot::{Bandwidth, Class, Snapshot};
 /// The section `[protect]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct ProtectSettings {
     /// Whether quotas are lifted off PLC cgroups and off what contains them.
     pub enabled: bool,
     /// When: "sight" (as soon as a PLC with a quota is seen) or "throttled" (when the quota first ran out).
@@ -69,7 +69,7 @@ pub enum Means {
     Weight,
 }
 
-impl Default for Settings {
+impl Default for ProtectSettings {
     fn default() -> Self {
         Self {
             enabled: true,
@@ -83,7 +83,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl ProtectSettings {
     /// Whether the values make sense.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Settings {
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
+pub(super) struct ProtectState {
     /// PLC cgroups and those that were one until just now, by id.
     plcs: BTreeMap<u64, Plc>,
     /// Whether what was lifted used more than it may, so that it has a quota again.
@@ -128,12 +128,12 @@ struct Plc {
 pub(super) fn decide(
     snapshot: &Snapshot,
     model: &Model,
-    settings: &Settings,
-    state: &mut State,
+    settings: &ProtectSettings,
+    state: &mut ProtectState,
     notes: &mut Vec<String>,
 ) -> Vec<Want> {
     if !settings.enabled {
-        *state = State::default();
+        *state = ProtectState::default();
         notes.push("protect: not enabled".into());
         return Vec::new();
     }
@@ -157,7 +157,7 @@ pub(super) fn decide(
 }
 
 /// What is to be done at once when the quota of cgroup `id` has run out. Nothing when it holds no PLC back.
-pub(super) fn throttled(model: &Model, id: u64, settings: &Settings, state: &mut State) -> Vec<Want> {
+pub(super) fn throttled(model: &Model, id: u64, settings: &ProtectSettings, state: &mut ProtectState) -> Vec<Want> {
     if !settings.enabled {
         return Vec::new();
     }
@@ -174,7 +174,12 @@ pub(super) fn throttled(model: &Model, id: u64, settings: &Settings, state: &mut
 }
 
 /// What is to be done at once for PLC cgroups that were not known before.
-pub(super) fn discovered(model: &Model, new: &[u64], settings: &Settings, state: &mut State) -> Vec<Want> {
+pub(super) fn discovered(
+    model: &Model,
+    new: &[u64],
+    settings: &ProtectSettings,
+    state: &mut ProtectState,
+) -> Vec<Want> {
     if !settings.enabled {
         return Vec::new();
     }
@@ -191,8 +196,8 @@ fn ran_out(cgroup: &crate::snapshot::Cgroup) -> bool {
     cgroup.throttle.count > 0 || cgroup.throttle.cpu_stat.is_some_and(|stat| stat.nr_throttled > 0)
 }
 
-impl State {
-    fn see(&mut self, model: &Model, settings: &Settings) {
+impl ProtectState {
+    fn see(&mut self, model: &Model, settings: &ProtectSettings) {
         for plc in self.plcs.values_mut() {
             plc.left_s -= model.seconds;
         }
@@ -203,7 +208,7 @@ impl State {
     }
 
     /// Takes note of a PLC.
-    fn take_in(&mut self, node: &Node, settings: &Settings) -> &Plc {
+    fn take_in(&mut self, node: &CgroupModel, settings: &ProtectSettings) -> &Plc {
         let (path, container) = (node.path.clone(), node.container.clone());
         // A hold of 0 s still lasts while it is seen.
         let left_s = settings.hold_s.max(f64::MIN_POSITIVE);
@@ -216,12 +221,12 @@ impl State {
 
 /// The cgroups with a quota that holds for a PLC or for threads beside it: itself, all around it, all below it and the
 /// rest of its container. Best-effort cgroups only where they are around it.
-fn strangling<'a>(model: &'a Model, plc: &Plc) -> Vec<&'a Node> {
-    let in_container = |node: &&Node| plc.container.is_some() && node.container == plc.container;
+fn strangling<'a>(model: &'a Model, plc: &Plc) -> Vec<&'a CgroupModel> {
+    let in_container = |node: &&CgroupModel| plc.container.is_some() && node.container == plc.container;
     let around = model.ancestors(&plc.path);
     let own = model.cgroups.get(&plc.path).into_iter();
     let beside = model.cgroups.values().filter(in_container).chain(model.below(&plc.path));
-    let nodes: BTreeMap<&str, &Node> = around
+    let nodes: BTreeMap<&str, &CgroupModel> = around
         .chain(own)
         .chain(beside.filter(|node| node.class != Class::Be))
         .filter(|node| node.path != "/" && node.finite_quota().is_some())
@@ -231,9 +236,9 @@ fn strangling<'a>(model: &'a Model, plc: &Plc) -> Vec<&'a Node> {
 }
 
 /// What is to be lifted for all PLCs, ordered by path.
-fn lifted<'a>(model: &'a Model, settings: &Settings, state: &State) -> Vec<&'a Node> {
+fn lifted<'a>(model: &'a Model, settings: &ProtectSettings, state: &ProtectState) -> Vec<&'a CgroupModel> {
     let due = |plc: &&Plc| settings.when == When::Sight || plc.throttled;
-    let nodes: BTreeMap<&str, &Node> = state
+    let nodes: BTreeMap<&str, &CgroupModel> = state
         .plcs
         .values()
         .filter(due)
@@ -244,20 +249,20 @@ fn lifted<'a>(model: &'a Model, settings: &Settings, state: &State) -> Vec<&'a N
 }
 
 /// Those of `nodes` that are below no other of them.
-fn tops<'a>(model: &'a Model, nodes: &[&Node]) -> Vec<&'a Node> {
+fn tops<'a>(model: &'a Model, nodes: &[&CgroupModel]) -> Vec<&'a CgroupModel> {
     let ids: BTreeSet<u64> = nodes.iter().map(|node| node.id).collect();
     model.topmost(|node| ids.contains(&node.id))
 }
 
 /// Whether what is lifted uses more than its share of the node. A share of all cannot be exceeded.
-fn exceeds(model: &Model, settings: &Settings, nodes: &[&Node]) -> bool {
+fn exceeds(model: &Model, settings: &ProtectSettings, nodes: &[&CgroupModel]) -> bool {
     let used: u64 = tops(model, nodes).iter().filter_map(|node| node.used_milli).sum();
     settings.max_node_fraction < 1.0 && used as f64 > settings.max_node_fraction * model.capacity_milli() as f64
 }
 
 /// How much each quota may grow, in thousandths of a CPU: what the lifted cgroups' share of the node leaves, in equal
 /// parts. What lies below another grows as much as that, so that it stays within it.
-fn room_milli(model: &Model, settings: &Settings, nodes: &[&Node]) -> u64 {
+fn room_milli(model: &Model, settings: &ProtectSettings, nodes: &[&CgroupModel]) -> u64 {
     let tops = tops(model, nodes);
     let had: u64 = tops.iter().filter_map(|node| node.quota.and_then(Bandwidth::milli)).sum();
     let all = rounded(settings.max_node_fraction * model.capacity_milli() as f64);
@@ -266,10 +271,10 @@ fn room_milli(model: &Model, settings: &Settings, nodes: &[&Node]) -> u64 {
 
 fn wants(
     model: &Model,
-    settings: &Settings,
+    settings: &ProtectSettings,
     bounded: bool,
-    nodes: &[&Node],
-    which: &dyn Fn(&Node) -> bool,
+    nodes: &[&CgroupModel],
+    which: &dyn Fn(&CgroupModel) -> bool,
 ) -> Vec<Want> {
     let unlimited = settings.lift == Lift::Unlimited && !bounded;
     let room = room_milli(model, settings, nodes);
@@ -314,7 +319,7 @@ fn wants(
     wants
 }
 
-fn want(node: &Node, had: Bandwidth, setting: Setting, what: &str) -> Want {
+fn want(node: &CgroupModel, had: Bandwidth, setting: Setting, what: &str) -> Want {
     let quota = format!("cgroups[{}].knobs.quota", node.path);
     Want {
         path: node.path.clone(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::ledger::Ledger;
-use super::model::{Model, Node, milli};
+use super::model::{CgroupModel, Model, milli};
 use crate::knob::Setting;
 use crate::snapshot::{Cgroup, CpuList, Snapshot};
 
@@ -62,10 +62,10 @@ fn forgets_affinity(release: &str) -> bool {
     version.is_some_and(|version| version < (6, 2))
 }
 
-fn node(cgroup: &Cgroup, seconds: f64, ledger: &Ledger) -> Node {
+fn node(cgroup: &Cgroup, seconds: f64, ledger: &Ledger) -> CgroupModel {
     let knobs = cgroup.knobs.clone().unwrap_or_default();
     let original = |reading: Setting| ledger.original(cgroup.id, reading);
-    Node {
+    CgroupModel {
         path: cgroup.path.clone(),
         id: cgroup.id,
         class: cgroup.class,

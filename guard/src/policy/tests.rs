@@ -64,9 +64,9 @@ fn shown(wants: &[Want]) -> Vec<(&str, Knob, String)> {
 
 #[test]
 fn defaults_are_valid_and_only_protect_and_latency_act() {
-    let settings = Settings::default();
+    let settings = PolicySettings::default();
     assert_eq!(settings.validate(), Ok(()));
-    let plan = decide(&snapshot(Vec::new()), &settings, &mut State::default());
+    let plan = decide(&snapshot(Vec::new()), &settings, &mut PolicyState::default());
     assert_eq!(
         plan.notes,
         [
@@ -81,7 +81,7 @@ fn defaults_are_valid_and_only_protect_and_latency_act() {
 
 #[test]
 fn impossible_settings_are_named() {
-    type Spoil = fn(&mut Settings);
+    type Spoil = fn(&mut PolicySettings);
     let cases: Vec<(&str, Spoil)> = vec![
         ("suppress.min_quota_milli", |s| s.suppress.min_quota_milli = 1),
         ("suppress.min_cpus", |s| s.suppress.min_cpus = 0),
@@ -121,7 +121,7 @@ fn impossible_settings_are_named() {
         ("cpuset.hold_s", |s| s.cpuset.hold_s = -1.0),
     ];
     for (field, spoil) in cases {
-        let mut settings = Settings::default();
+        let mut settings = PolicySettings::default();
         spoil(&mut settings);
         let error = settings.validate().expect_err(field);
         assert_eq!(error.field, field, "{error}");
@@ -131,12 +131,12 @@ fn impossible_settings_are_named() {
 #[test]
 fn on_a_node_that_is_another_agents_nothing_is_wanted() {
     let mut seen = snapshot(vec![with_quota(cgroup(1, "/plc", Class::Plc), 20_000)]);
-    let mut state = State::default();
-    assert_eq!(decide(&seen, &Settings::default(), &mut state).wants.len(), 1);
+    let mut state = PolicyState::default();
+    assert_eq!(decide(&seen, &PolicySettings::default(), &mut state).wants.len(), 1);
     seen.node.hands_off = Some("koordlet runs".into());
-    let plan = decide(&seen, &Settings::default(), &mut state);
+    let plan = decide(&seen, &PolicySettings::default(), &mut state);
     assert_eq!((plan.wants.len(), plan.notes), (0, vec!["Nothing is changed on this node: koordlet runs".to_owned()]));
-    assert_eq!(react(&Trigger::Throttled { id: 1 }, &Settings::default(), &mut state), []);
+    assert_eq!(react(&Trigger::Throttled { id: 1 }, &PolicySettings::default(), &mut state), []);
 }
 
 #[test]
@@ -148,9 +148,9 @@ fn a_quota_around_a_plc_is_lifted_at_once_when_it_runs_out() {
         with_quota(cgroup(4, "/pod/other", Class::Ls), 10_000),
         with_quota(cgroup(5, "/plc2", Class::Plc), 10_000),
     ]);
-    let mut settings = Settings::default();
+    let mut settings = PolicySettings::default();
     settings.protect.when = protect::When::Throttled;
-    let mut state = State::default();
+    let mut state = PolicyState::default();
     assert!(decide(&seen, &settings, &mut state).wants.is_empty(), "nothing has run out yet");
     assert!(react(&Trigger::Throttled { id: 4 }, &settings, &mut state).is_empty(), "holds for no PLC");
     assert!(react(&Trigger::Throttled { id: 99 }, &settings, &mut state).is_empty(), "never seen");
@@ -171,7 +171,7 @@ fn an_unmanaged_quota_around_a_plc_is_told_and_left() {
     let mut slice = with_quota(cgroup(1, "/slice", Class::Ls), 50_000);
     slice.unmanaged = true;
     let seen = snapshot(vec![slice, with_quota(cgroup(2, "/slice/plc", Class::Plc), 20_000)]);
-    let plan = decide(&seen, &Settings::default(), &mut State::default());
+    let plan = decide(&seen, &PolicySettings::default(), &mut PolicyState::default());
     assert_eq!(shown(&plan.wants), [("/slice/plc", Knob::Quota, "max 100000".to_owned())]);
     assert!(plan.notes.contains(&"protect: /slice holds a PLC back by its quota, but is unmanaged".to_owned()));
 }
@@ -179,7 +179,7 @@ fn an_unmanaged_quota_around_a_plc_is_told_and_left() {
 #[test]
 fn late_wakeups_cut_best_effort_work_once_the_budget_is_broken_for_the_interval() {
     let seen = snapshot(vec![cgroup(1, "/be", Class::Be), late(cgroup(2, "/plc", Class::Plc), 10_000)]);
-    let (settings, mut state) = (Settings::default(), State::default());
+    let (settings, mut state) = (PolicySettings::default(), PolicyState::default());
     assert!(decide(&seen, &settings, &mut state).wants.is_empty());
     let late_at =
         |at_ms: u64, latency_ns, times| Trigger::Late { id: 2, at_ns: at_ms * 1_000_000, latency_ns, times, by: 1 };
@@ -204,9 +204,9 @@ fn late_wakeups_cut_best_effort_work_once_the_budget_is_broken_for_the_interval(
 #[test]
 fn the_next_cut_waits_until_the_last_one_can_show_and_no_longer() {
     let seen = snapshot(vec![cgroup(1, "/be", Class::Be), late(cgroup(2, "/plc", Class::Plc), 10_000)]);
-    let (settings, mut state) = (Settings::default(), State::default());
+    let (settings, mut state) = (PolicySettings::default(), PolicyState::default());
     decide(&seen, &settings, &mut state);
-    let quota_after = |at_ms: u64, state: &mut State| {
+    let quota_after = |at_ms: u64, state: &mut PolicyState| {
         let late = Trigger::Late { id: 2, at_ns: at_ms * 1_000_000, latency_ns: 1_000_000, times: 20, by: 1 };
         react(&late, &settings, state).first().map(|want| want.setting.to_string())
     };
@@ -226,8 +226,8 @@ fn fair_tasks_are_late_from_their_smallest_limit_on_and_those_of_a_plc_are_not_j
     let mut plc = cgroup(2, "/plc", Class::Plc);
     plc.budgets = vec![budget("wakeup.max", 50_000)];
     let seen = snapshot(vec![service, plc, cgroup(3, "/be", Class::Be)]);
-    let mut state = State::default();
-    decide(&seen, &Settings::default(), &mut state);
+    let mut state = PolicyState::default();
+    decide(&seen, &PolicySettings::default(), &mut state);
     assert_eq!(late_from(&state), HashMap::from([(1, 2_000_000)]));
 }
 
@@ -236,7 +236,7 @@ fn a_plc_that_turns_up_between_two_snapshots_is_lifted_at_once_with_what_contain
     let slice = with_quota(cgroup(1, "/slice", Class::Ls), 50_000);
     let other = with_quota(cgroup(3, "/other", Class::Plc), 10_000);
     let seen = snapshot(vec![slice.clone(), other]);
-    let (settings, mut state) = (Settings::default(), State::default());
+    let (settings, mut state) = (PolicySettings::default(), PolicyState::default());
     let plan = decide(&seen, &settings, &mut state);
     assert_eq!(shown(&plan.wants), [("/other", Knob::Quota, "max 100000".to_owned())]);
     let plc = with_quota(cgroup(2, "/slice/plc", Class::Plc), 20_000);
@@ -252,15 +252,15 @@ fn a_plc_that_turns_up_between_two_snapshots_is_lifted_at_once_with_what_contain
     let plan = decide(&snapshot(vec![unlimited(slice.clone()), unlimited(plc.clone())]), &settings, &mut state);
     assert_eq!(shown(&plan.wants), lifted);
 
-    let waiting = protect::Settings { when: protect::When::Throttled, ..protect::Settings::default() };
-    let waiting = Settings { protect: waiting, ..Settings::default() };
-    let mut state = State::default();
+    let waiting = protect::ProtectSettings { when: protect::When::Throttled, ..protect::ProtectSettings::default() };
+    let waiting = PolicySettings { protect: waiting, ..PolicySettings::default() };
+    let mut state = PolicyState::default();
     decide(&snapshot(vec![slice.clone()]), &waiting, &mut state);
     assert!(discover(&[slice.clone(), plc.clone()], &waiting, &mut state).is_empty(), "not before a throttle");
     assert_eq!(react(&Trigger::Throttled { id: 2 }, &waiting, &mut state).len(), 2, "but known to be a PLC");
 
     let unmanaged = Cgroup { unmanaged: true, ..plc };
-    let mut state = State::default();
+    let mut state = PolicyState::default();
     decide(&snapshot(vec![slice.clone()]), &settings, &mut state);
     assert_eq!(shown(&discover(&[slice, unmanaged], &settings, &mut state)), lifted[..1]);
 }
@@ -269,7 +269,7 @@ fn a_plc_that_turns_up_between_two_snapshots_is_lifted_at_once_with_what_contain
 fn on_a_kernel_that_forgets_affinities_no_cpus_are_moved_unless_that_is_accepted() {
     let mut plc = cgroup(1, "/plc", Class::Plc);
     plc.request_milli = Some(1_000);
-    let mut settings = Settings::default();
+    let mut settings = PolicySettings::default();
     settings.cpuset.enabled = true;
     for (kernel, accepted, gives) in [
         ("6.1.0-37-rt-amd64", false, false),
@@ -280,7 +280,7 @@ fn on_a_kernel_that_forgets_affinities_no_cpus_are_moved_unless_that_is_accepted
         let mut seen = snapshot(vec![plc.clone(), cgroup(2, "/ls", Class::Ls)]);
         seen.node.kernel = kernel.into();
         settings.cpuset.forget_affinity = accepted;
-        let plan = decide(&seen, &settings, &mut State::default());
+        let plan = decide(&seen, &settings, &mut PolicyState::default());
         assert_eq!(plan.want(1, Knob::Cpus).is_some(), gives, "{kernel} {accepted}: {plan:?}");
         assert_eq!(plan.notes.iter().any(|note| note.contains("forget the affinity")), !gives, "{:?}", plan.notes);
     }
@@ -291,7 +291,7 @@ fn a_budget_on_the_maximum_is_broken_by_one_wakeup() {
     let mut plc = late(cgroup(2, "/plc", Class::Plc), 10_000);
     plc.budgets = vec![crate::snapshot::Budget { metric: "wakeup.max".into(), limit_ns: 50_000 }];
     let seen = snapshot(vec![cgroup(1, "/be", Class::Be), plc]);
-    let (settings, mut state) = (Settings::default(), State::default());
+    let (settings, mut state) = (PolicySettings::default(), PolicyState::default());
     decide(&seen, &settings, &mut state);
     assert_eq!(
         react(&Trigger::Late { id: 2, at_ns: 1, latency_ns: 50_001, times: 1, by: 0 }, &settings, &mut state).len(),
@@ -344,23 +344,23 @@ fn best_effort_work_that_holds_a_plcs_lock_is_left_alone() {
     ] {
         let mut seen = snapshot(cgroups());
         seen.breaches = vec![breach];
-        let mut state = State::default();
-        let plan = decide(&seen, &Settings::default(), &mut state);
+        let mut state = PolicyState::default();
+        let plan = decide(&seen, &PolicySettings::default(), &mut state);
         assert_eq!(plan.wants.iter().map(|want| want.path.as_str()).collect::<Vec<_>>(), shrunk, "{name}");
     }
     let mut seen = snapshot(cgroups());
     seen.cgroups[1].lock.futex_boosts = Some(1);
-    let mut settings = Settings::default();
-    assert_eq!(decide(&seen, &settings, &mut State::default()).wants[0].path, "/be/b");
+    let mut settings = PolicySettings::default();
+    assert_eq!(decide(&seen, &settings, &mut PolicyState::default()).wants[0].path, "/be/b");
     settings.suppress.shared_lock_boosts = 0;
-    assert_eq!(decide(&seen, &settings, &mut State::default()).wants[0].path, "/be");
+    assert_eq!(decide(&seen, &settings, &mut PolicyState::default()).wants[0].path, "/be");
     // Boosts without a PLC are somebody else's locks.
     seen.cgroups.pop();
-    settings = Settings::default();
+    settings = PolicySettings::default();
     settings.suppress.profile = suppress::Profile::Pressure;
     settings.suppress.reserved_milli = 1000;
     seen.node.cpu_pressure = Some(crate::snapshot::Pressure { some_ns: 900_000_000, full_ns: None });
-    assert_eq!(decide(&seen, &settings, &mut State::default()).wants[0].path, "/be");
+    assert_eq!(decide(&seen, &settings, &mut PolicyState::default()).wants[0].path, "/be");
 }
 
 #[test]
@@ -384,7 +384,7 @@ fn best_effort_work_is_shrunk_at_the_top_but_never_around_others() {
             late(cgroup(5, "/plc", Class::Plc), 300_000),
         ];
         cgroups.extend(inside);
-        let plan = decide(&snapshot(cgroups), &Settings::default(), &mut State::default());
+        let plan = decide(&snapshot(cgroups), &PolicySettings::default(), &mut PolicyState::default());
         assert_eq!(plan.wants.iter().map(|want| want.path.as_str()).collect::<Vec<_>>(), shrunk, "{name}");
     }
 }
@@ -395,7 +395,7 @@ fn a_shrunk_quota_takes_larger_ones_below_and_bursts_with_it() {
     child.knobs.as_mut().unwrap().burst_us = Some(150_000);
     let small = with_quota(cgroup(3, "/be/b", Class::Be), 10_000);
     let seen = snapshot(vec![cgroup(1, "/be", Class::Be), child, small, late(cgroup(4, "/plc", Class::Plc), 300_000)]);
-    let plan = decide(&seen, &Settings::default(), &mut State::default());
+    let plan = decide(&seen, &PolicySettings::default(), &mut PolicyState::default());
     let half = "50000 100000".to_owned();
     assert_eq!(
         shown(&plan.wants),
@@ -403,7 +403,7 @@ fn a_shrunk_quota_takes_larger_ones_below_and_bursts_with_it() {
     );
     let mut smaller = seen.clone();
     smaller.cgroups[0] = with_quota(cgroup(1, "/be", Class::Be), 30_000);
-    let plan = decide(&smaller, &Settings::default(), &mut State::default());
+    let plan = decide(&smaller, &PolicySettings::default(), &mut PolicyState::default());
     assert_eq!(plan.wants, [], "what had less before is not raised");
 }
 
@@ -470,7 +470,7 @@ fn each_knob_has_one_owner_by_the_written_rule() {
 
 #[test]
 fn a_value_that_could_not_be_put_back_is_not_taken_for_the_original() {
-    let (settings, mut state) = (Settings::default(), State::default());
+    let (settings, mut state) = (PolicySettings::default(), PolicyState::default());
     let plc = |quota: Option<u64>| {
         let mut cgroup = cgroup(1, "/plc", Class::Plc);
         cgroup.knobs.as_mut().unwrap().quota = Some(Bandwidth { quota_us: quota, period_us: 100_000 });
@@ -494,9 +494,9 @@ fn a_cgroup_that_lets_others_in_keeps_its_own_cpus_to_itself() {
     (plc.container, around.container) = (Some(container.clone()), Some(container));
     around.knobs.as_mut().unwrap().cpus = Some(list("3"));
     let seen = snapshot(vec![plc, around, cgroup(3, "/be", Class::Be), cgroup(4, "/web", Class::Ls)]);
-    let mut settings = Settings::default();
+    let mut settings = PolicySettings::default();
     settings.cpuset.enabled = true;
-    let plan = decide(&seen, &settings, &mut State::default());
+    let plan = decide(&seen, &settings, &mut PolicyState::default());
     assert_eq!(
         shown(&plan.wants),
         [("/be", Knob::Cpus, "0-2".to_owned()), ("/web", Knob::Cpus, "0-2".to_owned())],
@@ -509,9 +509,9 @@ fn a_cgroup_that_lets_others_in_keeps_its_own_cpus_to_itself() {
 fn cpus_that_cannot_be_given_are_told() {
     let mut plc = cgroup(1, "/plc", Class::Plc);
     plc.request_milli = Some(4000);
-    let mut settings = Settings::default();
+    let mut settings = PolicySettings::default();
     settings.cpuset.enabled = true;
-    let plan = decide(&snapshot(vec![plc, cgroup(2, "/web", Class::Ls)]), &settings, &mut State::default());
+    let plan = decide(&snapshot(vec![plc, cgroup(2, "/web", Class::Ls)]), &settings, &mut PolicyState::default());
     assert!(plan.wants.is_empty(), "{:?}", plan.wants);
     assert!(
         plan.notes.iter().any(|note| note.starts_with("cpuset: /plc gets no CPUs of its own: 4")),
@@ -522,7 +522,7 @@ fn cpus_that_cannot_be_given_are_told() {
 
 #[test]
 fn pressure_is_what_others_wait_but_no_more_than_the_utilisation() {
-    let mut settings = Settings::default();
+    let mut settings = PolicySettings::default();
     settings.suppress.profile = suppress::Profile::Pressure;
     settings.suppress.reserved_milli = 500;
     let psi = |percent: u64| crate::snapshot::Pressure { some_ns: percent * 10_000_000, full_ns: None };
@@ -547,7 +547,7 @@ fn pressure_is_what_others_wait_but_no_more_than_the_utilisation() {
         seen.node.cpu_pressure = node.map(psi);
         let cpu = |cpu| crate::snapshot::Cpu { cpu, busy_ns: utilised.map(|u| u * 10_000_000), ..Default::default() };
         seen.cpus = (0..4).map(cpu).collect();
-        let plan = decide(&seen, &settings, &mut State::default());
+        let plan = decide(&seen, &settings, &mut PolicyState::default());
         let evidence = &plan.wants[0].evidence;
         let found = source.and_then(|(name, percent)| Some((name, *evidence.get(name)?, percent)));
         let (name, value, percent) = found.unwrap_or_else(|| panic!("{source:?} not in {evidence:?}"));
@@ -555,7 +555,7 @@ fn pressure_is_what_others_wait_but_no_more_than_the_utilisation() {
     }
     let mut blind = snapshot(vec![cgroup(1, "/be", Class::Be)]);
     blind.signals.clear();
-    let plan = decide(&blind, &settings, &mut State::default());
+    let plan = decide(&blind, &settings, &mut PolicyState::default());
     assert!(plan.wants.is_empty());
     assert!(plan.notes.iter().any(|note| note.contains("no CPU pressure")), "{:?}", plan.notes);
 }

@@ -42,7 +42,7 @@ const ENDING: Duration = Duration::from_millis(50);
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 /// Wake-ups are counted, not judged: later than any.
 const NEVER_LATE: Duration = Duration::from_secs(10);
-/// Where power management is told how long CPUs may take to wake up, as long as the file is open.
+/// Limits how long CPUs may take to wake up, as long as it is open.
 const DMA_LATENCY: &str = "/dev/cpu_dma_latency";
 
 /// What locking memory needs.
@@ -50,7 +50,7 @@ const MLOCK: &str = "-m needs root, CAP_IPC_LOCK or an RLIMIT_MEMLOCK above all 
 
 /// What the threads have counted so far, to be shown.
 #[derive(Debug)]
-pub struct State<'a> {
+pub struct ProbeState<'a> {
     /// The threads.
     pub plans: &'a [ThreadPlan],
     /// Their figures, without histograms.
@@ -83,14 +83,14 @@ pub struct Measured {
 /// Measures as `options` say, until they, SIGINT or SIGTERM end it. Meant as the whole of a process: signals stay blocked,
 /// memory locked, and a thread with a long cycle ends when it wakes.
 ///
-/// `told` gets what cyclictest says before it begins, and `show` what is to be seen while it runs.
+/// `report` gets what cyclictest prints first, `show` what it shows while it runs.
 ///
 /// # Errors
 /// See [`ProbeError`]; and what `show` fails with.
 pub fn run<E: From<ProbeError>>(
     options: &Options,
-    mut told: impl FnMut(Told) -> Result<(), E>,
-    mut show: impl FnMut(&State<'_>) -> Result<(), E>,
+    mut report: impl FnMut(LatencyRequest) -> Result<(), E>,
+    mut show: impl FnMut(&ProbeState<'_>) -> Result<(), E>,
 ) -> Result<Measured, E> {
     let plans = options.plan(&allowed().map_err(ProbeError::from)?).map_err(ProbeError::from)?;
     let place = options.cgroup.as_deref().map(Place::find).transpose()?;
@@ -107,7 +107,7 @@ pub fn run<E: From<ProbeError>>(
             .map_err(|error| ProbeError::Refused { call: CallError::at("mlockall")(error), hint: MLOCK.to_owned() })?;
     }
     let (file, said) = ask_for_latency(options.latency);
-    told(said)?;
+    report(said)?;
 
     let mut threads = MeasuringThreads::start(options, &plans, place.as_ref())?;
     let tids: Vec<u32> = threads.counts.iter().map(|counts| counts.tid.load(Relaxed)).collect();
@@ -120,7 +120,7 @@ pub fn run<E: From<ProbeError>>(
         let over = threads.are_over(options)?;
         let figures = threads.figures(false);
         values.take(&threads.counts, &figures, options.oscope);
-        show(&State { plans: &plans, figures: &figures, values: &values.taken, asked: false })?;
+        show(&ProbeState { plans: &plans, figures: &figures, values: &values.taken, asked: false })?;
         if over {
             break;
         }
@@ -128,7 +128,7 @@ pub fn run<E: From<ProbeError>>(
             signals.wait(LOOK_EVERY).map_err(|source| ProbeError::Start { what: "wait for signals", source })?;
         match signal {
             None => {}
-            Some(libc::SIGUSR1) => show(&State { plans: &plans, figures: &figures, values: &[], asked: true })?,
+            Some(libc::SIGUSR1) => show(&ProbeState { plans: &plans, figures: &figures, values: &[], asked: true })?,
             Some(_) => threads.end.come.store(true, Relaxed),
         }
         if let Some(observer) = &mut observer
@@ -157,22 +157,22 @@ pub fn run<E: From<ProbeError>>(
 
 /// What became of the request to power management.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum LatencyRequest {
     /// CPUs wake up within this many us from now on.
-    LatencySet(u32),
+    Set(u32),
     /// They do not, and why.
-    LatencyLeft(String),
+    NotSet(String),
 }
 
 /// Keeps CPUs from sleeping deeply as long as the file is held.
-fn ask_for_latency(target: LatencyTarget) -> (Option<File>, Told) {
+fn ask_for_latency(target: LatencyTarget) -> (Option<File>, LatencyRequest) {
     let us = match target {
         LatencyTarget::Us(us) => us,
         LatencyTarget::Laptop => {
-            return (None, Told::LatencyLeft("not setting cpu_dma_latency to save battery power".to_owned()));
+            return (None, LatencyRequest::NotSet("not setting cpu_dma_latency to save battery power".to_owned()));
         }
         LatencyTarget::DefaultSystem => {
-            return (None, Told::LatencyLeft("not setting cpu_dma_latency from cyclictest".to_owned()));
+            return (None, LatencyRequest::NotSet("not setting cpu_dma_latency from cyclictest".to_owned()));
         }
     };
     let opened = File::options().write(true).open(DMA_LATENCY).and_then(|mut file| {
@@ -180,17 +180,17 @@ fn ask_for_latency(target: LatencyTarget) -> (Option<File>, Told) {
         Ok(file)
     });
     match opened {
-        Ok(file) => (Some(file), Told::LatencySet(us)),
-        Err(error) => (None, Told::LatencyLeft(format!("{DMA_LATENCY}: {error}"))),
+        Ok(file) => (Some(file), LatencyRequest::Set(us)),
+        Err(error) => (None, LatencyRequest::NotSet(format!("{DMA_LATENCY}: {error}"))),
     }
 }
 
-/// The measuring threads, which wait at a gate.
+/// The measuring threads, which wait at a barrier until all are set up.
 struct MeasuringThreads {
     counts: Vec<Arc<Counts>>,
     end: Arc<End>,
-    gate: Arc<Barrier>,
-    /// Where aligned cycles count from; set before the gate opens.
+    barrier: Arc<Barrier>,
+    /// Where aligned cycles count from; set before they begin.
     start_ns: Arc<std::sync::atomic::AtomicU64>,
     /// What a thread failed with.
     failed: mpsc::Receiver<ProbeError>,
@@ -203,14 +203,14 @@ impl MeasuringThreads {
         let this = Self {
             counts: plans.iter().map(|_| Arc::new(Counts::new(options))).collect(),
             end: Arc::default(),
-            gate: Arc::new(Barrier::new(plans.len() + 1)),
+            barrier: Arc::new(Barrier::new(plans.len() + 1)),
             start_ns: Arc::default(),
             failed,
         };
         for (number, (plan, counts)) in (0_u64..).zip(plans.iter().zip(&this.counts)) {
             let (options, plan, counts, end) =
                 (options.clone(), plan.clone(), Arc::clone(counts), Arc::clone(&this.end));
-            let (gate, start_ns) = (Arc::clone(&this.gate), Arc::clone(&this.start_ns));
+            let (barrier, start_ns) = (Arc::clone(&this.barrier), Arc::clone(&this.start_ns));
             let (ready, failing, place) = (ready.clone(), failing.clone(), place.cloned());
             let body = move || {
                 counts.tid.store(tid(), Relaxed);
@@ -218,7 +218,7 @@ impl MeasuringThreads {
                 let dressed = attempt(|| {
                     pin(plan.cpu.and_then(|cpu| usize::try_from(cpu).ok()))?;
                     place.as_ref().map_or(Ok(()), Place::enter)?;
-                    dress(&plan).map_err(|call| refused(call, &plan))
+                    set_policy(&plan).map_err(|call| refused(call, &plan))
                 });
                 let failed = dressed.is_err();
                 // The receiver lives as long as anybody is expected.
@@ -226,7 +226,7 @@ impl MeasuringThreads {
                 if failed {
                     return;
                 }
-                gate.wait();
+                barrier.wait();
                 let start_ns = Some(start_ns.load(Acquire)).filter(|ns| *ns > 0);
                 let measured = attempt(|| Ok(thread::measure(&options, &plan, number, start_ns, &counts, &end)?));
                 if let Err(error) = measured {
@@ -257,7 +257,7 @@ impl MeasuringThreads {
             Some(Aligned::Second(_)) => (now_ns + SECOND_NS / 10).next_multiple_of(SECOND_NS),
         };
         self.start_ns.store(start_ns, std::sync::atomic::Ordering::Release);
-        self.gate.wait();
+        self.barrier.wait();
     }
 
     fn figures(&self, whole: bool) -> Vec<Figures> {
@@ -280,7 +280,7 @@ fn attempt(work: impl FnOnce() -> Result<(), ProbeError>) -> Result<(), ProbeErr
 }
 
 /// Gives the calling thread its policy. What has no priority is SCHED_OTHER, whatever its name: so does cyclictest.
-fn dress(plan: &ThreadPlan) -> Result<(), CallError> {
+fn set_policy(plan: &ThreadPlan) -> Result<(), CallError> {
     let priority = i32::try_from(plan.priority).unwrap_or(i32::MAX);
     let scheduling = match plan.policy {
         PolicyName::Fifo => Scheduling::Fifo(priority),
@@ -290,7 +290,7 @@ fn dress(plan: &ThreadPlan) -> Result<(), CallError> {
     scheduling.apply(0)
 }
 
-/// The failure of [`dress`] in the calling thread, with its reason where the kernel does not say it.
+/// The failure of [`set_policy`] in the calling thread, with its reason where the kernel does not say it.
 fn refused(call: CallError, plan: &ThreadPlan) -> ProbeError {
     if !call.is_refusal() {
         return call.into();

@@ -86,9 +86,9 @@ impl Replay {
         let failed = |source| ReplayError::Io { path: path.to_owned(), source };
         let mut rest: Box<dyn Iterator<Item = _> + Send> = if fs::metadata(path).map_err(failed)?.is_dir() {
             let segments = ring::list(path).map_err(failed)?.into_iter();
-            Box::new(segments.flat_map(|(_, path)| Segment::open(&path)))
+            Box::new(segments.flat_map(|(_, path)| SegmentReader::open(&path)))
         } else if begins_as_segment(path).map_err(failed)? {
-            Box::new(Segment::open(path))
+            Box::new(SegmentReader::open(path))
         } else {
             json(path).map_err(failed)?
         };
@@ -123,7 +123,7 @@ fn begins_as_segment(path: &Path) -> io::Result<bool> {
 }
 
 /// The Snapshots of one segment.
-struct Segment {
+struct SegmentReader {
     name: String,
     bytes: Vec<u8>,
     offset: usize,
@@ -131,7 +131,7 @@ struct Segment {
     wrong: Option<String>,
 }
 
-impl Segment {
+impl SegmentReader {
     fn open(path: &Path) -> Self {
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let mut bytes = Vec::new();
@@ -146,7 +146,7 @@ impl Segment {
     }
 }
 
-impl Iterator for Segment {
+impl Iterator for SegmentReader {
     type Item = Result<Snapshot, Damage>;
 
     fn next(&mut self) -> Option<Self::Item> {

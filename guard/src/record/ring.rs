@@ -53,7 +53,7 @@ pub enum RecordError {
     NoDirectory(PathBuf),
 }
 
-struct Segment {
+struct SegmentFile {
     number: u64,
     bytes: u64,
     /// When the last Snapshot was appended.
@@ -72,7 +72,7 @@ pub(super) struct Ring {
     _lock: File,
     limits: RecordLimits,
     /// Oldest first; the last one is the current one, if there is a current one.
-    segments: Vec<Segment>,
+    segments: Vec<SegmentFile>,
     current: Option<Current>,
 }
 
@@ -96,7 +96,7 @@ impl Ring {
         for (number, path) in list(dir).map_err(failed("list it"))? {
             let meta = fs::metadata(&path).map_err(failed("look at a segment of it"))?;
             let written = meta.modified().map_err(failed("look at a segment of it"))?;
-            segments.push(Segment { number, bytes: meta.len(), written });
+            segments.push(SegmentFile { number, bytes: meta.len(), written });
         }
         let mut ring = Self { dir: dir.to_owned(), _lock: lock, limits, segments, current: None };
         // Tells now what would fail later: no space, no permission.
@@ -149,7 +149,7 @@ impl Ring {
             fs::remove_file(&path)?;
             return Err(error);
         }
-        self.segments.push(Segment { number, bytes: frame::HEADER as u64, written: now });
+        self.segments.push(SegmentFile { number, bytes: frame::HEADER as u64, written: now });
         self.current = Some(Current { file, begun: now });
         Ok(())
     }

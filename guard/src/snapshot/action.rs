@@ -1,11 +1,10 @@
 //! What guard did or would do: a change, and what came of it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::words::{ActionState, Word};
 
@@ -27,11 +26,13 @@ pub struct Action {
     /// Snapshot values that led to it.
     pub evidence: BTreeMap<String, f64>,
     /// What came of it.
+    #[schemars(with = "String")]
     pub result: ActionResult,
 }
 
 /// What came of a change. In JSON one text: the state and, behind ": ", why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct ActionResult {
     /// What came of it; of another version's text all that stands there.
     pub state: Word<ActionState>,
@@ -62,30 +63,15 @@ impl fmt::Display for ActionResult {
     }
 }
 
-impl Serialize for ActionResult {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl From<String> for ActionResult {
+    fn from(text: String) -> Self {
+        text.as_str().into()
     }
 }
 
-impl<'de> Deserialize<'de> for ActionResult {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Cow::<str>::deserialize(deserializer)?.as_ref().into())
-    }
-}
-
-/// Any text, as [`Word`].
-impl JsonSchema for ActionResult {
-    fn inline_schema() -> bool {
-        String::inline_schema()
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        String::schema_name()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        String::json_schema(generator)
+impl From<ActionResult> for String {
+    fn from(result: ActionResult) -> Self {
+        result.to_string()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::figures;
 use super::table::{self, ColumnKind, Table};
-use crate::lab::{Played, Row};
+use crate::lab::{Row, ScenarioResult};
 
 /// One scenario as text, at most `width` columns wide where that is possible.
 #[must_use]
-pub fn render(played: &Played, width: usize) -> String {
+pub fn render(played: &ScenarioResult, width: usize) -> String {
     let mut out = format!("{}: {}\n", played.name, played.summary);
     out += &format!(
         "  a cycle is {}; response is {}\n",
@@ -75,7 +75,7 @@ mod tests {
     use crate::lab::{Acted, Condition};
     use crate::snapshot::Latency;
 
-    fn played() -> Played {
+    fn played() -> ScenarioResult {
         let mut row = Row {
             step: Condition::Before,
             name: "quota".into(),
@@ -98,7 +98,7 @@ mod tests {
             }),
             ..row.clone()
         };
-        Played {
+        ScenarioResult {
             name: "quota-lock".into(),
             summary: "what it shows".into(),
             interval_us: 1000,

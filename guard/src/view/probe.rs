@@ -7,15 +7,15 @@ use serde::{Serialize, Serializer};
 
 use super::cyclictest::{Counted, table};
 use super::figures::{max, quantile};
-use crate::probe::{Figures, Measured, Options, State, ThreadPlan, Told};
+use crate::probe::{Figures, LatencyRequest, Measured, Options, ProbeState, ThreadPlan};
 use crate::snapshot::Timer;
 
 /// What is said of power management: whether it goes to stdout, and the line.
 #[must_use]
-pub fn told(told: &Told) -> (bool, String) {
-    match told {
-        Told::LatencySet(us) => (true, format!("# /dev/cpu_dma_latency set to {us}us\n")),
-        Told::LatencyLeft(why) => (false, format!("WARN: {why}\n")),
+pub fn latency_request(request: &LatencyRequest) -> (bool, String) {
+    match request {
+        LatencyRequest::Set(us) => (true, format!("# /dev/cpu_dma_latency set to {us}us\n")),
+        LatencyRequest::NotSet(why) => (false, format!("WARN: {why}\n")),
     }
 }
 
@@ -36,7 +36,7 @@ pub fn intervals(plans: &[ThreadPlan], distance_us: u64) -> String {
 
 /// What is on the screen while it runs: one picture after another, each drawn over the one before.
 #[must_use]
-pub fn live(state: &State<'_>, options: &Options, loadavg: &str) -> String {
+pub fn live(state: &ProbeState<'_>, options: &Options, loadavg: &str) -> String {
     let mut out = String::new();
     if let Some(plan) = state.plans.first() {
         let asked = plan.policy.name();
@@ -83,7 +83,7 @@ pub fn threads(plans: &[ThreadPlan], figures: &[Figures], options: &Options) -> 
 
 /// The same as an answer to SIGUSR1.
 #[must_use]
-pub fn status(state: &State<'_>, options: &Options) -> String {
+pub fn status(state: &ProbeState<'_>, options: &Options) -> String {
     let line = "#---------------------------\n";
     format!("{line}# cyclictest current status:\n{}{line}", threads(state.plans, state.figures, options))
 }
@@ -341,7 +341,7 @@ mod tests {
         let figures = &measured.figures[..1];
         let mut plans = measured.plans[..1].to_vec();
         let first = |plans: &[ThreadPlan]| {
-            let state = State { plans, figures, values: &[], asked: false };
+            let state = ProbeState { plans, figures, values: &[], asked: false };
             live(&state, &Options::default(), "1.00 2.00\n").lines().next().unwrap().to_owned()
         };
         assert_eq!(first(&plans), "policy: fifo: loadavg: 1.00 2.00          ");

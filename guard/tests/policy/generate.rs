@@ -2,7 +2,7 @@
 
 use guard::{
     policy::{
-        Settings, burst, cpuset, protect,
+        PolicySettings, burst, cpuset, protect,
         suppress::{self, Form, Profile},
     },
     snapshot::{Budget, Class, CpuList},
@@ -128,19 +128,19 @@ fn group() -> impl Strategy<Value = (usize, Group)> {
         )
 }
 
-pub(crate) fn settings() -> impl Strategy<Value = Settings> {
+pub(crate) fn settings() -> impl Strategy<Value = PolicySettings> {
     let profile =
         prop_oneof![Just(Profile::Latency), Just(Profile::Pressure), Just(Profile::Threshold), Just(Profile::Off)];
     let suppress =
         (profile, prop_oneof![3 => Just(Form::Quota), 1 => Just(Form::Cpuset)], 1_u64..3, 0_u64..20, 10_u64..200)
-            .prop_map(|(profile, form, min_cpus, min_percent, min_quota_milli)| suppress::Settings {
+            .prop_map(|(profile, form, min_cpus, min_percent, min_quota_milli)| suppress::SuppressSettings {
                 profile,
                 form,
                 min_cpus,
                 min_percent,
                 min_quota_milli,
                 shared_lock_memory_s: 5.0,
-                ..suppress::Settings::default()
+                ..suppress::SuppressSettings::default()
             });
     let burst = (
         prop_oneof![
@@ -151,28 +151,28 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         ],
         prop_oneof![Just(-1_i64), Just(0), Just(20)],
     )
-        .prop_map(|(policy, quota_period_s)| burst::Settings {
+        .prop_map(|(policy, quota_period_s)| burst::BurstSettings {
             policy,
             quota_period_s,
-            ..burst::Settings::default()
+            ..burst::BurstSettings::default()
         });
     let means =
         prop::sample::subsequence(vec![protect::Means::Quota, protect::Means::Burst, protect::Means::Weight], 1..=3);
     let protect = (any::<bool>(), any::<bool>(), any::<bool>(), 0.3_f64..=1.0, means).prop_map(
-        |(enabled, throttled, budget, max_node_fraction, allow)| protect::Settings {
+        |(enabled, throttled, budget, max_node_fraction, allow)| protect::ProtectSettings {
             enabled,
             when: if throttled { protect::When::Throttled } else { protect::When::Sight },
             lift: if budget { protect::Lift::Budget } else { protect::Lift::Unlimited },
             max_node_fraction,
             allow,
             hold_s: 3.0,
-            ..protect::Settings::default()
+            ..protect::ProtectSettings::default()
         },
     );
     let cpuset = (any::<bool>(), any::<bool>(), 1_u64..3).prop_map(|(enabled, whole_cores, min_shared_cpus)| {
-        cpuset::Settings { enabled, whole_cores, min_shared_cpus, ..cpuset::Settings::default() }
+        cpuset::CpusetSettings { enabled, whole_cores, min_shared_cpus, ..cpuset::CpusetSettings::default() }
     });
-    (suppress, burst, protect, cpuset).prop_map(|(suppress, burst, protect, cpuset)| Settings {
+    (suppress, burst, protect, cpuset).prop_map(|(suppress, burst, protect, cpuset)| PolicySettings {
         suppress,
         burst,
         protect,

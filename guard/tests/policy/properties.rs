@@ -2,7 +2,7 @@
 
 use guard::{
     knob::{Knob, Setting},
-    policy::{Direction, Origin, Plan, Settings, State, Trigger, Want, decide, react, suppress::Profile},
+    policy::{Direction, Origin, Plan, PolicySettings, PolicyState, Trigger, Want, decide, react, suppress::Profile},
     snapshot::{Class, CpuList, Snapshot},
 };
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn class(snapshot: &Snapshot, id: u64) -> Class {
 }
 
 /// What a Plan, or wants between two, must never hold, besides what the simulated kernel refuses.
-fn check(snapshot: &Snapshot, settings: &Settings, wants: &[Want]) -> Result<(), TestCaseError> {
+fn check(snapshot: &Snapshot, settings: &PolicySettings, wants: &[Want]) -> Result<(), TestCaseError> {
     let keys: Vec<(&str, Knob)> = wants.iter().map(|want| (want.path.as_str(), want.setting.knob())).collect();
     prop_assert!(keys.windows(2).all(|pair| pair[0] < pair[1]), "not ordered, or two owners: {keys:?}");
     for want in wants.iter().filter(|want| want.origin == Origin::Suppress) {
@@ -88,9 +88,9 @@ fn fails(result: Result<(), String>) -> Result<(), TestCaseError> {
 }
 
 /// Runs the loop with a constant load until it ends, and gives what best-effort work was allowed at each step.
-fn allowances(machine: Machine, settings: &Settings, seconds: u32) -> Vec<u64> {
+fn allowances(machine: Machine, settings: &PolicySettings, seconds: u32) -> Vec<u64> {
     let mut sim = Sim::new(machine);
-    let mut state = State::default();
+    let mut state = PolicyState::default();
     (0..seconds)
         .map(|_| {
             let plan = decide(&sim.run(1.0), settings, &mut state);
@@ -111,7 +111,7 @@ proptest! {
     ) {
         prop_assert_eq!(settings.validate(), Ok(()));
         let mut sim = Sim::new(machine);
-        let mut state = State::default();
+        let mut state = PolicyState::default();
         for (seconds, triggers) in steps {
             for trigger in triggers {
                 let wants = react(&trigger, &settings, &mut state);
@@ -146,7 +146,7 @@ proptest! {
     #[test]
     fn a_plan_that_was_applied_is_wanted_again(machine in machine(), settings in settings()) {
         let mut sim = Sim::new(machine);
-        let mut state = State::default();
+        let mut state = PolicyState::default();
         let snapshot = sim.run(1.0);
         let plan = decide(&snapshot, &settings, &mut state);
         fails(sim.apply(&plan))?;
@@ -198,7 +198,7 @@ proptest! {
         }
         settings.cpuset.hold_s = 5.0;
         let mut sim = Sim::new(machine);
-        let mut state = State::default();
+        let mut state = PolicyState::default();
         let mut plan = Plan::default();
         for _ in 0..400 {
             plan = decide(&sim.run(1.0), &settings, &mut state);

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use guard::{
     knob::Knob,
-    policy::{Settings, State, decide},
+    policy::{PolicySettings, PolicyState, decide},
     snapshot::Bandwidth,
 };
 use serde::Deserialize;
@@ -23,7 +23,7 @@ struct Scenario {
     _about: String,
     seconds: u32,
     #[serde(default)]
-    settings: Settings,
+    settings: PolicySettings,
     machine: Machine,
     /// How often the allowance of best-effort work may change its direction.
     max_turns: usize,
@@ -70,7 +70,7 @@ fn every_scenario_goes_as_its_file_says() {
 fn play(name: &str, scenario: Scenario) {
     scenario.settings.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut sim = Sim::new(scenario.machine);
-    let (mut state, mut allowances) = (State::default(), Vec::new());
+    let (mut state, mut allowances) = (PolicyState::default(), Vec::new());
     let mut met = vec![0; scenario.expect.len()];
     for _ in 0..scenario.seconds {
         let snapshot = sim.run(1.0);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use guard::lab::{Condition, LabReport, PREFIX, Played, Row, SUBCOMMAND, Scenario, workload};
+use guard::lab::{Condition, LabReport, PREFIX, Row, SUBCOMMAND, Scenario, ScenarioResult, workload};
 use guard::snapshot::{ActionState, Snapshot};
 use rustix::process::Signal;
 
@@ -78,7 +78,7 @@ fn lab(arguments: &[&str]) -> GuardRun {
 }
 
 /// Runs one scenario: guard keeps its promise, and `holds`.
-fn played(scenario: Scenario, holds: impl Fn(&Played) -> Result<()>) -> Result<Played> {
+fn played(scenario: Scenario, holds: impl Fn(&ScenarioResult) -> Result<()>) -> Result<ScenarioResult> {
     let played = play(scenario)?;
     // An emulated machine loses cycles to whatever others and guard itself do, by the hundred in ten seconds. What counts
     // there is that the quota stops nobody, which `holds` sees to.
@@ -87,7 +87,7 @@ fn played(scenario: Scenario, holds: impl Fn(&Played) -> Result<()>) -> Result<P
     Ok(played)
 }
 
-fn play(scenario: Scenario) -> Result<Played> {
+fn play(scenario: Scenario) -> Result<ScenarioResult> {
     let before = Traces::look()?;
     let finished = lab(&[scenario.name(), "--duration", step(scenario)]).finish(limit())?;
     before.expect_unchanged()?;
@@ -103,7 +103,7 @@ fn play(scenario: Scenario) -> Result<Played> {
     Ok(played)
 }
 
-fn figures(played: &Played) -> String {
+fn figures(played: &ScenarioResult) -> String {
     let row = |row: &Row| {
         format!(
             "{}: {} of {} lost, max {} us, throttled in {} periods",
@@ -117,7 +117,7 @@ fn figures(played: &Played) -> String {
     played.rows.iter().map(row).collect::<Vec<_>>().join("; ")
 }
 
-fn row(played: &Played, step: Condition) -> Result<&Row> {
+fn row(played: &ScenarioResult, step: Condition) -> Result<&Row> {
     played.rows.iter().find(|row| row.step == step).with_context(|| format!("no row {step:?}"))
 }
 

@@ -9,7 +9,7 @@ use guard::{
     cgroup::Hierarchy,
     executor::{Change, Executor, ExecutorOptions, Pace, What},
     knob::{Knob, Setting},
-    policy::{self, Origin, Settings, State, Trigger, Want, burst},
+    policy::{self, Origin, PolicySettings, PolicyState, Trigger, Want, burst},
     snapshot::{Cgroup, Class, CpuStat, Node, Overhead, SCHEMA, Signal, SignalState, Snapshot, Window},
 };
 
@@ -90,8 +90,8 @@ const PROTECT: usize = 0;
 const REST: usize = 1;
 
 /// All policies, quick to change their mind.
-fn settings() -> Settings {
-    let mut settings = Settings::default();
+fn settings() -> PolicySettings {
+    let mut settings = PolicySettings::default();
     settings.protect.hold_s = 0.0;
     settings.cpuset.enabled = true;
     settings.cpuset.hold_s = 0.0;
@@ -109,7 +109,7 @@ fn decide_and_write(
     mut lanes: [Executor; 2],
     random: &mut Random,
 ) -> Result<()> {
-    let (settings, mut state) = (settings(), State::default());
+    let (settings, mut state) = (settings(), PolicyState::default());
     let mut classes = vec![Class::Ls; cgroups.len()];
     loop {
         for class in &mut classes {

@@ -1,6 +1,6 @@
 //! Cgroups as objects. A cgroup is known again by the inode number of its directory.
 
-use super::{Place, dir::Dir, node::Node};
+use super::{Place, dir::Dir, node::NodeFiles};
 use crate::{
     cgroup::CgroupError,
     executor::trouble::Trouble,
@@ -15,7 +15,7 @@ struct Cgroup {
 }
 
 /// The cgroup in the hierarchy that has this file, given its path and its id in the hierarchy of the cpu controller.
-pub(super) fn of_path(node: &Node, path: &str, id: u64, file: File) -> Result<Box<dyn Place>, Trouble> {
+pub(super) fn of_path(node: &NodeFiles, path: &str, id: u64, file: File) -> Result<Box<dyn Place>, Trouble> {
     let is_elsewhere = node.hierarchy.version() == Version::V1 && file.knob().controller() != "cpu";
     if is_elsewhere && node.hierarchy.id(path).ok() != Some(id) {
         return Err(Trouble::Gone);
@@ -28,12 +28,12 @@ pub(super) fn of_path(node: &Node, path: &str, id: u64, file: File) -> Result<Bo
 }
 
 /// The cgroup with this identity in the hierarchy that has the file.
-pub(super) fn open(node: &Node, object: &Object, file: File) -> Result<Box<dyn Place>, Trouble> {
+pub(super) fn open(node: &NodeFiles, object: &Object, file: File) -> Result<Box<dyn Place>, Trouble> {
     let found = find(node, &object.path, file)?;
     if found.object == *object { Ok(Box::new(found)) } else { Err(Trouble::Gone) }
 }
 
-fn find(node: &Node, path: &str, file: File) -> Result<Cgroup, Trouble> {
+fn find(node: &NodeFiles, path: &str, file: File) -> Result<Cgroup, Trouble> {
     let controller = file.knob().controller();
     let dir = match node.hierarchy.dir_of(controller, path) {
         Some(Ok(dir)) => dir,

@@ -8,7 +8,7 @@ mod process;
 
 use std::fmt;
 
-pub(super) use node::Node;
+pub(super) use node::NodeFiles;
 
 use dir::Dir;
 
@@ -43,7 +43,7 @@ pub(super) trait Place: fmt::Debug + Send {
 pub(super) type Placed = (Box<dyn Place>, File);
 
 /// Opens the object with this identity.
-pub(super) fn open(node: &Node, object: &Object, file: File) -> Result<Box<dyn Place>, Trouble> {
+pub(super) fn open(node: &NodeFiles, object: &Object, file: File) -> Result<Box<dyn Place>, Trouble> {
     match object.kind {
         Kind::Cgroup => cgroup::open(node, object, file),
         Kind::Process => process::open(node, object),
@@ -51,7 +51,7 @@ pub(super) fn open(node: &Node, object: &Object, file: File) -> Result<Box<dyn P
 }
 
 /// The objects on which a knob of a cgroup sits, each with a file of it.
-pub(super) fn of_cgroup(node: &Node, path: &str, id: u64, knob: Knob) -> Result<Vec<Placed>, Trouble> {
+pub(super) fn of_cgroup(node: &NodeFiles, path: &str, id: u64, knob: Knob) -> Result<Vec<Placed>, Trouble> {
     let mut out = Vec::new();
     for file in knob.all_files(node.hierarchy.version()) {
         match knob.kind() {

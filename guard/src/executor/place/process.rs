@@ -1,6 +1,6 @@
 //! Processes as objects. A process is known again by the instant when it started.
 
-use super::{Place, dir::Dir, node::Node};
+use super::{Place, dir::Dir, node::NodeFiles};
 use crate::{
     executor::trouble::Trouble,
     knob::{FileErrors, Kind, Object},
@@ -15,7 +15,7 @@ struct Process {
 }
 
 /// The processes of a cgroup, oldest first. Those that end meanwhile are passed over.
-pub(super) fn of_cgroup(node: &Node, path: &str, id: u64) -> Result<Vec<Box<dyn Place>>, Trouble> {
+pub(super) fn of_cgroup(node: &NodeFiles, path: &str, id: u64) -> Result<Vec<Box<dyn Place>>, Trouble> {
     if node.hierarchy.id(path).ok() != Some(id) {
         return Err(Trouble::Gone);
     }
@@ -36,12 +36,12 @@ pub(super) fn of_cgroup(node: &Node, path: &str, id: u64) -> Result<Vec<Box<dyn 
 }
 
 /// The process with this identity.
-pub(super) fn open(node: &Node, object: &Object) -> Result<Box<dyn Place>, Trouble> {
+pub(super) fn open(node: &NodeFiles, object: &Object) -> Result<Box<dyn Place>, Trouble> {
     let found = find(node, &object.path)?;
     if found.object == *object { Ok(Box::new(found)) } else { Err(Trouble::Gone) }
 }
 
-fn find(node: &Node, path: &str) -> Result<Process, Trouble> {
+fn find(node: &NodeFiles, path: &str) -> Result<Process, Trouble> {
     let dir = Dir::open(&node.root.join(path.trim_start_matches('/')))?;
     let stat = dir.read("stat", FileErrors::USUAL)?;
     let Some((parent, started)) = parse(&stat) else {

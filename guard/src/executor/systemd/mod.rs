@@ -33,7 +33,7 @@ use self::{
     unit::{Ledger, UnitEntry, UnitKey},
 };
 use super::{
-    journal::{Book, Entry, Files, Key},
+    journal::{Book, Files, JournalEntry, Key},
     outcome::{RestoredProperty, WriteResult},
     report::{Report, RestoreError},
     store::{self, Journal, Lock, StateError},
@@ -217,7 +217,7 @@ fn pending(key: &UnitKey, entry: &UnitEntry) -> RestoredProperty {
 /// Another guard is enforcing; a directory cannot be used; there is no cpu controller.
 pub fn adopt_units(dirs: &[PathBuf], state_dir: &Path, options: &UnitsOptions) -> Result<(), RestoreError> {
     let boot = store::boot_id(&options.root)?;
-    let mut old: Vec<(Key, Entry)> = Vec::new();
+    let mut old: Vec<(Key, JournalEntry)> = Vec::new();
     for dir in dirs {
         let book: Files = store::read(dir, &boot)?.map(|decoded| decoded.book).unwrap_or_default();
         old.extend(book.into_iter().filter(|(_, entry)| entry.unit.is_some()));
@@ -236,7 +236,12 @@ pub fn adopt_units(dirs: &[PathBuf], state_dir: &Path, options: &UnitsOptions) -
 }
 
 /// What an older guard's record of a file says of its unit. The values that it may have set follow from the file's.
-fn of_file(key: &Key, entry: &Entry, hierarchy: &Hierarchy, formula: WeightFormula) -> Vec<(UnitKey, UnitEntry)> {
+fn of_file(
+    key: &Key,
+    entry: &JournalEntry,
+    hierarchy: &Hierarchy,
+    formula: WeightFormula,
+) -> Vec<(UnitKey, UnitEntry)> {
     let Some(unit) = &entry.unit else { return Vec::new() };
     let sent: Vec<_> =
         entry.ours.iter().flat_map(|text| property::of_text(key.file, text, hierarchy.version(), formula)).collect();

@@ -39,7 +39,7 @@ struct Json {
     /// 1 when the figures are ns (-N), 0 when they are us.
     #[serde(default)]
     resolution_in_ns: u64,
-    thread: BTreeMap<String, Thread>,
+    thread: BTreeMap<String, ThreadJson>,
 }
 
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ struct SysInfo {
 }
 
 #[derive(Deserialize)]
-struct Thread {
+struct ThreadJson {
     #[serde(default)]
     histogram: BTreeMap<String, u64>,
     cycles: u64,
@@ -110,7 +110,7 @@ pub(super) fn json(path: &Path, text: &str, more: bool) -> Result<Run, Wrong> {
     run(path, text, at, facts, &threads, notes)
 }
 
-impl Thread {
+impl ThreadJson {
     fn distribution(&self) -> Result<Distribution, String> {
         let mut distribution = Distribution::default();
         let (mut counted, mut end) = (0_u64, 0_u64);

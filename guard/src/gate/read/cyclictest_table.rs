@@ -111,7 +111,7 @@ impl Table {
         let top = rows.last().map_or(0, |(us, _)| us.saturating_add(1));
         let mut all = Vec::new();
         for thread in 0..threads {
-            let column = Column {
+            let column = ThreadColumn {
                 thread,
                 rows: rows.iter().map(|(us, counts)| (*us, counts[thread])).filter(|(_, n)| *n > 0).collect(),
                 total: totals.as_ref().map(|totals| totals[thread]),
@@ -128,7 +128,7 @@ impl Table {
 }
 
 /// A thread's part of the table.
-struct Column {
+struct ThreadColumn {
     thread: usize,
     /// Rows with a count.
     rows: Vec<(u64, u64)>,
@@ -139,7 +139,7 @@ struct Column {
     listed: Option<u64>,
 }
 
-impl Column {
+impl ThreadColumn {
     fn counted(&self) -> u64 {
         self.rows.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n))
     }

@@ -11,7 +11,7 @@ use crate::gate::metric::LatencySignal;
 use crate::gate::run::{Collected, Run, id_of};
 
 /// A column: stage ("IRQ", "Thr", "Usr", "CPU") and CPU.
-type Column = (String, String);
+type StageOfCpu = (String, String);
 
 /// What the line above the table begins with; it may be glued to what another wrote before it.
 pub(super) const TITLE: &str = "# RTLA ";
@@ -31,7 +31,7 @@ const REMARKS: [(&str, &str); 2] = [
 struct Table<'a> {
     tool: &'a str,
     unit_ns: u64,
-    columns: Vec<Column>,
+    columns: Vec<StageOfCpu>,
     /// Latency and counts.
     rows: Vec<(u64, Vec<u64>)>,
     /// Cells of the lines in [`SUMMARY`].
@@ -111,7 +111,7 @@ fn read(text: &str) -> Result<Table<'_>, Wrong> {
     Ok(table)
 }
 
-fn column(line: usize, name: &str) -> Result<Column, Wrong> {
+fn column(line: usize, name: &str) -> Result<StageOfCpu, Wrong> {
     let (stage, cpu) = name.split_once('-').ok_or_else(|| Wrong::line(line, format!("{name:?} is no column")))?;
     Ok((stage.to_owned(), number(line, cpu)?.to_string()))
 }

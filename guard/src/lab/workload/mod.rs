@@ -1,4 +1,4 @@
-//! The processes that the lab puts on its stage. Each is guard itself under the hidden subcommand `lab-workload`, so that a
+//! The processes that the lab runs in its cgroups. Each is guard itself under the hidden subcommand `lab-workload`, so that a
 //! node needs nothing else. Their threads time themselves; nothing here knows what guard measures. The parts they are
 //! made of are shared with the tests' own workloads: locks here, policies and clocks in [`crate::sched`].
 
@@ -14,15 +14,15 @@ use std::thread::spawn;
 
 use serde::Serialize;
 
-pub use part::{Part, PartOutcome, Ready, Role};
+pub use part::{PartOutcome, ProcessPart, Ready, Role};
 
 use crate::sched::{CallError, forgo_realtime, now_ns, pin, tid};
-use roles::{Character, Run};
+use roles::{Run, WorkloadThread};
 
-/// Why a workload could not play its part.
+/// Why a workload could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
-    /// The argument is no [`Part`].
+    /// The argument is no [`ProcessPart`].
     #[error("\"{text}\" is no part of the lab: {source}")]
     Part {
         /// What was given.
@@ -52,46 +52,46 @@ pub enum WorkloadError {
 /// # Errors
 /// See [`WorkloadError`].
 pub fn run(text: &str) -> Result<(), WorkloadError> {
-    let part: Part =
+    let part: ProcessPart =
         serde_json::from_str(text).map_err(|source| WorkloadError::Part { text: text.to_owned(), source })?;
     if part.held {
         // Whoever started this process puts it into a cgroup first: threads are born where it is then.
         await_line()?;
     }
-    print_line(&play(&part)?)
+    print_line(&run_part(&part)?)
 }
 
-fn play(part: &Part) -> Result<PartOutcome, WorkloadError> {
+fn run_part(part: &ProcessPart) -> Result<PartOutcome, WorkloadError> {
     if part.role == Role::Fallback {
         forgo_realtime()?;
     }
-    let characters = roles::characters(part);
-    let go = Arc::new(Barrier::new(characters.len() + 1));
+    let threads = roles::threads(part);
+    let go = Arc::new(Barrier::new(threads.len() + 1));
     let (begin_ns, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let (entries, entered) = mpsc::channel();
-    let mut threads = Vec::new();
-    for (number, character) in characters.into_iter().enumerate() {
+    let mut handles = Vec::new();
+    for (number, thread) in threads.into_iter().enumerate() {
         let (go, begin_ns, done, entries) =
             (Arc::clone(&go), Arc::clone(&begin_ns), Arc::clone(&done), entries.clone());
         let (interval_ns, length_ns) = (part.interval_us * 1000, part.duration_ms * 1_000_000);
-        threads.push(spawn(move || -> Result<Option<PartOutcome>, CallError> {
-            let Character { scheduling, may_be_refused, cpu, play } = character;
-            let dressed = pin(cpu).and_then(|()| match scheduling.apply(0) {
+        handles.push(spawn(move || -> Result<Option<PartOutcome>, CallError> {
+            let WorkloadThread { scheduling, may_be_refused, cpu, work } = thread;
+            let ready = pin(cpu).and_then(|()| match scheduling.apply(0) {
                 Err(error) if may_be_refused && error.is_refusal() => Ok(()),
                 result => result,
             });
             // The receiver lives as long as anybody is expected.
-            let _ = entries.send(dressed.map(|()| (number, tid())));
+            let _ = entries.send(ready.map(|()| (number, tid())));
             go.wait();
             let begin_ns = begin_ns.load(Ordering::Acquire);
-            let outcome = play(&Run { begin_ns, end_ns: begin_ns + length_ns, interval_ns, done: &done });
-            // Whoever fails or ends first ends the play.
+            let outcome = work(&Run { begin_ns, end_ns: begin_ns + length_ns, interval_ns, done: &done });
+            // Whoever fails or ends first ends the others.
             done.store(true, Ordering::Relaxed);
             outcome
         }));
     }
     let mut tids = Vec::new();
-    for _ in 0..threads.len() {
+    for _ in 0..handles.len() {
         tids.push(entered.recv().map_err(|_| WorkloadError::Panicked)??);
     }
     tids.sort_unstable();
@@ -103,8 +103,8 @@ fn play(part: &Part) -> Result<PartOutcome, WorkloadError> {
     begin_ns.store(now_ns() + 2 * part.interval_us * 1000, Ordering::Release);
     go.wait();
     let mut outcome = PartOutcome::default();
-    for thread in threads {
-        if let Some(own) = thread.join().map_err(|_| WorkloadError::Panicked)?? {
+    for handle in handles {
+        if let Some(own) = handle.join().map_err(|_| WorkloadError::Panicked)?? {
             outcome.add(&own);
         }
     }
@@ -136,15 +136,15 @@ pub fn print_line<T: Serialize>(value: &T) -> Result<(), WorkloadError> {
 mod tests {
     use super::*;
 
-    fn part(role: Role) -> Part {
-        Part { role, interval_us: 2_000, duration_ms: 100, cpu: None, held: false }
+    fn part(role: Role) -> ProcessPart {
+        ProcessPart { role, interval_us: 2_000, duration_ms: 100, cpu: None, held: false }
     }
 
     #[test]
     fn a_part_survives_its_way_over_the_command_line() {
-        let part = Part { cpu: Some(3), held: true, ..part(Role::Lock { inherit: true, busy_percent: 100 }) };
+        let part = ProcessPart { cpu: Some(3), held: true, ..part(Role::Lock { inherit: true, busy_percent: 100 }) };
         let text = serde_json::to_string(&part).unwrap();
-        assert_eq!(serde_json::from_str::<Part>(&text).unwrap(), part);
+        assert_eq!(serde_json::from_str::<ProcessPart>(&text).unwrap(), part);
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_fair_thread_counts_every_cycle_that_was_due() {
-        let outcome = play(&part(Role::Fair)).unwrap();
+        let outcome = run_part(&part(Role::Fair)).unwrap();
         assert_eq!(outcome.policy, "SCHED_OTHER");
         // 100 ms of 2 ms of whoever is done first. The others may hardly have begun then, and on a busy machine their last cycle
         // runs far beyond the end; what it makes them miss is due all the same.
@@ -166,6 +166,6 @@ mod tests {
 
     #[test]
     fn a_load_ends_by_itself() {
-        assert_eq!(play(&part(Role::Load)).unwrap(), PartOutcome::default());
+        assert_eq!(run_part(&part(Role::Load)).unwrap(), PartOutcome::default());
     }
 }

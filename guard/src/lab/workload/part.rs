@@ -1,4 +1,4 @@
-//! What a process of the lab is told to do, and what it says: JSON over its command line and stdout.
+//! What a process of the lab does, and what it reports: JSON over its command line and stdout.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::snapshot::Latency;
 /// What one process does: the argument of `guard lab-workload`, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub struct ProcessPart {
     /// Which threads it has.
     pub role: Role,
     /// Length of a cycle, us.

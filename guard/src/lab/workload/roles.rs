@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::lock::Lock;
-use super::part::{Part, PartOutcome, Role};
+use super::part::{PartOutcome, ProcessPart, Role};
 use crate::random::Random;
 use crate::sched::{CallError, Scheduling, burn_cpu_ns, now_ns, sleep_until};
 
@@ -33,22 +33,27 @@ impl Run<'_> {
     }
 }
 
-type Play = Box<dyn FnOnce(&Run<'_>) -> Result<Option<PartOutcome>, CallError> + Send>;
+type Work = Box<dyn FnOnce(&Run<'_>) -> Result<Option<PartOutcome>, CallError> + Send>;
 
-/// A thread: what it needs before the play begins, and its play.
-pub(super) struct Character {
+/// A thread: what it needs before it begins, and its work.
+pub(super) struct WorkloadThread {
     pub(super) scheduling: Scheduling,
     /// Whether it goes on under SCHED_OTHER when the policy is refused.
     pub(super) may_be_refused: bool,
     pub(super) cpu: Option<usize>,
-    pub(super) play: Play,
+    pub(super) work: Work,
 }
 
 /// The threads of a part, the measured one first.
-pub(super) fn characters(part: &Part) -> Vec<Character> {
-    let fifo =
-        |play: Play| Character { scheduling: Scheduling::Fifo(PRIORITY), may_be_refused: false, cpu: part.cpu, play };
-    let fair = |play: Play| Character { scheduling: Scheduling::Other, may_be_refused: false, cpu: part.cpu, play };
+pub(super) fn threads(part: &ProcessPart) -> Vec<WorkloadThread> {
+    let fifo = |work: Work| WorkloadThread {
+        scheduling: Scheduling::Fifo(PRIORITY),
+        may_be_refused: false,
+        cpu: part.cpu,
+        work,
+    };
+    let fair =
+        |work: Work| WorkloadThread { scheduling: Scheduling::Other, may_be_refused: false, cpu: part.cpu, work };
     match part.role {
         Role::Lock { inherit, busy_percent } => {
             let lock = Arc::new(Lock::new(inherit));
@@ -58,7 +63,7 @@ pub(super) fn characters(part: &Part) -> Vec<Character> {
                 fair(Box::new(move |run| holder(run, &held, busy_percent))),
             ]
         }
-        Role::Fallback => vec![Character { may_be_refused: true, ..fifo(Box::new(|run| worker(run, 4))) }],
+        Role::Fallback => vec![WorkloadThread { may_be_refused: true, ..fifo(Box::new(|run| worker(run, 4))) }],
         Role::CoThread => {
             let newest_ns = Arc::new(AtomicU64::new(0));
             let made_ns = Arc::clone(&newest_ns);
@@ -68,7 +73,7 @@ pub(super) fn characters(part: &Part) -> Vec<Character> {
             ]
         }
         Role::Fair => (0..cpus())
-            .map(|cpu| Character { cpu: Some(cpu), ..fair(Box::new(|run: &Run<'_>| worker(run, 6))) })
+            .map(|cpu| WorkloadThread { cpu: Some(cpu), ..fair(Box::new(|run: &Run<'_>| worker(run, 6))) })
             .collect(),
         Role::Load => (0..2 * cpus()).map(|_| fair(Box::new(walker))).collect(),
         Role::Hog => vec![fifo(Box::new(hog)), fair(Box::new(rival))],
@@ -149,7 +154,7 @@ fn consumer(run: &Run<'_>, newest_ns: &AtomicU64) -> Result<Option<PartOutcome>,
         let begun_ns = newest_ns.load(Ordering::Acquire);
         let in_vain = begun_ns == last_ns;
         last_ns = begun_ns;
-        // Until the first value comes, everything is as old as the play.
+        // Until the first value comes, everything is as old as the run.
         Ok(Worked { response_ns: now_ns() - begun_ns.max(run.begin_ns), in_vain })
     })
 }

@@ -5,7 +5,7 @@ use super::targets::Why;
 use crate::knob::Setting;
 use crate::policy::cpus::scatter;
 use crate::policy::cpuset::Owned;
-use crate::policy::model::{Model, Node};
+use crate::policy::model::{CgroupModel, Model};
 use crate::policy::plan::Want;
 use crate::snapshot::CpuList;
 
@@ -15,7 +15,7 @@ use crate::snapshot::CpuList;
 /// Why there is none: no CPU is left, or the cpuset controller is not there.
 pub(super) fn wants(
     model: &Model,
-    targets: &[&Node],
+    targets: &[&CgroupModel],
     budget_milli: u64,
     owned: &Owned,
     why: &Why,

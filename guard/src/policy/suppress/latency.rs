@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::decision::{Decision, Load};
 use super::memory::Memory;
-use super::settings::{LatencySettings, Settings};
+use super::settings::{LatencySettings, SuppressSettings};
 use super::targets::Why;
 use crate::policy::model::{Model, rounded};
 use crate::snapshot::{BudgetMetric, Cgroup, Class, SignalName, Snapshot, Word};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
+pub(super) struct LatencyState {
     /// Until the allowance may grow, s.
     hold_s: f64,
     memory: Memory,
@@ -86,7 +86,7 @@ fn limits(cgroup: &Cgroup, settings: &LatencySettings) -> Vec<(BudgetMetric, u64
 }
 
 /// Takes note of who is judged until the next Snapshot.
-pub(super) fn watch(snapshot: &Snapshot, settings: &LatencySettings, state: &mut State) {
+pub(super) fn watch(snapshot: &Snapshot, settings: &LatencySettings, state: &mut LatencyState) {
     let watched = |cgroup: &Cgroup| {
         let limits = limits(cgroup, settings);
         limits
@@ -111,8 +111,8 @@ pub(super) fn decide(
     snapshot: &Snapshot,
     model: &Model,
     load: Load,
-    settings: &Settings,
-    state: &mut State,
+    settings: &SuppressSettings,
+    state: &mut LatencyState,
     notes: &mut Vec<String>,
 ) -> Decision {
     watch(snapshot, &settings.latency, state);
@@ -169,8 +169,8 @@ pub(super) fn react(
     model: &Model,
     late: LateWakeup,
     load: Load,
-    settings: &Settings,
-    state: &mut State,
+    settings: &SuppressSettings,
+    state: &mut LatencyState,
 ) -> Option<(u64, Why)> {
     let mut broken = None;
     for watched in state.watched.get_mut(&late.id)? {
@@ -207,20 +207,20 @@ pub(super) fn react(
 }
 
 /// From when on a fair task is late, by cgroup, ns: the smallest limit.
-pub(super) fn late_from(state: &State) -> HashMap<u64, u64> {
+pub(super) fn late_from(state: &LatencyState) -> HashMap<u64, u64> {
     let least = |watched: &[Watched]| watched.iter().filter(|w| w.fair).map(|w| w.limit_ns).min();
     state.watched.iter().filter_map(|(id, watched)| Some((*id, least(watched)?))).collect()
 }
 
-impl State {
+impl LatencyState {
     /// Best-effort work broke a budget at this allowance: what is allowed now.
-    fn breach(&mut self, level: u64, settings: &Settings) -> u64 {
+    fn breach(&mut self, level: u64, settings: &SuppressSettings) -> u64 {
         self.memory.harm(level, settings);
         self.hold_s = settings.latency.hold_s;
         level * settings.latency.cut_percent / 100
     }
 
-    fn grow(&self, model: &Model, load: Load, settings: &Settings, worst: Option<&Judged>) -> Decision {
+    fn grow(&self, model: &Model, load: Load, settings: &SuppressSettings, worst: Option<&Judged>) -> Decision {
         let Some(budget) = load.budget else { return Decision::Stay };
         let capacity = model.capacity_milli();
         let step = rounded((capacity * settings.latency.rise_percent) as f64 / 100.0 * model.second());

@@ -2,7 +2,7 @@
 //! it grows to a share of that and no further, until that is forgotten. Each time forgetting proves wrong, it is
 //! remembered for twice as long. What swings is thus bounded: so many cuts in an hour as the time doubles in it.
 
-use super::settings::Settings;
+use super::settings::SuppressSettings;
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ impl Memory {
     }
 
     /// Best-effort work did harm at this allowance.
-    pub(super) fn harm(&mut self, level: u64, settings: &Settings) {
+    pub(super) fn harm(&mut self, level: u64, settings: &SuppressSettings) {
         if self.harmful.is_none() {
             // Climbing back takes a while too, so "soon" is a few times what it was remembered for.
             let soon = self.from_s > 0.0 && self.since_s < 3.0 * self.from_s;
@@ -39,7 +39,7 @@ impl Memory {
     }
 
     /// How far the allowance may grow; `None` for all the way.
-    pub(super) fn most(&self, settings: &Settings) -> Option<u64> {
+    pub(super) fn most(&self, settings: &SuppressSettings) -> Option<u64> {
         self.harmful.map(|level| level.saturating_mul(settings.settle_percent) / 100)
     }
 }
@@ -50,7 +50,8 @@ mod tests {
 
     #[test]
     fn what_comes_back_soon_is_remembered_for_longer_up_to_a_bound() {
-        let settings = Settings { forget_s: 10.0, forget_max_s: 50.0, settle_percent: 80, ..Settings::default() };
+        let settings =
+            SuppressSettings { forget_s: 10.0, forget_max_s: 50.0, settle_percent: 80, ..SuppressSettings::default() };
         let mut memory = Memory::default();
         assert_eq!(memory.most(&settings), None);
         for remembered_s in [10.0, 20.0, 40.0, 50.0, 50.0] {

@@ -13,10 +13,10 @@ mod threshold;
 
 use std::collections::HashMap;
 
-pub use settings::{Form, LatencySettings, PressureSettings, Profile, Settings, ThresholdSettings};
+pub use settings::{Form, LatencySettings, PressureSettings, Profile, SuppressSettings, ThresholdSettings};
 
 use super::cpuset;
-use super::model::{Model, Node, rounded};
+use super::model::{CgroupModel, Model, rounded};
 use super::plan::Want;
 use crate::snapshot::Snapshot;
 use decision::{Decision, Load};
@@ -24,7 +24,7 @@ use targets::{Shared, Why, floor_milli, quotas, remember_sharing, used_milli};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
+pub(super) struct SuppressState {
     /// The profile that decided last.
     profile: Profile,
     /// What best-effort work may use, in thousandths of a CPU; `None` for all.
@@ -32,22 +32,26 @@ pub(super) struct State {
     /// Why it is what it is.
     why: Why,
     shared: Shared,
-    latency: latency::State,
-    pressure: pressure::State,
+    latency: latency::LatencyState,
+    pressure: pressure::PressureState,
 }
 
 /// What best-effort work is to be held to after an interval.
 pub(super) fn decide(
     snapshot: &Snapshot,
     model: &Model,
-    settings: &Settings,
+    settings: &SuppressSettings,
     owned: &cpuset::Owned,
-    state: &mut State,
+    state: &mut SuppressState,
     notes: &mut Vec<String>,
 ) -> Vec<Want> {
     remember_sharing(&mut state.shared, snapshot, model, settings);
     if state.profile != settings.profile {
-        *state = State { profile: settings.profile, shared: std::mem::take(&mut state.shared), ..State::default() };
+        *state = SuppressState {
+            profile: settings.profile,
+            shared: std::mem::take(&mut state.shared),
+            ..SuppressState::default()
+        };
     }
     if settings.profile == Profile::Off {
         notes.push("suppress: profile is off".into());
@@ -89,9 +93,9 @@ pub(super) fn decide(
 pub(super) fn late(
     model: &Model,
     late: LateWakeup,
-    settings: &Settings,
+    settings: &SuppressSettings,
     owned: &cpuset::Owned,
-    state: &mut State,
+    state: &mut SuppressState,
 ) -> Vec<Want> {
     if settings.profile != Profile::Latency || state.profile != Profile::Latency {
         return Vec::new();
@@ -111,14 +115,20 @@ pub(super) fn late(
 }
 
 /// Per cgroup, the wait in ns that is answered at once; empty unless the profile answers.
-pub(super) fn late_from(state: &State) -> HashMap<u64, u64> {
+pub(super) fn late_from(state: &SuppressState) -> HashMap<u64, u64> {
     if state.profile == Profile::Latency { latency::late_from(&state.latency) } else { HashMap::new() }
 }
 
 pub(super) use latency::LateWakeup;
 
 /// Never below the floor; up by no more than a step; `None` once it is the whole node.
-fn bounded(wanted: Option<u64>, current: Option<u64>, floor: u64, model: &Model, settings: &Settings) -> Option<u64> {
+fn bounded(
+    wanted: Option<u64>,
+    current: Option<u64>,
+    floor: u64,
+    model: &Model,
+    settings: &SuppressSettings,
+) -> Option<u64> {
     let capacity = model.capacity_milli();
     let step = rounded((capacity * settings.max_rise_percent) as f64 / 100.0 * model.second());
     let most = current.map_or(u64::MAX, |current| current.saturating_add(step));
@@ -128,10 +138,10 @@ fn bounded(wanted: Option<u64>, current: Option<u64>, floor: u64, model: &Model,
 
 fn enforce(
     model: &Model,
-    targets: &[&Node],
-    settings: &Settings,
+    targets: &[&CgroupModel],
+    settings: &SuppressSettings,
     owned: &cpuset::Owned,
-    state: &State,
+    state: &SuppressState,
     notes: &mut Vec<String>,
 ) -> Vec<Want> {
     let Some(budget) = state.budget else { return Vec::new() };
@@ -158,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_allowance_grows_by_a_tenth_of_the_node_and_shrinks_at_once() {
-        let settings = Settings::default();
+        let settings = SuppressSettings::default();
         // 16 CPUs, floor 20 mCPU: Koordinator's 2,000 us; its step is 160,000 us, here 1600 mCPU.
         for (wanted, current, budget) in [
             (Some(10_000), None, Some(10_000)),
@@ -180,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_step_is_that_of_the_time_that_passed_but_of_a_second_at_most() {
-        let settings = Settings::default();
+        let settings = SuppressSettings::default();
         for (seconds, budget) in [(0.0, 5000), (0.1, 5160), (0.5, 5800), (0.9999, 6600), (1.0, 6600), (7.0, 6600)] {
             let bounded = bounded(None, Some(5000), 20, &model(16, seconds), &settings);
             assert_eq!(bounded, Some(budget), "{seconds} s");

@@ -2,14 +2,14 @@
 
 use super::decision::{Decision, Load};
 use super::memory::Memory;
-use super::settings::{PressureSettings, Settings};
+use super::settings::{PressureSettings, SuppressSettings};
 use super::targets::Why;
-use crate::policy::model::{Model, Node, rounded};
+use crate::policy::model::{CgroupModel, Model, rounded};
 use crate::snapshot::{Class, SignalName, Snapshot};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
+pub(super) struct PressureState {
     /// The pressure that counts, percent: it follows the measured one up at once and down with hysteresis.
     effective: Option<f64>,
     /// For how long the measured one has been lower by more than the hysteresis, s.
@@ -25,7 +25,7 @@ pub(super) fn ratio(pressure: f64, settings: &PressureSettings) -> f64 {
     reached.or(settings.table.first()).map_or(1.0, |(_, ratio)| *ratio)
 }
 
-impl State {
+impl PressureState {
     fn follow(&mut self, measured: f64, seconds: f64, settings: &PressureSettings) -> f64 {
         let effective = match self.effective {
             Some(effective) if measured + settings.hysteresis < effective => {
@@ -100,10 +100,10 @@ pub(super) fn measure(snapshot: &Snapshot, model: &Model) -> Option<Measured> {
 pub(super) fn decide(
     snapshot: &Snapshot,
     model: &Model,
-    targets: &[&Node],
-    settings: &Settings,
+    targets: &[&CgroupModel],
+    settings: &SuppressSettings,
     load: Load,
-    state: &mut State,
+    state: &mut PressureState,
 ) -> Decision {
     state.memory.pass(model.seconds);
     let Some(measured) = measure(snapshot, model) else {
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_higher_pressure_counts_at_once_and_a_lower_one_after_a_while() {
         let settings = PressureSettings { hysteresis: 5.0, hold_s: 2.0, ..PressureSettings::default() };
-        let mut state = State::default();
+        let mut state = PressureState::default();
         for (at, (measured, effective)) in
             [(30.0, 30.0), (81.0, 81.0), (77.0, 81.0), (70.0, 81.0), (70.0, 75.0), (70.0, 75.0), (90.0, 90.0)]
                 .into_iter()

@@ -8,7 +8,7 @@ use crate::snapshot::{BudgetMetric, Word};
 /// The section `[suppress]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct SuppressSettings {
     /// What decides how much best-effort work gets: "latency" (measured wake-up latency against budgets), "pressure" (a
     /// table over CPU pressure), "threshold" (Koordinator's formula over utilisation) or "off".
     pub profile: Profile,
@@ -129,7 +129,7 @@ pub struct ThresholdSettings {
     pub bypass_percent: u64,
 }
 
-impl Default for Settings {
+impl Default for SuppressSettings {
     fn default() -> Self {
         Self {
             profile: Profile::default(),
@@ -178,7 +178,7 @@ impl Default for ThresholdSettings {
     }
 }
 
-impl Settings {
+impl SuppressSettings {
     /// Whether the values make sense.
     ///
     /// # Errors

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::settings::{Form, Settings};
+use super::settings::{Form, SuppressSettings};
 use crate::knob::Setting;
-use crate::policy::model::{Model, Node};
+use crate::policy::model::{CgroupModel, Model};
 use crate::policy::plan::{Direction, Origin, Want, bandwidth};
 use crate::snapshot::{Bandwidth, Class, Snapshot};
 
@@ -28,7 +28,7 @@ impl Sharing {
 }
 
 /// Remembers who shares a lock with a PLC, and forgets it after a while.
-pub(super) fn remember_sharing(shared: &mut Shared, snapshot: &Snapshot, model: &Model, settings: &Settings) {
+pub(super) fn remember_sharing(shared: &mut Shared, snapshot: &Snapshot, model: &Model, settings: &SuppressSettings) {
     for sharing in shared.values_mut() {
         sharing.left_s -= model.seconds;
     }
@@ -78,9 +78,10 @@ fn owners(breach: &crate::snapshot::Breach, snapshot: &Snapshot) -> Vec<String> 
 
 /// The topmost cgroups that are best-effort through and through and may be throttled: none that holds other work, is unmanaged or
 /// shares a lock with a PLC, nor an ancestor of one.
-pub(super) fn targets<'a>(model: &'a Model, shared: &Shared) -> Vec<&'a Node> {
-    let may =
-        |node: &Node| node.class == Class::Be && !node.unmanaged && !shared.contains_key(&node.id) && node.path != "/";
+pub(super) fn targets<'a>(model: &'a Model, shared: &Shared) -> Vec<&'a CgroupModel> {
+    let may = |node: &CgroupModel| {
+        node.class == Class::Be && !node.unmanaged && !shared.contains_key(&node.id) && node.path != "/"
+    };
     let mut blocked = BTreeSet::new();
     for node in model.cgroups.values().filter(|node| !may(node)) {
         blocked.extend(model.ancestors(&node.path).map(|above| above.id));
@@ -89,12 +90,12 @@ pub(super) fn targets<'a>(model: &'a Model, shared: &Shared) -> Vec<&'a Node> {
 }
 
 /// CPU used by the targets, in thousandths of a CPU; `None` where one was not read.
-pub(super) fn used_milli(targets: &[&Node]) -> Option<u64> {
+pub(super) fn used_milli(targets: &[&CgroupModel]) -> Option<u64> {
     targets.iter().map(|node| node.used_milli).sum()
 }
 
 /// The least that best-effort work as a whole is left, in thousandths of a CPU.
-pub(super) fn floor_milli(model: &Model, settings: &Settings) -> u64 {
+pub(super) fn floor_milli(model: &Model, settings: &SuppressSettings) -> u64 {
     let least = match settings.form {
         Form::Quota => settings.min_quota_milli,
         Form::Cpuset => settings.min_cpus * 1000,
@@ -110,7 +111,7 @@ pub(super) struct Why {
 }
 
 impl Why {
-    pub(super) fn want(&self, node: &Node, setting: Setting) -> Want {
+    pub(super) fn want(&self, node: &CgroupModel, setting: Setting) -> Want {
         Want {
             path: node.path.clone(),
             id: node.id,
@@ -124,7 +125,7 @@ impl Why {
 }
 
 /// A quota for each target, by its weight; none for one that had less before.
-pub(super) fn quotas(targets: &[&Node], budget_milli: u64, settings: &Settings, why: &Why) -> Vec<Want> {
+pub(super) fn quotas(targets: &[&CgroupModel], budget_milli: u64, settings: &SuppressSettings, why: &Why) -> Vec<Want> {
     let parties: Vec<Party> = targets
         .iter()
         .map(|node| Party { weight: node.shares.unwrap_or(1024), most: node.quota.and_then(Bandwidth::milli) })

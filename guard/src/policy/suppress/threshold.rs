@@ -1,9 +1,9 @@
 //! Profile "threshold": Koordinator's formula over utilisation (koordlet's cpusuppress plugin), in its integers.
 
 use super::decision::Decision;
-use super::settings::Settings;
+use super::settings::SuppressSettings;
 use super::targets::{Why, used_milli};
-use crate::policy::model::{Model, Node};
+use crate::policy::model::{CgroupModel, Model};
 
 /// What the formula takes, in thousandths of a CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,8 +33,8 @@ pub(super) fn bypasses(new: u64, current: Option<u64>, floor: u64, capacity: u64
 
 pub(super) fn decide(
     model: &Model,
-    targets: &[&Node],
-    settings: &Settings,
+    targets: &[&CgroupModel],
+    settings: &SuppressSettings,
     current: Option<u64>,
     floor: u64,
 ) -> Decision {

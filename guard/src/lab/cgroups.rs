@@ -1,5 +1,5 @@
-//! The lab's own cgroups: made below the root of the cpu hierarchy, and gone when the stage is dropped, whatever happened
-//! on it. The lab writes to its own cgroups and, on v2, hands the cpu controller down to them; it touches no other.
+//! The lab's own cgroups: made below the root of the cpu hierarchy, and removed when they are dropped, whatever happened
+//! in them. The lab writes to its own cgroups and, on v2, enables the cpu controller for them; it touches no other.
 
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -14,9 +14,9 @@ use super::error::LabError;
 /// What the names of the lab's cgroups begin with; the pid of the lab follows.
 pub const PREFIX: &str = "guard-lab-";
 /// Share of each second that SCHED_FIFO may have in the lab's cgroups where the kernel rations it per cgroup
-/// (CONFIG_RT_GROUP_SCHED), us. All cgroups share 950000, and nobody else shall go short.
+/// (CONFIG_RT_GROUP_SCHED), us. All cgroups share 950000, and the others keep enough.
 const RT_RUNTIME_US: &str = "200000";
-/// The largest weight, for the lab as a whole: what else the node does shall blur the picture as little as possible.
+/// The largest weight, for the lab as a whole: what else the node does disturbs the figures as little as possible.
 const MOST_SHARES: &str = "262144";
 const MOST_WEIGHT: &str = "10000";
 /// How long the kernel may take to finish with processes and cgroups that have gone.
@@ -24,15 +24,15 @@ const SETTLING: Duration = Duration::from_secs(5);
 
 /// The lab's cgroup and those in it.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct LabCgroups {
     hierarchy: Hierarchy,
     /// Path of the lab's cgroup.
     path: String,
-    /// Whether the root did not hand the cpu controller down before.
+    /// Whether the lab enabled the cpu controller at the root.
     delegated: bool,
 }
 
-impl Stage {
+impl LabCgroups {
     /// Makes the lab's cgroup. What a lab that was killed has left behind is removed first.
     pub(super) fn build(hierarchy: &Hierarchy) -> Result<Self, LabError> {
         sweep(hierarchy);
@@ -130,7 +130,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for LabCgroups {
     fn drop(&mut self) {
         let removed = self.dir("").and_then(|dir| if dir.exists() { remove(&dir) } else { Ok(()) });
         if let Err(error) = removed {
