@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{btf, pretence, refusal::errno};
+use super::{btf, pretence};
 
 /// Why the kernel side could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,12 +86,6 @@ impl KernelError {
             self,
             Self::SelfCheck { .. } | Self::BadBtf { .. } | Self::NoThread(_) | Self::Pretence(_) | Self::Bpf { .. }
         )
-    }
-
-    /// Whether memory was refused.
-    #[must_use]
-    pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Bpf { source, .. } if errno(&**source) == Some(libc::ENOMEM))
     }
 
     pub(super) fn bpf(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {

@@ -56,6 +56,14 @@ impl From<Refusal> for KernelError {
     }
 }
 
+impl KernelError {
+    /// Whether memory was refused.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Bpf { source, .. } if errno(&**source) == Some(libc::ENOMEM))
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.program, self.reason)

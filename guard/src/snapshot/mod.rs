@@ -21,8 +21,8 @@ pub use latency::{Histogram, Latency};
 pub(crate) use parts::sees;
 pub use parts::{
     Action, Breach, Budget, Cgroup, CgroupLayout, ChainLink, Class, Container, Cpu, CpuPlace, CpuStat, Culprit,
-    Evidence, Interrupt, Inversion, Lock, Lost, Node, Overhead, Pressure, Quota, SCHEMA, Signal, SignalState, Snapshot,
-    Stacks, Stolen, Thread, Throttle, ThrottledBy, TimePart, Timer, WakeupPair, Window, json_schema,
+    Evidence, Interrupt, Inversion, Lock, Lost, Node, Occupied, Overhead, Pressure, Quota, SCHEMA, Signal, SignalState,
+    Snapshot, Stacks, Stolen, Thread, Throttle, ThrottledBy, TimePart, Timer, WakeupPair, Window, json_schema,
 };
 pub use words::{
     BreachFlag, BreachKind, Cause, Did, LockKind, Named, SchedPolicy, SignalName, ThrottleSource, TimerKind,
