@@ -79,6 +79,9 @@ offsets! {
     // Only where RT time is rationed per cgroup.
     Wanted task_rt_rq = "task_struct.rt.rt_rq";
     Wanted rt_rq_nr_running = "rt_rq.rt_nr_running";
+    // Only where there is RT throttling.
+    Wanted rq_rt_throttled = "rq.rt.rt_throttled";
+    Wanted rt_rq_throttled = "rt_rq.rt_throttled";
     Wanted tg_cgroup = "task_group.css.cgroup";
     Wanted tg_cfs_bandwidth = "task_group.cfs_bandwidth";
     Wanted cfs_b_period_timer = "cfs_bandwidth.period_timer";

@@ -213,10 +213,14 @@ pub struct Breach {
     pub cgroup_id: u64,
     /// Cgroup of the task that left the CPU.
     pub prev_cgroup_id: u64,
-    /// Time in hard interrupts on this CPU between wake-up and switch-in, when both were on it, ns.
+    /// Time in hard interrupts on this CPU while the thread waited for it, ns.
     pub hardirq_ns: u64,
     /// The same for softirqs, ns.
     pub softirq_ns: u64,
+    /// How this CPU was occupied in that time, ns, by [`crate::maps::Occupant`]; all 0 when the wait was for another CPU.
+    pub occupied_ns: crate::maps::Occupied,
+    /// How long the task that left the CPU had had it, ns.
+    pub prev_ran_ns: u64,
     /// Part of the wait in which the thread's cfs_rq was throttled (fair threads), ns.
     pub throttled_ns: u64,
     /// comm of the late thread.

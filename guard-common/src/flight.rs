@@ -65,6 +65,10 @@ pub mod flags {
     pub const SERVER: u8 = 4;
     /// The CPU is taken from a real-time task that stays runnable.
     pub const STOLEN: u8 = 8;
+    /// RT throttling holds back the real-time task that is woken.
+    pub const RT_THROTTLED: u8 = 16;
+    /// The task that leaves is real-time, whatever it was when it came.
+    pub const RT_LEAVES: u8 = 32;
 }
 
 /// Marks [`Entry::arg`] of an interrupt that has a vector of its own instead of a number; the rest is [`vector`].

@@ -255,10 +255,16 @@ pub struct ThreadState {
     pub waker_cpu: u32,
     /// comm of the waker.
     pub waker_comm: [u8; 16],
-    /// Hardirq time of the waker's CPU at the wake-up, ns.
-    pub hardirq_at_wake_ns: u64,
-    /// Softirq time of the waker's CPU at the wake-up, ns.
-    pub softirq_at_wake_ns: u64,
+    /// The CPU that it waits for, plus one, as far as can be told when the wait begins; 0 for not known.
+    pub wait_cpu: u32,
+    /// Unused.
+    pub reserved: u32,
+    /// Hardirq time of that CPU when the wait began, ns.
+    pub hardirq_at_wait_ns: u64,
+    /// The same of softirqs, ns.
+    pub softirq_at_wait_ns: u64,
+    /// How that CPU had been occupied when the wait began.
+    pub occupied_at_wait_ns: Occupied,
 
     /// When the thread last went to sleep; 0 while it has run or waited for a CPU since.
     pub slept_ns: u64,
@@ -347,6 +353,26 @@ pub enum TimerKind {
     CallbackSoft = 5,
 }
 
+/// Time that each kind of occupant has had a CPU, ns, by [`Occupant`]; interrupts within it are part of it. It only grows.
+/// As many as a masked index can reach.
+pub type Occupied = [u64; 8];
+
+/// What has a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Occupant {
+    /// A real-time task, SCHED_DEADLINE included.
+    RealTime = 0,
+    /// A fair task, by its own right.
+    Fair = 1,
+    /// Nobody.
+    Idle = 2,
+    /// A fair task or nobody, while RT throttling keeps runnable real-time tasks off.
+    RtThrottled = 3,
+    /// The same, while the fair server does.
+    FairServer = 4,
+}
+
 /// State and counters of one CPU; only programs on that CPU write it.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "pod", derive(bytemuck::Pod, bytemuck::Zeroable))]
@@ -370,6 +396,17 @@ pub struct CpuState {
     pub user_rest_ns: u32,
     /// Nesting depth of hard interrupts.
     pub hardirq_depth: u32,
+
+    /// Since when it is occupied as it is: the last sched_switch, ns.
+    pub occupied_since_ns: u64,
+    /// How long it was occupied before, by the task that left last, ns.
+    pub occupied_before_ns: u64,
+    /// How it has been occupied until [`CpuState::occupied_since_ns`].
+    pub occupied_ns: Occupied,
+    /// [`Occupant`] since then.
+    pub occupant: u32,
+    /// Unused.
+    pub reserved: u32,
 
     /// Expiry (CLOCK_MONOTONIC, ns) of the hard-context hrtimer callback now running; 0 for none.
     pub hard_expiry_ns: u64,

@@ -140,8 +140,8 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
     if on_timer && soft {
         flags |= breach_flags::SOFT_TIMER;
     }
-    // Interrupt time is of this CPU: it says nothing when the wake-up was elsewhere.
-    let same_cpu = thread.waker_cpu == here;
+    // The totals are of this CPU: they say nothing of a wait for another one.
+    let same_cpu = thread.wait_cpu == here + 1;
     let prev_cgroup_id = cgroup_id_of_css_set(prev.css_set().address());
     let breach = place_in(&mut entry);
     // SAFETY: the reserved record is valid for writes of a Breach, and every field is written before it is submitted.
@@ -178,8 +178,13 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
         (*breach).waker_throttled_ns = thread.waker_throttled_ns;
         (*breach).cgroup_id = thread.cgroup_id;
         (*breach).prev_cgroup_id = prev_cgroup_id;
-        (*breach).hardirq_ns = if same_cpu { cpu.hardirq_ns.saturating_sub(thread.hardirq_at_wake_ns) } else { 0 };
-        (*breach).softirq_ns = if same_cpu { cpu.softirq_ns.saturating_sub(thread.softirq_at_wake_ns) } else { 0 };
+        (*breach).hardirq_ns = if same_cpu { cpu.hardirq_ns.saturating_sub(thread.hardirq_at_wait_ns) } else { 0 };
+        (*breach).softirq_ns = if same_cpu { cpu.softirq_ns.saturating_sub(thread.softirq_at_wait_ns) } else { 0 };
+        for kind in 0..(*breach).occupied_ns.len() {
+            let time = cpu.occupied_ns[kind].saturating_sub(thread.occupied_at_wait_ns[kind]);
+            (*breach).occupied_ns[kind] = if same_cpu { time } else { 0 };
+        }
+        (*breach).prev_ran_ns = cpu.occupied_before_ns;
         (*breach).throttled_ns = wait.throttled_ns;
         copy(&raw const thread.comm, &raw mut (*breach).comm);
         copy(&raw const thread.waker_comm, &raw mut (*breach).waker_comm);

@@ -93,7 +93,8 @@ pub(crate) fn switched(cpu: &Cpu, prev: Task, next: Task, prev_state: u32, preem
     if on() {
         let preempted = if preempt { flags::PREEMPTED } else { 0 };
         let stolen = if cpu.state.rt_stolen_since_ns != 0 { flags::STOLEN } else { 0 };
-        switch(prev, next, prev_state, u32::from(preempted | stolen), now);
+        let real_time = if prev.prio() < MAX_RT_PRIO { flags::RT_LEAVES } else { 0 };
+        switch(prev, next, prev_state, u32::from(preempted | stolen | real_time), now);
     }
 }
 
@@ -139,8 +140,12 @@ pub(crate) fn waking(cpu: &Cpu, task: Task, now: u64) {
     line.other = current.tid();
     line.prio = task.prio();
     line.arg = threads::context(cpu, current) as u32;
-    if line.prio >= MAX_RT_PRIO && task.cfs_rq().throttle_count() != 0 {
-        line.flags |= flags::THROTTLED;
+    if line.prio >= MAX_RT_PRIO {
+        if task.cfs_rq().throttle_count() != 0 {
+            line.flags |= flags::THROTTLED;
+        }
+    } else if task.is_rt_throttled() {
+        line.flags |= flags::RT_THROTTLED;
     }
     write(&line, None);
 }

@@ -24,6 +24,8 @@ mod irq;
 #[cfg(target_arch = "bpf")]
 mod lock;
 #[cfg(target_arch = "bpf")]
+mod occupancy;
+#[cfg(target_arch = "bpf")]
 mod rt_throttle;
 #[cfg(target_arch = "bpf")]
 mod stack;
@@ -50,7 +52,7 @@ mod attach {
     use guard_common::flight::{VECTOR, vector};
 
     use crate::{
-        flight, irq, lock, rt_throttle,
+        flight, irq, lock, occupancy, rt_throttle,
         state::{self, Cpu},
         task::{CfsRq, Task, Timer},
         threads, throttle, timer, wakeup,
@@ -71,9 +73,11 @@ mod attach {
         cpu.state.hard_active = 0;
         cpu.state.hard_expiry_ns = 0;
         cpu.state.hardirq_depth = 0;
+        occupancy::left(&mut cpu, prev, now);
         wakeup::switched_out(&mut cpu, prev, prev_state, preempt, now);
         irq::switched(&mut cpu, prev, next, now);
         rt_throttle::switched(&mut cpu, prev, prev_runnable, next, now);
+        occupancy::came(&mut cpu, next);
         wakeup::switched_in(&ctx, &mut cpu, prev, next, now);
         flight::switched(&cpu, prev, next, prev_state, preempt, now);
         0

@@ -2,7 +2,7 @@
 //! runnable gives way to a fair task or to idle. That is RT throttling, or the fair server (6.12 and later) where
 //! one runs the fair task. The version decides nothing; the effect does. A task that is migrated away while it runs
 //! gives way to the stopper thread, and one that loses its RT policy or its boost shows its new priority here already,
-//! so neither is mistaken for this.
+//! so neither is mistaken for this. Where it goes to sleep while another one is runnable, that one has lost the CPU.
 
 use crate::{
     state::Cpu,
@@ -27,13 +27,17 @@ pub(crate) fn switched(cpu: &mut Cpu, prev: Task, prev_runnable: bool, next: Tas
         if prev_runnable && prev_prio >= 0 {
             cpu.state.rt_stolen_from = prev.rt_rq();
             taken(cpu, next, now);
-        } else if cpu.state.rt_stolen_from != 0 {
-            // Another group's RT task ran meanwhile, or the kernel's own.
-            if rt_nr_running_of(cpu.state.rt_stolen_from) != 0 {
-                taken(cpu, next, now);
-            } else {
-                cpu.state.rt_stolen_from = 0;
-            }
+            return;
+        }
+        // It sleeps, and yet another RT task of its group may be runnable, or one of the group that lost the CPU before: those
+        // would follow if they were let.
+        if cpu.state.rt_stolen_from == 0 {
+            cpu.state.rt_stolen_from = prev.rt_rq();
+        }
+        if is_wanted(cpu, next) {
+            taken(cpu, next, now);
+        } else {
+            cpu.state.rt_stolen_from = 0;
         }
     } else {
         given_back(cpu, now);

@@ -148,6 +148,13 @@ fn note_quota_everywhere() -> u32 {
     0
 }
 
+/// Another CPU's state, to be read only.
+#[inline(always)]
+pub(crate) fn cpu(number: u32) -> Option<&'static CpuState> {
+    // SAFETY: the verifier proves the entry valid; its CPU may write to it meanwhile, a word at a time.
+    CPUS.get_ptr(number).map(|p| unsafe { &*p })
+}
+
 /// The watched thread in `slot`.
 #[inline(always)]
 pub(crate) fn thread(slot: u32) -> Option<&'static mut ThreadState> {

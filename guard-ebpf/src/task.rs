@@ -244,6 +244,14 @@ impl Task {
         optional!(self.0, u64, task_rt_rq, 0)
     }
 
+    /// Whether RT throttling holds back the RT tasks of its CPU, or of its group there.
+    #[inline(always)]
+    pub(crate) fn is_rt_throttled(self) -> bool {
+        let group = self.rt_rq();
+        let of_group = group != 0 && probe_at::<u32>(group, config!(offsets.rt_rq_throttled)).is_some_and(|n| n != 0);
+        of_group || self.cfs_rq().is_rt_throttled()
+    }
+
     /// Address of the task's task_group; 0 where the kernel does not say.
     #[inline(always)]
     pub(crate) fn task_group(self) -> u64 {
@@ -367,6 +375,18 @@ impl CfsRq {
         }
         let rq = optional!(self.0, *const u8, cfs_rq_rq, ptr::null());
         if rq.is_null() { 0 } else { optional!(rq, u32, rq_rt_nr_running, 0) }
+    }
+}
+
+impl CfsRq {
+    /// Whether RT throttling holds back the RT tasks of its run queue.
+    #[inline(always)]
+    fn is_rt_throttled(self) -> bool {
+        if self.0.is_null() {
+            return false;
+        }
+        let rq = optional!(self.0, *const u8, cfs_rq_rq, ptr::null());
+        !rq.is_null() && optional!(rq, u32, rq_rt_throttled, 0) != 0
     }
 }
 

@@ -11,6 +11,7 @@ use guard_common::{
 use crate::{
     cgroups,
     config::config,
+    occupancy,
     state::{self, Cpu, known_task, place_in, reserve, thread},
     task::{Task, cgroup_id_of_css_set},
     timer,
@@ -154,7 +155,7 @@ fn report_realtime(cgroup: &mut CgroupSlot, cgroup_slot: u32, thread: &ThreadSta
 
 /// The watched thread of `rec` is being woken by the task that this program runs in, or by an interrupt of it.
 #[inline(always)]
-pub(crate) fn woken(cpu: &Cpu, task: Task, rec: &TaskRec) {
+pub(crate) fn woken(cpu: &Cpu, task: Task, rec: &TaskRec, now: u64) {
     let slot = u32::from(rec.thread) - 1;
     let Some(thread) = thread(slot) else { return };
     let waker = Task::current();
@@ -170,8 +171,7 @@ pub(crate) fn woken(cpu: &Cpu, task: Task, rec: &TaskRec) {
             (thread.waker_throttled_until_ns, thread.waker_throttled_ns) = (stamp.ended_ns, stamp.took_ns);
         }
     }
-    thread.hardirq_at_wake_ns = cpu.state.hardirq_ns;
-    thread.softirq_at_wake_ns = cpu.state.softirq_ns;
+    occupancy::woken(cpu, thread, now);
     timer::woken_by_callback(cpu, task, waker, slot);
 }
 

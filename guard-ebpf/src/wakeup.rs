@@ -13,7 +13,7 @@ use guard_common::{
 use crate::{
     breach, cgroups,
     config::config,
-    flight, irq, lock, stack,
+    flight, irq, lock, occupancy, stack,
     state::{self, Cpu, known_task, task_record},
     task::{CfsRq, MAX_RT_PRIO, Task, cfs_rq_of_group, probe_at},
     threads, throttle, timer,
@@ -27,7 +27,7 @@ pub(crate) fn waking(ctx: &BtfTracePointContext, task: Task) {
     let now = state::now();
     begin_wait(&cpu, task, rec, now, 0);
     if rec.thread != 0 {
-        threads::woken(&cpu, task, rec);
+        threads::woken(&cpu, task, rec, now);
         if config!(stacks) != 0 {
             stack::waking(ctx, u32::from(rec.thread));
         }
@@ -66,10 +66,11 @@ pub(crate) fn switched_out(cpu: &mut Cpu, prev: Task, state: u32, preempt: bool,
         thread = threads::first_seen(cpu, prev);
     }
     if preempt || state == 0 {
-        if preempt {
-            if let Some(slot) = thread.checked_sub(1) {
+        if let Some(slot) = thread.checked_sub(1) {
+            if preempt {
                 timer::left_cpu(cpu, slot, state);
             }
+            occupancy::preempted(cpu, slot, now);
         }
         if tid != 0 {
             if let Some(rec) = task_record(tid) {

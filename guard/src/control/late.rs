@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use guard_common::comm;
 use guard_common::event::{self, WakeContext, breach_flags as bits};
-use guard_common::maps::{LOCK_PI_FUTEX, NO_SYSCALL};
+use guard_common::maps::{self, LOCK_PI_FUTEX, NO_SYSCALL};
 
 use super::accounts::Accounted;
 use super::clock::WallClock;
 use super::known::Known;
 use crate::explain::{self, Who};
 use crate::snapshot::{
-    Breach, BreachFlag, BreachKind, Cause, CgroupPath, ChainLink, Culprit, Evidence, LockKind, SignalState,
+    Breach, BreachFlag, BreachKind, Cause, CgroupPath, ChainLink, Culprit, Evidence, LockKind, Occupied, SignalState,
     ThrottledBy, TimePart, Unaccounted, WokenBy, Word,
 };
 
@@ -57,6 +57,8 @@ pub(super) fn join(
             wait_ns: record.switched_in_ns.saturating_sub(wait_since_ns),
             hardirq_ns: record.hardirq_ns,
             softirq_ns: record.softirq_ns,
+            occupied: occupied(&record.occupied_ns),
+            prev_ran_ns: Some(record.prev_ran_ns),
             throttled_ns: record.throttled_ns,
             lock_wait_ns: record.lock_wait_ns,
             lock_owner: record.lock_owner,
@@ -124,6 +126,9 @@ fn unaccounted(accounted: Option<&Accounted>, recorder: Option<SignalState>) -> 
         (Some(SignalState::Unavailable), _) => Some(Unaccounted::NoMemory),
         (_, None) => Some(Unaccounted::TooMany),
         (_, Some(Accounted { account: None, .. })) => Some(Unaccounted::Overwritten),
+        (_, Some(Accounted { account: Some(account), .. })) if account.forgotten_ns > 0 => {
+            Some(Unaccounted::Overwritten)
+        }
         (Some(SignalState::Degraded), Some(_)) => Some(Unaccounted::RecorderDegraded),
         (Some(SignalState::Active), Some(_)) => None,
     }
@@ -141,6 +146,18 @@ fn culprit(who: &Who, known: &Known) -> Culprit {
         _ => who.comm.clone(),
     };
     Culprit { tid: who.tid, comm, cgroup: (who.cgroup_id > 0).then(|| known.path_of(who.cgroup_id)), prio: who.prio }
+}
+
+/// What had the CPU, where that is known: a wait in which nothing had it is one for another CPU.
+fn occupied(ns: &maps::Occupied) -> Option<Occupied> {
+    let of = |what: maps::Occupant| ns[what as usize];
+    ns.iter().any(|ns| *ns > 0).then(|| Occupied {
+        realtime_ns: of(maps::Occupant::RealTime),
+        fair_ns: of(maps::Occupant::Fair),
+        idle_ns: of(maps::Occupant::Idle),
+        rt_throttled_ns: of(maps::Occupant::RtThrottled),
+        fair_server_ns: of(maps::Occupant::FairServer),
+    })
 }
 
 /// Part of the sleep in which the waker was throttled, by the last time that it was, ns.
@@ -242,12 +259,15 @@ mod tests {
     fn a_late_wake_up_that_was_not_accounted_for_says_why() {
         let found = Accounted { account: Some(Account::default()), ..Accounted::default() };
         let overwritten = Accounted::default();
+        let in_part = Account { forgotten_ns: 1, ..Account::default() };
+        let in_part = Accounted { account: Some(in_part), ..Accounted::default() };
         for (recorder, accounted, why) in [
             (None, None, Some(Unaccounted::RecorderOff)),
             (Some(SignalState::Off), None, Some(Unaccounted::RecorderOff)),
             (Some(SignalState::Unavailable), None, Some(Unaccounted::NoMemory)),
             (Some(SignalState::Active), None, Some(Unaccounted::TooMany)),
             (Some(SignalState::Active), Some(&overwritten), Some(Unaccounted::Overwritten)),
+            (Some(SignalState::Active), Some(&in_part), Some(Unaccounted::Overwritten)),
             (Some(SignalState::Degraded), Some(&found), Some(Unaccounted::RecorderDegraded)),
             (Some(SignalState::Active), Some(&found), None),
         ] {

@@ -46,12 +46,19 @@ pub struct Account {
     pub parts: Vec<CauseShare>,
     /// Threads that were waited for, each by the one before it.
     pub chain: Vec<Link>,
+    /// Time before the recorder reaches back, which totals account for and nobody is named for, ns.
+    pub forgotten_ns: u64,
 }
 
-/// Accounts for a breach; `None` when the recorder does not reach back far enough.
+/// Accounts for a breach. Where the recorder does not reach back to the begin of a wait for a CPU, what came before is shared
+/// out by the running totals of that CPU. `None` when it reaches back to none of it, or not through a sleep, or when there are no
+/// totals because the thread waited for another CPU.
 #[must_use]
 pub fn account(record: &event::Breach, timeline: &Timeline) -> Option<Account> {
-    if !timeline.covers(record.cpu, record.since_ns) {
+    let reach_ns = timeline.reaches_back_to(record.cpu)?;
+    let sleeps = record.kind == BreachKind::Blocked as u32;
+    let totals = record.occupied_ns.iter().any(|ns| *ns > 0);
+    if reach_ns > record.since_ns && (sleeps || !totals || reach_ns >= record.switched_in_ns) {
         return None;
     }
     let mut accounting = Accounting { record, timeline, parts: BTreeMap::new() };
@@ -60,6 +67,7 @@ pub fn account(record: &event::Breach, timeline: &Timeline) -> Option<Account> {
     let woken_ns = [record.waking_ns, record.expired_ns, begin_ns].into_iter().find(|ns| *ns > 0).unwrap_or(begin_ns);
     let woken_ns = woken_ns.clamp(begin_ns, end_ns);
     let mut chain = Vec::new();
+    let known_ns = reach_ns.clamp(woken_ns, end_ns);
     if record.kind == BreachKind::Timer as u32 {
         let expired_ns = if record.expired_ns > 0 { record.expired_ns } else { woken_ns };
         let expired_ns = expired_ns.clamp(begin_ns, woken_ns);
@@ -71,10 +79,11 @@ pub fn account(record: &event::Breach, timeline: &Timeline) -> Option<Account> {
     } else {
         accounting.add(Cause::Unknown, woken_ns - begin_ns, None);
     }
-    accounting.wait(woken_ns, end_ns);
+    accounting.forgotten(woken_ns, known_ns);
+    accounting.wait(woken_ns, known_ns, end_ns);
     let mut parts: Vec<CauseShare> = accounting.parts.into_values().collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.ns));
-    Some(Account { parts, chain })
+    Some(Account { parts, chain, forgotten_ns: reach_ns.saturating_sub(begin_ns) })
 }
 
 struct Accounting<'a> {
@@ -133,8 +142,70 @@ impl Accounting<'_> {
         }
     }
 
-    /// From when the thread became ready until it had a CPU.
-    fn wait(&mut self, from_ns: u64, to_ns: u64) {
+    /// From when the thread became ready until the recorder reaches back to: by what its CPU did in the whole wait, less what it is
+    /// seen to have done in the rest of it.
+    fn forgotten(&mut self, from_ns: u64, to_ns: u64) {
+        let (record, mut left_ns) = (self.record, to_ns - from_ns);
+        if left_ns == 0 {
+            return;
+        }
+        if record.prio >= FAIR {
+            self.add(Cause::PolicyFallback, left_ns, None);
+            return;
+        }
+        let mut occupied = record.occupied_ns;
+        let mut interrupts = [(Cause::Irq, record.hardirq_ns), (Cause::Softirq, record.softirq_ns)];
+        for span in self.timeline.tasks(record.cpu, to_ns, record.switched_in_ns) {
+            let Occupant::Task(who, bits, _) = &span.what else { continue };
+            let kind = kind_of(who, *bits);
+            // Whether the fair server takes the CPU is known of each task here, and there of the first only.
+            let other = match kind {
+                maps::Occupant::RtThrottled => maps::Occupant::FairServer,
+                maps::Occupant::FairServer => maps::Occupant::RtThrottled,
+                kind => kind,
+            };
+            let mut ns = span.ns();
+            for kind in [kind, other] {
+                let seen_ns = ns.min(occupied[kind as usize]);
+                occupied[kind as usize] -= seen_ns;
+                ns -= seen_ns;
+            }
+        }
+        for span in self.timeline.occupants(record.cpu, to_ns, record.switched_in_ns) {
+            let of = self.interrupt(&span.what).map(|(cause, _)| cause);
+            for (_, ns) in interrupts.iter_mut().filter(|(cause, _)| Some(*cause) == of) {
+                *ns = ns.saturating_sub(span.ns());
+            }
+        }
+        let all: u64 = occupied.iter().sum();
+        if all == 0 {
+            // The clocks of both agree that nothing is left.
+            self.add(Cause::Unknown, left_ns, None);
+            return;
+        }
+        for (cause, ns) in interrupts {
+            let ns = ns.min(left_ns);
+            self.add(cause, ns, None);
+            left_ns -= ns;
+        }
+        // Whatever the rest is, it is shared as the totals are.
+        let shared_ns = left_ns;
+        for (kind, cause) in [
+            (maps::Occupant::Fair, Cause::LowerPriorityBlocking),
+            (maps::Occupant::Idle, Cause::CpuIdleExit),
+            (maps::Occupant::RtThrottled, Cause::RtThrottling),
+            (maps::Occupant::FairServer, Cause::FairServer),
+        ] {
+            let ns = u128::from(occupied[kind as usize]) * u128::from(shared_ns) / u128::from(all);
+            let ns = u64::try_from(ns).unwrap_or(0).min(left_ns);
+            self.add(cause, ns, None);
+            left_ns -= ns;
+        }
+        self.add(Cause::HigherPriority, left_ns, None);
+    }
+
+    /// From when the thread became ready until it had a CPU, as far as the recorder reaches back: from `from_ns` on.
+    fn wait(&mut self, ready_ns: u64, from_ns: u64, to_ns: u64) {
         let own = self.record.tid;
         let mut cpu = self.timeline.cpu_before(own, from_ns).unwrap_or(self.record.cpu);
         let moves: Vec<(u64, u32)> = self
@@ -144,23 +215,23 @@ impl Accounting<'_> {
             .filter(|e| e.kind == guard_common::flight::kind::MIGRATE && e.tid == own)
             .map(|e| (e.at_ns, e.arg))
             .collect();
-        let mut since_ns = from_ns;
+        let (mut since_ns, mut ready_ns) = (from_ns, ready_ns);
         let mut moved = Moved::Never;
         for (at_ns, to) in moves.into_iter().chain([(to_ns, self.record.cpu)]) {
             let moves = to != cpu && at_ns < to_ns;
             if moves && moved == Moved::Never {
                 moved = Moved::After;
             }
-            self.queued(cpu, since_ns, at_ns, moved);
+            self.queued(cpu, ready_ns, (since_ns, at_ns), moved);
             if moves {
                 moved = Moved::Before;
             }
-            (cpu, since_ns) = (to, at_ns);
+            (cpu, since_ns, ready_ns) = (to, at_ns, at_ns);
         }
     }
 
-    /// While the thread waited for `cpu`.
-    fn queued(&mut self, cpu: u32, from_ns: u64, to_ns: u64, moved: Moved) {
+    /// While the thread waited for `cpu`, for which it was ready from `ready_ns` on.
+    fn queued(&mut self, cpu: u32, ready_ns: u64, (from_ns, to_ns): (u64, u64), moved: Moved) {
         if to_ns <= from_ns {
             return;
         }
@@ -183,14 +254,15 @@ impl Accounting<'_> {
             }
             return;
         }
-        let mut taken = self.timeline.taken(cpu, from_ns);
+        let throttled = self.timeline.is_rt_throttled(self.record.tid, ready_ns).then_some(false);
+        let mut taken = self.timeline.taken(cpu, from_ns).or(throttled.filter(|_| from_ns == ready_ns));
         for span in self.timeline.occupants(cpu, from_ns, to_ns) {
             let ns = span.ns();
             match span.what {
                 Occupant::Task(who, bits, since_ns) => {
-                    if who.prio.is_some_and(|own| own < FAIR) {
+                    if is_real_time(&who) {
                         taken = None;
-                    } else if bits & flags::STOLEN != 0 || since_ns > from_ns + SETTLED_NS {
+                    } else if bits & flags::STOLEN != 0 || since_ns > ready_ns + SETTLED_NS {
                         // A scheduler that chooses a fair task while this thread waits does not choose real-time ones now.
                         taken = Some(taken.unwrap_or(false) || bits & flags::SERVER != 0);
                     }
@@ -336,7 +408,8 @@ enum Moved {
 /// Why `who` had the CPU that a real-time thread of priority `prio` waited for. `taken` when the kernel gives it to fair
 /// tasks only, and whether the fair server does.
 fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: Moved) -> Cause {
-    let its_prio = who.prio.unwrap_or(FAIR);
+    // One that became real-time keeps the CPU from a real-time thread only by a priority that is not below.
+    let its_prio = who.prio.unwrap_or(prio);
     if let Some(server) = taken.filter(|_| its_prio >= FAIR) {
         if server { Cause::FairServer } else { Cause::RtThrottling }
     } else if who.tid == 0 {
@@ -350,6 +423,24 @@ fn who_had_the_cpu(who: &Who, taken: Option<bool>, prio: i32, moved: Moved) -> C
         } else {
             Cause::LowerPriorityBlocking
         })
+    }
+}
+
+/// Whether it is real-time, or became so while it ran.
+fn is_real_time(who: &Who) -> bool {
+    who.prio.is_none_or(|prio| prio < FAIR)
+}
+
+/// As which kind of occupant the kernel side has counted it.
+fn kind_of(who: &Who, bits: u8) -> maps::Occupant {
+    if is_real_time(who) {
+        maps::Occupant::RealTime
+    } else if bits & flags::STOLEN != 0 {
+        if bits & flags::SERVER != 0 { maps::Occupant::FairServer } else { maps::Occupant::RtThrottled }
+    } else if who.tid == 0 {
+        maps::Occupant::Idle
+    } else {
+        maps::Occupant::Fair
     }
 }
 
@@ -450,6 +541,54 @@ mod tests {
             let entries = [switch(0, VICTIM, task(50, 49), 1), taken, switch(9 * MS, 10, VICTIM, 0)];
             let account = accounted(&record(BreachKind::Wakeup, 3, 3, 9), &entries);
             assert_eq!(ms(&account, cause), 6, "{account:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_is_shared_out_by_the_totals_of_the_cpu() {
+        // Of 8 ms the recorder has the last 4: the hog, of which the fair server takes 1 ms.
+        let gap = Entry { kind: kind::GAP, ..switch(5 * MS, 0, 0, 0) };
+        let server = flags::STOLEN | flags::SERVER;
+        let entries = [
+            switch(0, VICTIM, task(70, 9), 1),
+            gap,
+            switch(5 * MS, 0, task(70, 9), 0),
+            flagged(switch(7 * MS, 70, task(10, 120), 0), server),
+            switch(8 * MS, 10, task(70, 9), 0),
+            switch(9 * MS, 70, VICTIM, 1),
+        ];
+        let mut record = record(BreachKind::Wakeup, 1, 1, 9);
+        record.occupied_ns[maps::Occupant::RealTime as usize] = 6 * MS;
+        record.occupied_ns[maps::Occupant::FairServer as usize] = 2 * MS;
+        let account = accounted(&record, &entries);
+        assert_eq!((ms(&account, Cause::HigherPriority), ms(&account, Cause::FairServer)), (6, 2), "{account:?}");
+        assert_eq!(account.forgotten_ns, 4 * MS);
+        // A sleep is not a wait for a CPU.
+        let mut timeline = Timeline::default();
+        timeline.add(&entries);
+        let asleep = event::Breach { kind: BreachKind::Blocked as u32, ..record };
+        assert_eq!(super::account(&asleep, &timeline), None);
+        record.occupied_ns = [0; 8];
+        assert_eq!(super::account(&record, &timeline), None);
+    }
+
+    #[test]
+    fn a_task_that_became_real_time_while_it_ran_is_not_called_fair() {
+        let entries = [
+            switch(0, VICTIM, task(70, 120), 1),
+            waking(MS, VICTIM, 70, 1),
+            flagged(switch(9 * MS, 70, VICTIM, 1), flags::RT_LEAVES),
+        ];
+        let account = accounted(&record(BreachKind::Wakeup, 1, 1, 9), &entries);
+        assert_eq!(ms(&account, Cause::HigherPriority), 8, "{account:?}");
+    }
+
+    #[test]
+    fn a_fair_task_that_runs_while_real_time_ones_are_throttled_does_not_block() {
+        for (bits, cause) in [(flags::RT_THROTTLED, Cause::RtThrottling), (0, Cause::LowerPriorityBlocking)] {
+            let woken = flagged(waking(MS, VICTIM, 10, 1), bits);
+            let entries = [switch(0, VICTIM, task(10, 120), 1), woken, switch(9 * MS, 10, VICTIM, 0)];
+            assert_eq!(ms(&accounted(&record(BreachKind::Wakeup, 1, 1, 9), &entries), cause), 8);
         }
     }
 
@@ -576,6 +715,8 @@ mod tests {
             kind in prop::sample::select(vec![BreachKind::Timer, BreachKind::Wakeup, BreachKind::Blocked]),
             events in prop::collection::vec((0..40_u64, 0..6_u8, 0..5_u32, 0..5_u32, 0..16_u8, 0..9_u64), 0..40),
             (since, waking, to) in (2..20_u64, 0..30_u64, 20..40_u64),
+            occupied in any::<[u32; 8]>(),
+            gap in prop::option::of(0..30_u64),
             (waker, owner, bits, slept_in) in (0..5_u32, 0..5_u32, 0..128_u32, prop::sample::select(vec![0, 202, u32::MAX])),
         ) {
             let mut entries = vec![switch(0, 0, 1, 0), Entry { cpu: 1, ..switch(0, 0, 2, 0) }];
@@ -588,6 +729,11 @@ mod tests {
             let mut record = record(kind, since, waking, to);
             (record.tid, record.waker, record.lock_owner, record.flags) = (3, waker, owner, bits);
             (record.slept_in, record.expired_ns) = (slept_in, waking * MS);
+            record.occupied_ns = occupied.map(u64::from);
+            if let Some(gap) = gap {
+                let at = entries.partition_point(|entry| entry.at_ns < gap * MS);
+                entries.insert(at, Entry { kind: kind::GAP, ..switch(gap * MS, 0, 0, 0) });
+            }
             let mut timeline = Timeline::default();
             timeline.add(&entries);
             if let Some(account) = account(&record, &timeline) {

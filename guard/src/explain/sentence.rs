@@ -1,7 +1,7 @@
 //! A late wake-up in one sentence that a person can act on.
 
 use super::task::FAIR;
-use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, ChainLink, Culprit, Unaccounted, Word};
+use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, ChainLink, Culprit, Evidence, Unaccounted, Word};
 
 /// Says what happened: `lost_ns` of it by `cause`.
 pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
@@ -45,6 +45,12 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
         Cause::CoThreadThrottled => format!("for {lost} {who}, for which it waited, could not run {quota}"),
         Cause::PageFault if who.is_empty() => format!("it touched memory that was not there, and waited {lost} for it"),
         Cause::PageFault => format!("it touched memory that was not there, and waited {lost} until {who} brought it"),
+        Cause::HigherPriority if who.is_empty() => {
+            format!("real-time threads of its own priority or above had the CPU for {lost}")
+        }
+        Cause::HigherPriority if forgotten(evidence, cause, lost_ns) => {
+            format!("real-time threads of its own priority or above had the CPU for {lost}, {who} in the end")
+        }
         Cause::HigherPriority => format!("{someone} had the CPU for {lost}"),
         Cause::LowerPriorityBlocking => format!("{someone}, of lower priority, kept the CPU for {lost}"),
         Cause::Irq if who.is_empty() => format!("hard interrupts took {lost}"),
@@ -54,6 +60,7 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
         Cause::Nmi => format!("non-maskable interrupts took {lost}"),
         Cause::RtThrottling if who.is_empty() => format!("RT throttling kept it from the CPU for {lost}"),
         Cause::RtThrottling => format!("RT throttling gave the CPU to {who} for {lost}"),
+        Cause::FairServer if who.is_empty() => format!("the fair server kept it from the CPU for {lost}"),
         Cause::FairServer => format!("the fair server gave the CPU to {someone} for {lost}"),
         Cause::PolicyFallback if evidence.throttled_ns > 0 => {
             format!("it runs under a fair policy and could not run for {lost} {quota}")
@@ -88,6 +95,17 @@ pub(super) fn sentence(breach: &Breach, cause: Cause, lost_ns: u64) -> String {
         },
     };
     format!("{} (tid {}) {late}: {why}", breach.comm, breach.tid)
+}
+
+/// Whether nobody is known for most of the `lost_ns` that `cause` took.
+fn forgotten(evidence: &Evidence, cause: Cause, lost_ns: u64) -> bool {
+    if evidence.parts.is_empty() {
+        return evidence.prev_ran_ns.is_some_and(|ran_ns| ran_ns < lost_ns / 2);
+    }
+    let parts = || evidence.parts.iter().filter(|part| part.cause == cause);
+    let named = parts().filter(|part| part.by.is_some()).map(|part| part.ns).max();
+    let nobody: u64 = parts().filter(|part| part.by.is_none()).map(|part| part.ns).sum();
+    nobody > named.unwrap_or(0)
 }
 
 /// Where nothing tells the cause: why not.
@@ -150,7 +168,6 @@ fn time(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::Evidence;
 
     #[test]
     fn an_unknown_cause_says_why_it_is_unknown() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::sentence::sentence;
 use super::task::{FAIR, MOVER, cause_of};
-use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, Culprit, Evidence, WokenBy};
+use crate::snapshot::{Breach, BreachFlag, BreachKind, Cause, Culprit, Evidence, TimePart, WokenBy};
 
 /// Sets cause, culprit, shares and sentence of a breach by its evidence. The shares add up to its latency.
 pub fn explain(breach: &mut Breach) {
@@ -60,10 +60,13 @@ fn stolen(shares: &mut BTreeMap<Cause, u64>, breach: &Breach) {
 
 /// Who is responsible for most of the time lost to `cause`.
 fn worst(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
-    evidence.parts.iter().filter(|part| part.cause == cause).max_by_key(|part| part.ns)?.by.clone()
+    let mut parts = evidence.parts.iter().filter(|part| part.cause == cause);
+    // Of what the recorder forgot nobody is known: a real-time thread that had the CPU later is likely to have had it before.
+    let named = |part: &&TimePart| (cause == Cause::HigherPriority && part.by.is_some(), part.ns);
+    parts.by_ref().max_by_key(named)?.by.clone()
 }
 
-/// Time per cause, ns, by the record alone: the last task on the CPU counts for the whole wait.
+/// Time per cause, ns, by the record alone.
 fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
     let evidence = &breach.evidence;
     let mut left = breach.latency_ns;
@@ -83,7 +86,9 @@ fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
     give(Cause::Softirq, softirq);
     let throttled = evidence.throttled_ns.min(waited - hardirq - softirq);
     give(Cause::PolicyFallback, throttled);
-    give(occupant(evidence), waited - hardirq - softirq - throttled);
+    for (cause, ns) in occupants(evidence, waited - hardirq - softirq - throttled) {
+        give(cause, ns);
+    }
     // Before it, a sleep or the way from the expiry to the timer's interrupt.
     match breach.kind.known() {
         Some(BreachKind::Blocked) => {
@@ -99,13 +104,53 @@ fn shares(breach: &Breach) -> BTreeMap<Cause, u64> {
     shares
 }
 
-/// Who had the CPU while the thread waited for it.
-fn occupant(evidence: &Evidence) -> Cause {
+/// Why the thread did not have the CPU in `ns` of its wait, by the totals of that time. The last task on the CPU is known by
+/// name, and speaks for the time that it ran.
+fn occupants(evidence: &Evidence, ns: u64) -> Vec<(Cause, u64)> {
+    let last = last_occupant(evidence);
+    let Some(ran_ns) = evidence.prev_ran_ns else {
+        // A record that does not say.
+        return vec![(flagged(evidence).unwrap_or(last), ns)];
+    };
+    let ran_ns = ran_ns.min(ns);
+    let Some(all) = evidence.occupied.filter(|_| evidence.prio < FAIR) else {
+        let rest = if evidence.prio < FAIR { Cause::Unknown } else { Cause::PolicyFallback };
+        return vec![(last, ran_ns), (rest, ns - ran_ns)];
+    };
+    // Interrupts are part of the totals, and not of `ns`.
+    let in_all: u128 = [all.realtime_ns, all.fair_ns, all.idle_ns, all.rt_throttled_ns, all.fair_server_ns]
+        .iter()
+        .map(|ns| u128::from(*ns))
+        .sum();
+    let part = |of: u64| u64::try_from(u128::from(of) * u128::from(ns) / in_all.max(1)).unwrap_or(0);
+    let (real_time, fair) = (part(all.realtime_ns), part(all.fair_ns));
+    let by_last = |kind: u64, is_of_it: bool| if is_of_it { ran_ns.min(kind) } else { 0 };
+    let last_is_real_time = evidence.prev_prio < FAIR;
+    let (real_time_last, fair_last) =
+        (by_last(real_time, last_is_real_time), by_last(fair, !last_is_real_time && evidence.prev_tid != 0));
+    vec![
+        (last, real_time_last + fair_last),
+        // One of a lower priority has the CPU only as long as it cannot be preempted.
+        (Cause::HigherPriority, real_time - real_time_last),
+        (Cause::LowerPriorityBlocking, fair - fair_last),
+        (Cause::CpuIdleExit, part(all.idle_ns)),
+        (Cause::RtThrottling, part(all.rt_throttled_ns)),
+        (Cause::FairServer, part(all.fair_server_ns)),
+    ]
+}
+
+/// What the flags say: that it happened, and not for how long.
+fn flagged(evidence: &Evidence) -> Option<Cause> {
     if evidence.has(BreachFlag::FairServer) {
-        Cause::FairServer
-    } else if evidence.has(BreachFlag::RtStolen) {
-        Cause::RtThrottling
-    } else if evidence.prev_tid == 0 {
+        Some(Cause::FairServer)
+    } else {
+        evidence.has(BreachFlag::RtStolen).then_some(Cause::RtThrottling)
+    }
+}
+
+/// Why the thread did not have the CPU while the task had it that left it last.
+fn last_occupant(evidence: &Evidence) -> Cause {
+    if evidence.prev_tid == 0 {
         Cause::CpuIdleExit
     } else if evidence.prio >= FAIR {
         Cause::PolicyFallback
@@ -176,9 +221,11 @@ fn culprit(cause: Cause, evidence: &Evidence) -> Option<Culprit> {
         prio: Some(evidence.waker_prio),
     };
     match cause {
-        Cause::HigherPriority | Cause::LowerPriorityBlocking | Cause::RtThrottling | Cause::FairServer => Some(prev()),
+        Cause::HigherPriority | Cause::LowerPriorityBlocking if last_occupant(evidence) == cause => Some(prev()),
+        // The last one on the CPU was let by what took it.
+        Cause::RtThrottling | Cause::FairServer if evidence.prev_prio >= FAIR && evidence.prev_tid != 0 => Some(prev()),
         Cause::PolicyFallback if evidence.throttled_ns == 0 => Some(prev()),
-        Cause::Irq | Cause::Softirq if matches!(occupant(evidence), Cause::Irq | Cause::Softirq) => Some(prev()),
+        Cause::Irq | Cause::Softirq if last_occupant(evidence) == cause => Some(prev()),
         Cause::LockContention | Cause::NonPiLock
             if evidence.lock_owner != 0 && evidence.lock_owner != evidence.waker =>
         {
@@ -200,6 +247,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::snapshot::Occupied;
 
     fn breach(kind: &str, latency_ns: u64, evidence: Evidence) -> Breach {
         let mut breach = Breach {
@@ -284,6 +332,39 @@ mod tests {
     }
 
     #[test]
+    fn no_flag_speaks_for_a_time_that_it_did_not_last() {
+        // A FIFO 70 thread had the CPU, which the fair server took from it now and then; a fair thread had it last.
+        let occupied = Occupied { realtime_ns: 4_700, fair_server_ns: 250, rt_throttled_ns: 50, ..Occupied::default() };
+        let long = |prev: (&str, i32), prev_ran_ns| Evidence {
+            wait_ns: 5_000,
+            occupied: Some(occupied),
+            prev_ran_ns: Some(prev_ran_ns),
+            flags: vec!["rt_stolen".into(), "fair_server".into()],
+            ..behind(prev.0, prev.1)
+        };
+        let by_fair = breach("wakeup", 5_000, long(("burner", 120), 50));
+        let shares = |breach: &Breach| {
+            [Cause::HigherPriority, Cause::FairServer, Cause::RtThrottling].map(|cause| breach.shares[cause.name()])
+        };
+        assert_eq!((by_fair.cause.known(), shares(&by_fair)), (Some(Cause::HigherPriority), [4_700, 250, 50]));
+        assert_eq!(by_fair.culprit, None, "the last one did not have the CPU for that long");
+        let by_hog = breach("wakeup", 5_000, long(("hog", 9), 900));
+        assert_eq!((shares(&by_hog), by_hog.culprit.is_some()), ([4_700, 250, 50], true));
+        assert!(
+            by_hog.sentence.ends_with("hog (real-time priority 90, tid 9, in /other) in the end"),
+            "{}",
+            by_hog.sentence
+        );
+        // A thread of a lower priority, or of interrupts, speaks for as long as it ran.
+        let low = breach("wakeup", 5_000, long(("low", 60), 900));
+        assert_eq!((low.shares["lower_priority_blocking"], low.shares["higher_priority"]), (900, 3_800));
+        // Where it waited for another CPU before, nobody knows.
+        let elsewhere = Evidence { occupied: None, ..long(("burner", 120), 900) };
+        let elsewhere = breach("wakeup", 5_000, elsewhere);
+        assert_eq!((elsewhere.shares["lower_priority_blocking"], elsewhere.shares["unknown"]), (900, 4_100));
+    }
+
+    #[test]
     fn a_late_interrupt_is_told_from_a_busy_cpu() {
         let late = |waker: u32, flags: &[&str]| Evidence {
             irq_delay_ns: Some(5_000_000),
@@ -356,6 +437,8 @@ mod tests {
             kind in prop::sample::select(vec!["timer", "wakeup", "blocked", "?"]),
             latency in 0..u64::MAX,
             [wait, hard, soft, throttled, asleep_ns, holder] in any::<[u64; 6]>(),
+            [realtime_ns, fair_ns, idle_ns, rt_throttled_ns, fair_server_ns, ran] in any::<[u64; 6]>(),
+            (totals, ran_known) in any::<(bool, bool)>(),
             prio in -1..140_i32,
             flags in prop::sample::subsequence(vec!["lock", "rt_stolen", "fair_server", "soft_timer"], 0..4),
         ) {
@@ -367,6 +450,8 @@ mod tests {
                 throttled_ns: throttled,
                 waker_throttled_ns: holder,
                 blocked_ns: Some(asleep_ns),
+                occupied: totals.then_some(Occupied { realtime_ns, fair_ns, idle_ns, rt_throttled_ns, fair_server_ns }),
+                prev_ran_ns: ran_known.then_some(ran),
                 ..asleep(&flags, holder)
             };
             let breach = breach(kind, latency, evidence);

@@ -8,7 +8,7 @@ use guard_common::comm;
 use guard_common::event::WakeContext;
 use guard_common::flight::{Entry, flags, kind};
 
-/// How far back events are kept, ns: breaches that are longer are explained without them.
+/// How far back events are kept, ns: what was longer ago is accounted for by running totals.
 const KEEP_NS: u64 = 4_000_000_000;
 /// Most events that are kept of all CPUs, and the most and the least of one.
 const KEEP_IN_ALL: usize = 1 << 20;
@@ -152,8 +152,13 @@ impl Timeline {
 
     /// Whether nothing of `cpu` is missing from `from_ns` on, and there is something at all.
     pub(super) fn covers(&self, cpu: u32, from_ns: u64) -> bool {
-        let begins = |cpu: &CpuEvents| Some(cpu.entries.front()?.at_ns.max(cpu.complete_since_ns));
-        self.cpus.get(&cpu).and_then(begins).is_some_and(|begin_ns| begin_ns <= from_ns)
+        self.reaches_back_to(cpu).is_some_and(|begin_ns| begin_ns <= from_ns)
+    }
+
+    /// Since when nothing of `cpu` is missing; `None` where there is nothing at all.
+    pub(super) fn reaches_back_to(&self, cpu: u32) -> Option<u64> {
+        let cpu = self.cpus.get(&cpu)?;
+        Some(cpu.entries.front()?.at_ns.max(cpu.complete_since_ns))
     }
 
     /// Events of all CPUs between two instants, in order of time.
@@ -163,28 +168,47 @@ impl Timeline {
         all
     }
 
-    /// What had `cpu` from `from_ns` to `to_ns`, each instant once: the innermost where they nest.
-    pub(super) fn occupants(&self, cpu: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Occupant>> {
+    /// Which task had `cpu` from `from_ns` to `to_ns`, with the interrupts in its time.
+    pub(super) fn tasks(&self, cpu: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Occupant>> {
         let Some(CpuEvents { entries: events, .. }) = self.cpus.get(&cpu) else {
             return vec![Span { from_ns, to_ns, what: Occupant::Unknown }];
         };
-        // Tasks first, as they came.
-        let mut layers: Vec<(u8, Span<Occupant>)> = Vec::new();
+        let mut spans = Vec::new();
         let begin = events.partition_point(|e| e.at_ns <= from_ns);
         let before = events.iter().take(begin).rev().find(|e| e.kind == kind::SWITCH);
         let mut current = before.filter(|_| self.covers(cpu, from_ns));
         let mut since_ns = from_ns;
-        let mut close = |current: Option<&Entry>, from: u64, to: u64| {
-            let what = current.map_or(Occupant::Unknown, |e| Occupant::Task(task_of(e), e.flags, e.at_ns));
+        let mut close = |current: Option<&Entry>, next: Option<&Entry>, from: u64, to: u64| {
+            let what = current.map_or(Occupant::Unknown, |e| {
+                let mut who = task_of(e);
+                let left = next.filter(|next| next.other == e.tid && next.flags & flags::RT_LEAVES != 0);
+                if left.is_some() && e.prio >= FAIR {
+                    // It became real-time while it ran; which priority it got does not show.
+                    who.prio = None;
+                }
+                Occupant::Task(who, e.flags, e.at_ns)
+            });
             if to > from {
-                layers.push((0, Span { from_ns: from, to_ns: to, what }));
+                spans.push(Span { from_ns: from, to_ns: to, what });
             }
         };
         for event in events.iter().skip(begin).take_while(|e| e.at_ns < to_ns).filter(|e| e.kind == kind::SWITCH) {
-            close(current, since_ns, event.at_ns);
+            close(current, Some(event), since_ns, event.at_ns);
             (current, since_ns) = (Some(event), event.at_ns);
         }
-        close(current, since_ns, to_ns);
+        let end = events.partition_point(|e| e.at_ns < to_ns);
+        let next = events.iter().skip(end).find(|e| e.kind == kind::SWITCH);
+        close(current, next, since_ns, to_ns);
+        spans
+    }
+
+    /// What had `cpu` from `from_ns` to `to_ns`, each instant once: the innermost where they nest.
+    pub(super) fn occupants(&self, cpu: u32, from_ns: u64, to_ns: u64) -> Vec<Span<Occupant>> {
+        // Tasks first, as they came.
+        let mut layers: Vec<(u8, Span<Occupant>)> =
+            self.tasks(cpu, from_ns, to_ns).into_iter().map(|span| (0, span)).collect();
+        let Some(CpuEvents { entries: events, .. }) = self.cpus.get(&cpu) else { return flatten(&layers) };
+        let begin = events.partition_point(|e| e.at_ns <= from_ns);
         // An interrupt that ends after the interval may have begun within it.
         let late = to_ns.saturating_add(LOOK_BACK_NS);
         for (at, event) in events.iter().enumerate().skip(begin).take_while(|(_, e)| e.at_ns < late) {
@@ -208,11 +232,17 @@ impl Timeline {
     /// `Some` if only fair tasks have had `cpu` since it was taken from a runnable real-time task; whether the fair server
     /// took it.
     pub(super) fn taken(&self, cpu: u32, at_ns: u64) -> Option<bool> {
-        let events = &self.cpus.get(&cpu)?.entries;
+        let CpuEvents { entries: events, gap_ns, .. } = self.cpus.get(&cpu)?;
         let end = events.partition_point(|e| e.at_ns <= at_ns);
         let switches = events.iter().take(end).rev().filter(|e| e.kind == kind::SWITCH);
-        let fair = switches.take_while(|e| e.prio >= FAIR);
+        let fair = switches.take_while(|e| e.prio >= FAIR && e.at_ns >= *gap_ns);
         fair.into_iter().find(|e| e.flags & flags::STOLEN != 0).map(|e| e.flags & flags::SERVER != 0)
+    }
+
+    /// Whether RT throttling held back the real-time thread `tid` when it was woken at `at_ns`.
+    pub(super) fn is_rt_throttled(&self, tid: u32, at_ns: u64) -> bool {
+        let mut at = self.events().flat_map(|events| within(events, at_ns, at_ns));
+        at.any(|e| e.kind == kind::WAKING && e.tid == tid && e.flags & flags::RT_THROTTLED != 0)
     }
 
     /// What the thread `tid` did from `from_ns` to `to_ns`, in order.

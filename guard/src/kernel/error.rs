@@ -88,13 +88,13 @@ impl KernelError {
         )
     }
 
+    pub(super) fn bpf(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Bpf { what: what.into(), source: Box::new(source) }
+    }
+
     /// Whether memory was refused.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Bpf { source, .. } if errno(&**source) == Some(libc::ENOMEM))
-    }
-
-    pub(super) fn bpf(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Bpf { what: what.into(), source: Box::new(source) }
     }
 }

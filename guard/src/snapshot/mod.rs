@@ -23,8 +23,8 @@ pub use latency::{Histogram, Latency};
 pub(crate) use parts::sees;
 pub use parts::{
     Breach, Budget, Cgroup, CgroupLayout, ChainLink, Class, Container, Cpu, CpuPlace, CpuStat, Culprit, Evidence,
-    Interrupt, Inversion, Lock, Lost, Node, Overhead, Pressure, Quota, SCHEMA, Signal, SignalState, Snapshot, Stacks,
-    Stolen, Thread, Throttle, ThrottledBy, TimePart, Timer, WakeupPair, Window, json_schema,
+    Interrupt, Inversion, Lock, Lost, Node, Occupied, Overhead, Pressure, Quota, SCHEMA, Signal, SignalState, Snapshot,
+    Stacks, Stolen, Thread, Throttle, ThrottledBy, TimePart, Timer, WakeupPair, Window, json_schema,
 };
 pub(crate) use words::words;
 pub use words::{

@@ -572,6 +572,13 @@ pub struct Evidence {
     pub hardirq_ns: u64,
     /// Softirqs in that wait.
     pub softirq_ns: u64,
+    /// What had the CPU in that wait, interrupts in it included; absent where the thread waited for another CPU, and in
+    /// recordings of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occupied: Option<Occupied>,
+    /// How long the task that left the CPU had had it; absent in recordings of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prev_ran_ns: Option<u64>,
     /// Throttled part of that wait (fair threads).
     pub throttled_ns: u64,
     /// Wait for a lock that ended with this wake-up.
@@ -652,6 +659,21 @@ impl Evidence {
     pub fn has(&self, flag: BreachFlag) -> bool {
         self.flags.iter().any(|own| *own == flag)
     }
+}
+
+/// What had a CPU, and for how long, by running totals of the kernel side: whatever was forgotten of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Occupied {
+    /// Real-time tasks, ns.
+    pub realtime_ns: u64,
+    /// Fair tasks by their own right, ns.
+    pub fair_ns: u64,
+    /// Nobody, ns.
+    pub idle_ns: u64,
+    /// Fair tasks or nobody, while RT throttling kept runnable real-time tasks off, ns.
+    pub rt_throttled_ns: u64,
+    /// The same, while the fair server did, ns.
+    pub fair_server_ns: u64,
 }
 
 /// Kernel stacks of a late wake-up, as "function+0x1a", the innermost first.

@@ -13,6 +13,7 @@ mod lab;
 mod lacking;
 mod limits;
 mod lock;
+mod long_waits;
 mod machine;
 mod metrics;
 mod osnoise;
@@ -68,6 +69,8 @@ const BY_KERNEL: &[Scenario] = &[
     times("a FIFO thread on a contended PI lock shows waits and boosts", lock::pi_boosts),
     times("a FIFO thread on a contended kernel lock shows waits", lock::kernel_lock),
     times("late wake-ups made on purpose have their causes named", explain::causes_are_named),
+    times("a wait behind a hog that the recorder forgets is shared out as it was", long_waits::behind_a_hog),
+    times("a wait behind a storm that overruns the recorder is shared out as it was", long_waits::behind_a_storm),
     times("a chain of two locks is shown down to the quota of another cgroup", explain::chain_is_whole),
     loads("a thread may end while it is watched", limits::thread_ends),
     loads("tids that are used again bring no absurd latencies", limits::churn),

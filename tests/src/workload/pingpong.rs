@@ -5,7 +5,7 @@ use std::{os::fd::OwnedFd, thread::spawn, time::Duration};
 use anyhow::{Context as _, Result, anyhow};
 use rustix::pipe::pipe;
 
-use super::{Outcome, Start, now_ns, pin, tid};
+use super::{Outcome, Scheduling, Start, now_ns, pin, tid};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,6 +15,9 @@ pub struct Args {
     /// The CPU of both
     #[arg(long, default_value_t = 0)]
     cpu: usize,
+    /// other or fifo:PRIORITY, of both
+    #[arg(long, default_value = "other")]
+    policy: Scheduling,
     #[command(flatten)]
     start: Start,
 }
@@ -26,14 +29,17 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     let (back_in, back_out) = pipe().context("pipe")?;
     args.start.ready(&[tid()])?;
     pin(cpu)?;
+    let policy = args.policy;
     let echo = spawn(move || -> Result<()> {
         pin(cpu)?;
+        policy.apply(0)?;
         let mut byte = [0];
         while receive(&there_in, &mut byte)? {
             send(&back_out, byte)?;
         }
         Ok(())
     });
+    policy.apply(0)?;
     // Clock reads cost as much as a tenth of a round trip: one in a batch.
     let (mut round_trips, mut byte) = (0_u64, [0]);
     let begin_ns = now_ns();

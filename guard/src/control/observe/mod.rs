@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use self::events::Events;
 pub(super) use self::first_look::FirstLook;
+use self::recorder::ReaderPace;
 use self::roster::Roster;
 use self::threads::WatchedThreads;
 use super::accounts::{self, Accountant, Accounted};
@@ -40,7 +41,7 @@ use crate::snapshot::{Cgroup, Class, Signal, Snapshot, ThrottleSource};
 
 /// Time after which what is slow to read and seldom changes is read again: all quotas, the node.
 const REREAD_EVERY: Duration = Duration::from_secs(10);
-/// Longest time between two samples while the flight recorder runs: a storm of three hundred thousand events a second on one
+/// Longest time between two samples while the flight recorder has much to record: a storm of three hundred thousand events a second on one
 /// CPU is not overwritten before it is read.
 const SAMPLE_FLIGHT_EVERY: Duration = Duration::from_millis(200);
 
@@ -67,6 +68,8 @@ pub struct Observer {
     accountant: Option<Accountant>,
     /// Where it does not: what stands for it among the signals.
     recorder_off: Option<Signal>,
+    /// How often it is to be read, by how much it recorded lately.
+    recorder_pace: ReaderPace,
     meter: Meter,
     reread_at: Instant,
     threads: WatchedThreads,
@@ -127,6 +130,7 @@ impl Observer {
             accumulator: Accumulator::new(tids()),
             accountant: options.flight.then(|| Accountant::new(tids(), watch.traces.clone(), functions)),
             recorder_off,
+            recorder_pace: ReaderPace::new(watch.recorder, topology.possible.len()),
             meter,
             reread_at: Instant::now(),
             threads,
@@ -238,6 +242,7 @@ impl Observer {
         }
         let mut sample = self.kernel.sample()?;
         sample.signals.extend(self.recorder_off.clone());
+        self.recorder_pace.note(&sample.flight, sample.seconds);
         let ended = self.roster.counted(&sample.cgroups);
         for id in &ended {
             self.kernel.release_cgroup(*id)?;
@@ -316,9 +321,9 @@ impl Source for Observer {
         Observer::sample(self)
     }
 
-    /// The flight recorder is overwritten sooner than the counters wrap.
+    /// A flight recorder that has much to record is overwritten sooner than the counters wrap.
     fn sample_every(&self) -> Duration {
-        if self.accountant.is_some() { SAMPLE_FLIGHT_EVERY } else { SAMPLE_EVERY }
+        if self.accountant.is_some() && self.recorder_pace.is_fast() { SAMPLE_FLIGHT_EVERY } else { SAMPLE_EVERY }
     }
 
     fn snapshot(&mut self, react: &mut dyn FnMut(&[Event])) -> Result<(Snapshot, Keep), ControlError> {

@@ -1,8 +1,11 @@
 //! Whether the flight recorder runs: on every node where the memory that it may take is there to spare, unless the user
 //! has decided. Where it is off, a row among the signals says why.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use guard_common::flight::Entry;
 
 use crate::control::watch::Recorder;
 use crate::explain::Timeline;
@@ -12,6 +15,43 @@ use crate::snapshot::{Signal, SignalName, SignalState};
 /// The part of the available memory that it may take, and of what guard's own cgroup has left.
 const PART_OF_NODE: u64 = 8;
 const PART_OF_CGROUP: u64 = 2;
+
+/// The part of its ring that a CPU may fill from one sample to the next for them to be a whole second apart.
+const CALM_PART: f64 = 0.25;
+
+/// How often the rings are to be read: seldom as long as they are in no danger of being overwritten before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReaderPace {
+    /// Whoever asked for the recorder is to lose nothing of a storm's begin either.
+    always: bool,
+    /// Entries of a second in the ring of one CPU up to which there is no hurry.
+    calm: f64,
+    hurry: bool,
+}
+
+impl ReaderPace {
+    pub(super) fn new(wanted: Recorder, cpus: usize) -> Self {
+        let ring = flight_bytes(cpus) / (cpus.max(1) * size_of::<Entry>()) as u64;
+        Self { always: wanted == Recorder::On, calm: as_f64(ring) * CALM_PART, hurry: false }
+    }
+
+    /// Learns what was recorded in so many seconds.
+    pub(super) fn note(&mut self, entries: &[Entry], seconds: f64) {
+        let mut by_cpu: BTreeMap<u16, u64> = BTreeMap::new();
+        entries.iter().for_each(|entry| *by_cpu.entry(entry.cpu).or_insert(0) += 1);
+        let most = by_cpu.into_values().max().unwrap_or(0);
+        self.hurry = as_f64(most) > self.calm * seconds;
+    }
+
+    pub(super) fn is_fast(&self) -> bool {
+        self.always || self.hurry
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn as_f64(n: u64) -> f64 {
+    n as f64
+}
 
 /// Memory that there is, bytes; `None` where nothing is known or nothing limits it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +173,24 @@ mod tests {
             why.as_deref(),
             Some("it may take 40 MiB, more than half of the 79 MiB that guard's cgroup has left")
         );
+    }
+
+    #[test]
+    fn the_rings_are_read_often_only_where_they_fill() {
+        use bytemuck::Zeroable as _;
+        let entries = |n: usize, cpu: u16| vec![Entry { cpu, ..Entry::zeroed() }; n];
+        let mut pace = ReaderPace::new(Recorder::WhereItFits, 2);
+        assert!(!pace.is_fast());
+        // A quarter of the 65,536 of one CPU in a second.
+        for (seconds, on_0, on_1, fast) in
+            [(1.0, 16_000, 16_000, false), (1.0, 0, 17_000, true), (0.2, 3_200, 0, false), (0.2, 3_300, 0, true)]
+        {
+            pace.note(&[entries(on_0, 0), entries(on_1, 1)].concat(), seconds);
+            assert_eq!(pace.is_fast(), fast, "{on_0} and {on_1} in {seconds} s");
+        }
+        pace.note(&[], 1.0);
+        assert!(!pace.is_fast());
+        assert!(ReaderPace::new(Recorder::On, 2).is_fast());
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub(super) static FLIGHT: Row = Row {
 
 fn weaker(ask: &Ask<'_>) -> Vec<String> {
     let registers = ask.offer.registers();
+    // Where there is no RT throttling there is nothing of it to see.
+    ask.offer.offset("rq.rt.rt_throttled");
+    ask.offer.offset("rt_rq.rt_throttled");
     let throttled = ask.offer.members(&["task_struct.se.cfs_rq"]).and(ask.offer.members(&["cfs_rq.throttle_count"]));
     let owner = ask.offer.members(&[registers.number, registers.first, registers.second]);
     shortfalls([("throttled tasks are not marked", throttled), ("owners of futexes are not known", owner)])
