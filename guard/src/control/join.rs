@@ -455,8 +455,10 @@ mod tests {
             cpu: 1,
             cgroup_id: 1,
             prev_cgroup_id: 2,
+            prev_ran_ns: 1_897_000,
             ..event::Breach::zeroed()
         };
+        record.occupied_ns[maps::Occupant::Idle as usize] = 1_897_000;
         record.comm[..5].copy_from_slice(b"cycle");
         let sample = KernelSample { breaches: vec![record], ..KernelSample::default() };
         let known = known(&[(1, "/plc", WindowReading::default()), (2, "/noise", WindowReading::default())]);
