@@ -161,7 +161,8 @@ pub(super) fn a_stop_puts_the_quota_back() -> Result<Verdict> {
     let actions = scene.audit()?;
     let own: Vec<&Action> = actions.iter().filter(|action| scene.is_about(action)).collect();
     let [lifted, back] = own[..] else { bail!("{} changes of the quota in the audit log: {own:?}", own.len()) };
-    ensure!((lifted.result.as_str(), back.result.as_str()) == ("written", "written"), "{own:?}");
+    let both_written = [lifted, back].iter().all(|action| action.result == ActionState::Written.into());
+    ensure!(both_written, "{own:?}");
     ensure!(!lifted.evidence.is_empty() && !lifted.reason.is_empty(), "no reason or evidence: {lifted:?}");
     ensure!(actions.len() == own.len(), "guard also changed what is unmanaged: {actions:?}");
     Ok(Verdict::Passed(format!("{} -> {} -> {}", lifted.old, lifted.new, back.new)))

@@ -276,7 +276,7 @@ pub(super) fn container() -> Result<Verdict> {
     }
     let podman = Podman::with(&binary("guard")?)?;
     let interval_us = if emulated() { 20_000 } else { 1_000 };
-    let part = workload::Part {
+    let part = workload::ProcessPart {
         role: workload::Role::Lock { inherit: false, busy_percent: 100 },
         interval_us,
         duration_ms: if emulated() { 10_000 } else { 4_000 },

@@ -113,7 +113,7 @@ const BUSY_PERCENT: u8 = 35;
 
 /// The loop's part as the argument of its program.
 fn part() -> Result<String> {
-    let part = workload::Part {
+    let part = workload::ProcessPart {
         role: workload::Role::Lock { inherit: false, busy_percent: BUSY_PERCENT },
         interval_us: 100_000,
         duration_ms: 3_600_000,
