@@ -1,4 +1,4 @@
-//! Debian's packages: how they are installed or unpacked, and what is said where we may not install any.
+//! Debian's packages: how to install or unpack them, and what to print where installing is not allowed.
 
 use std::{
     fmt,

@@ -1,5 +1,5 @@
 //! What comes in by way of dependencies: licences, versions and sources as deny.toml allows them, and the licences of what
-//! is compiled into the eBPF object as guard-ebpf/deny.toml does. cargo-deny looks; here stands only what it is asked.
+//! is compiled into the eBPF object as guard-ebpf/deny.toml does. cargo-deny checks; this file only calls it.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::{
     tools,
 };
 
-/// What is looked at: a crate's directory, whose deny.toml counts, and the checks.
+/// What cargo-deny checks: a crate's directory, whose deny.toml counts, and the checks.
 const ASKED: [(&str, &[&str]); 2] = [(".", &["licenses", "bans", "sources"]), ("guard-ebpf", &["licenses"])];
 
 /// The checks that fail, by name, and how many pass. cargo-deny prints what is wrong.

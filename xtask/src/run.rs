@@ -28,7 +28,7 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile, packages: &[&str]) 
     Ok(())
 }
 
-/// `cargo xtask run`: guard's live view of this machine, or a report where nobody watches.
+/// `cargo xtask run`: guard's live view of this machine, or a report where stdout is no terminal.
 ///
 /// # Errors
 /// When guard cannot be built or started.

@@ -36,7 +36,7 @@ pub(crate) fn fetch_prometheus(cache: &Cache) -> Result<()> {
             let home = cache.dir("tools")?.join("prometheus");
             std::fs::rename(&tree, &home).with_context(|| format!("moving prometheus to {}", home.display()))
         });
-    // What is left of it serves nobody.
+    // A part of it is of no use.
     let _ = std::fs::remove_dir_all(&partial);
     result?;
     anyhow::ensure!(prometheus(cache).is_some(), "Debian's prometheus holds no prometheus and promtool");

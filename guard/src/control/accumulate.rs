@@ -211,17 +211,11 @@ mod tests {
     use super::*;
     use crate::snapshot::{Cpu, Histogram, Interrupt, Lost};
 
-    fn of(values: &[u64]) -> Histogram {
-        let mut h = Histogram::default();
-        values.iter().for_each(|v| h.record(*v));
-        h
-    }
-
     fn thread(tid: u32, ns: u64) -> ThreadSample {
         ThreadSample {
             tid,
             comm: format!("t{ns}"),
-            hists: [(ThreadKind::TimerUser, of(&[ns]))].into(),
+            hists: [(ThreadKind::TimerUser, Histogram::of(&[ns]))].into(),
             missed: 1,
             breaches: 2,
             ..ThreadSample::default()
@@ -241,7 +235,7 @@ mod tests {
             seconds: 1.0,
             cgroups: vec![CgroupSample {
                 id: 7,
-                hists: [(CgroupKind::WakeRt, of(&[ns]))].into(),
+                hists: [(CgroupKind::WakeRt, Histogram::of(&[ns]))].into(),
                 throttles: 1,
                 throttled_time_ns: Some(10),
                 rt_seen: ns == 5,
@@ -324,7 +318,7 @@ mod tests {
         for id in 1..=most + 3 {
             let cgroup = CgroupSample {
                 id,
-                hists: [(CgroupKind::WakeFair, of(&[id * 1_000, 500]))].into(),
+                hists: [(CgroupKind::WakeFair, Histogram::of(&[id * 1_000, 500]))].into(),
                 boosts: 1,
                 ..CgroupSample::default()
             };
@@ -347,7 +341,7 @@ mod tests {
         let sample = |ns| KernelSample {
             cgroups: vec![CgroupSample {
                 id: 7,
-                hists: [(CgroupKind::WakeRt, of(&[ns]))].into(),
+                hists: [(CgroupKind::WakeRt, Histogram::of(&[ns]))].into(),
                 ..CgroupSample::default()
             }],
             ..KernelSample::default()

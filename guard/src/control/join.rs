@@ -257,12 +257,6 @@ mod tests {
 
     const CLOCK: fn() -> WallClock = || WallClock::with_offset_ns(1_700_000_000_000_000_000);
 
-    fn of(values: &[u64]) -> Histogram {
-        let mut h = Histogram::default();
-        values.iter().for_each(|v| h.record(*v));
-        h
-    }
-
     fn info(id: u64, path: &str) -> CgroupInfo {
         CgroupInfo { path: path.into(), id, container: None, class: Class::Ls, vanished: false }
     }
@@ -300,7 +294,7 @@ mod tests {
     }
 
     fn counted(id: u64) -> CgroupSample {
-        CgroupSample { id, hists: [(CgroupKind::WakeFair, of(&[5_000]))].into(), ..CgroupSample::default() }
+        CgroupSample { id, hists: [(CgroupKind::WakeFair, Histogram::of(&[5_000]))].into(), ..CgroupSample::default() }
     }
 
     #[test]
@@ -358,7 +352,7 @@ mod tests {
         ] {
             let cgroup = CgroupSample {
                 throttles: 3,
-                hists: [(CgroupKind::Throttle, of(&[300, 400]))].into(),
+                hists: [(CgroupKind::Throttle, Histogram::of(&[300, 400]))].into(),
                 throttled_time_ns: (throttle_source == ThrottleSource::PeriodTimer).then_some(900),
                 ..counted(1)
             };

@@ -175,7 +175,7 @@ fn until_accepted(refusal: io::ErrorKind, mut attempt: impl FnMut() -> io::Resul
     }
 }
 
-/// The files of a cgroup go with it, so only directories are looked at.
+/// The files of a cgroup go with it, so only directories matter.
 fn remove_tree(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

@@ -19,7 +19,7 @@ use super::workload::{PartOutcome, ProcessPart, Ready};
 /// The hidden subcommand that runs a workload.
 pub const SUBCOMMAND: &str = "lab-workload";
 
-/// How long a process may take for what takes milliseconds where nobody emulates a CPU.
+/// Time allowed for what takes milliseconds on a CPU that is not emulated.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process of the lab. Its stdout is read line by line.

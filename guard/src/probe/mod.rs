@@ -34,7 +34,7 @@ use place::Place;
 use refusal::Standing;
 use thread::{Counts, End};
 
-/// Time between two looks at what the threads have counted: cyclictest's.
+/// Time between two readings of the threads' counts: cyclictest's.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Time that threads get to come to their end before what they counted is taken: cyclictest's.
 const ENDING: Duration = Duration::from_millis(50);

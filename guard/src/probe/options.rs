@@ -7,7 +7,7 @@ use crate::snapshot::CpuList;
 pub(super) const CPUS: &str = "a list of CPUs such as 0-3,5, or ! and a list";
 /// Largest histogram, in rows; cyclictest cuts a larger wish down to it.
 const HISTOGRAM_MAX: u64 = 1_000_000;
-/// Length of a cycle when nobody says otherwise, us.
+/// Default length of a cycle, us.
 const INTERVAL_US: u64 = 1_000;
 /// By how much each thread's cycle is longer than the one before, us.
 const DISTANCE_US: u64 = 500;
@@ -65,7 +65,7 @@ pub struct Options {
     pub oscope: u64,
     /// Draw only when there is a new maximum.
     pub refresh_on_max: bool,
-    /// What is asked of power management.
+    /// The request to power management.
     pub latency: LatencyTarget,
     /// guard's own: the cgroup that the measuring threads are put into.
     pub cgroup: Option<String>,
@@ -93,7 +93,7 @@ pub enum Aligned {
     Second(u64),
 }
 
-/// What is asked of /dev/cpu_dma_latency while measuring.
+/// The request to /dev/cpu_dma_latency while measuring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LatencyTarget {
     /// This many us.

@@ -3,8 +3,7 @@
 use std::time::Duration;
 use std::{io, mem, ptr};
 
-/// Signals that the calling thread, and threads it starts later, have blocked in order to be told of them by
-/// [`Self::wait`].
+/// Signals blocked in the calling thread and in threads that it starts later; [`Self::wait`] returns them.
 pub(super) struct Signals(libc::sigset_t);
 
 impl Signals {

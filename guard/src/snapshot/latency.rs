@@ -292,16 +292,20 @@ impl JsonSchema for Latency {
 }
 
 #[cfg(test)]
+impl Histogram {
+    /// Counts each of these values once.
+    pub(crate) fn of(values: &[u64]) -> Self {
+        let mut histogram = Self::default();
+        values.iter().for_each(|value| histogram.record(*value));
+        histogram
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn of(values: &[u64]) -> Histogram {
-        let mut h = Histogram::default();
-        values.iter().for_each(|v| h.record(*v));
-        h
-    }
 
     #[test]
     fn an_empty_histogram_is_all_zero() {
@@ -311,7 +315,7 @@ mod tests {
 
     #[test]
     fn json_round_trip_keeps_everything() {
-        let before = Latency(of(&[1, 999, 1000, 63_999, 64_000, 1_000_000, 20_000_000_000]));
+        let before = Latency(Histogram::of(&[1, 999, 1000, 63_999, 64_000, 1_000_000, 20_000_000_000]));
         let text = serde_json::to_string(&before).unwrap();
         let after: Latency = serde_json::from_str(&text).unwrap();
         assert_eq!(before, after);
@@ -345,7 +349,7 @@ mod tests {
     proptest! {
         #[test]
         fn quantiles_agree_with_hdrhistogram(values in prop::collection::vec(1u64..10_000_000_000, 1..300), q in 0.0f64..=1.0) {
-            let ours = of(&values);
+            let ours = Histogram::of(&values);
             let mut theirs = hdrhistogram::Histogram::<u64>::new(3).unwrap();
             values.iter().for_each(|v| theirs.record(*v).unwrap());
             let (a, b) = (ours.quantile_ns(q), theirs.value_at_quantile(q));
@@ -359,16 +363,16 @@ mod tests {
 
         #[test]
         fn hdrhistogram_keeps_every_bucket_apart(values in prop::collection::vec(0u64..16_000_000_000, 0..300)) {
-            let before = of(&values);
+            let before = Histogram::of(&values);
             let after = Histogram::from_hdr(&before.to_hdr().unwrap());
             prop_assert!(before.indexed().eq(after.indexed()));
         }
 
         #[test]
         fn merging_is_counting_together(a in prop::collection::vec(any::<u64>(), 0..100), b in prop::collection::vec(any::<u64>(), 0..100)) {
-            let mut merged = of(&a);
-            merged.merge(&of(&b));
-            let together = of(&[a, b].concat());
+            let mut merged = Histogram::of(&a);
+            merged.merge(&Histogram::of(&b));
+            let together = Histogram::of(&[a, b].concat());
             prop_assert!(merged.indexed().eq(together.indexed()));
             prop_assert_eq!(merged.max_ns(), together.max_ns());
             prop_assert_eq!(merged.min_ns(), together.min_ns());

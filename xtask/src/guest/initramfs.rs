@@ -1,5 +1,5 @@
 //! What a guest's kernel starts with: an archive of busybox, the modules that reach the root file system, and a script
-//! that mounts it and gives way to its first process. It is made anew for each guest, which takes less than a second.
+//! that mounts it and executes its first process. It is made anew for each guest, which takes less than a second.
 
 use std::{
     fs::{self, File},

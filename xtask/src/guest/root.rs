@@ -7,7 +7,7 @@ pub(crate) const EXCHANGE: &str = "/run/guard-xtask";
 /// Where it sees the programs that stand first on the command's search path.
 pub(super) const PROGRAMS: &str = "/run/guard-programs";
 
-/// For the kernel's command line of a guest with systemd: nobody looks at the console, and what goes wrong is found in its log.
+/// For the kernel's command line of a guest with systemd: the console is not shown, and its log has what goes wrong.
 pub(super) const SYSTEMD_OPTIONS: &str = "systemd.show_status=0 systemd.getty_auto=no systemd.log_target=kmsg \
                                           systemd.log_level=warning systemd.firstboot=no";
 

@@ -1,4 +1,4 @@
-//! Circles in a graph: sets of nodes each of which is reached from each.
+//! Circles in a graph: sets of nodes that all reach each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 

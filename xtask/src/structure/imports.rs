@@ -1,6 +1,6 @@
 //! Who imports whom: reads the files of a crate and gives an arrow from each to every other whose items it names, in `use` or
-//! by a path. A name that a module itself imports is followed to the file that defines it, so a module that only hands names on
-//! (`pub use`) has no arrow for them. Tests are left out.
+//! by a path. A name that a module itself imports is followed to the file that defines it, so a module that only re-exports
+//! names (`pub use`) has no arrow for them. Tests are left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

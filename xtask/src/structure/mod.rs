@@ -19,7 +19,7 @@ use crate::place::Workspace;
 mod circle;
 mod imports;
 
-/// Sources of the crates that are looked at.
+/// Sources of the crates to check.
 const SOURCES: [&str; 4] = ["guard-common/src", "guard-ebpf/src", "guard/src", "xtask/src"];
 /// The page with the table of rooms.
 const PAGE: &str = "docs/design.md";
@@ -139,7 +139,7 @@ mod tests {
     fn arrows_come_from_uses_paths_and_macros() {
         let found = arrows(&[
             ("guard/src/lib.rs", "pub mod a; pub mod b;"),
-            // What is handed on is no use of it.
+            // A re-export is no use.
             ("guard/src/a/mod.rs", "mod x; pub mod y; pub use self::y::Name; const LIMIT: u8 = 1;"),
             ("guard/src/a/x.rs", "use super::Name; fn f() -> crate::b::Other { format!(\"{}\", crate::c::VALUE) }"),
             ("guard/src/a/y.rs", "pub(super) struct Name; #[cfg(test)] mod tests { use crate::c::VALUE; }"),

@@ -79,12 +79,6 @@ mod tests {
 
     use super::*;
 
-    fn of(values: &[u64]) -> Histogram {
-        let mut h = Histogram::default();
-        values.iter().for_each(|v| h.record(*v));
-        h
-    }
-
     #[test]
     fn every_limit_is_an_edge_of_guards_own_buckets() {
         for limit in limits_ns() {
@@ -95,7 +89,7 @@ mod tests {
 
     #[test]
     fn counts_are_cumulative() {
-        let counts = cumulative(&of(&[500, 1_500, 1_999, 2_000, 70_000, 20_000_000_000]));
+        let counts = cumulative(&Histogram::of(&[500, 1_500, 1_999, 2_000, 70_000, 20_000_000_000]));
         let at = |limit: f64| counts.iter().find(|(l, _)| *l == limit).unwrap().1;
         assert_eq!([at(1e-6), at(2e-6), at(4e-6), at(64e-6), at(128e-6), at(4.194304)], [1, 3, 4, 4, 5, 5]);
     }
@@ -103,7 +97,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_classic_limit_counts_exactly_what_is_below_it(values in prop::collection::vec(0u64..20_000_000_000, 0..200)) {
-            for (limit, below) in cumulative(&of(&values)) {
+            for (limit, below) in cumulative(&Histogram::of(&values)) {
                 let expected = values.iter().filter(|v| seconds(**v) < limit).count() as u64;
                 prop_assert_eq!(below, expected, "{}", limit);
             }
@@ -111,7 +105,7 @@ mod tests {
 
         #[test]
         fn a_native_bucket_is_near_what_it_counts(ns in 1_000u64..16_000_000_000) {
-            let (zero, buckets) = native(&of(&[ns]));
+            let (zero, buckets) = native(&Histogram::of(&[ns]));
             prop_assert_eq!((zero, buckets.len()), (0, 1));
             let upper = 2_f64.powf(f64::from(buckets[0].0) / 8.0);
             let lower = 2_f64.powf(f64::from(buckets[0].0 - 1) / 8.0);
@@ -122,7 +116,7 @@ mod tests {
 
         #[test]
         fn no_latency_is_left_out(values in prop::collection::vec(any::<u64>(), 0..200)) {
-            let (zero, buckets) = native(&of(&values));
+            let (zero, buckets) = native(&Histogram::of(&values));
             let all = zero + buckets.iter().map(|(_, n)| n).sum::<u64>();
             prop_assert_eq!(all, values.len() as u64);
             prop_assert!(buckets.windows(2).all(|pair| pair[0].0 < pair[1].0));
