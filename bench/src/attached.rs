@@ -12,18 +12,22 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tracer {
     Nothing,
+    /// As it is by default, with its flight recorder.
     Guard,
+    GuardWithoutRecorder,
     Runqlat,
     Cpudist,
 }
 
 impl Tracer {
-    pub(crate) const ALL: [Self; 4] = [Self::Nothing, Self::Guard, Self::Runqlat, Self::Cpudist];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Nothing, Self::Guard, Self::GuardWithoutRecorder, Self::Runqlat, Self::Cpudist];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Guard => "guard",
+            Self::GuardWithoutRecorder => "guard --no-explain",
             Self::Runqlat => "runqlat",
             Self::Cpudist => "cpudist",
         }
@@ -33,8 +37,9 @@ impl Tracer {
     pub(crate) fn attach(self) -> Result<Option<Attached>> {
         let (mut command, waits_in) = match self {
             Self::Nothing => return Ok(None),
-            Self::Guard => {
-                let run = GuardRun::default().with(&["report", "--format", "json", "--duration", "1h"]);
+            Self::Guard | Self::GuardWithoutRecorder => {
+                let recorder = if self == Self::Guard { "--explain" } else { "--no-explain" };
+                let run = GuardRun::default().with(&["report", "--format", "json", "--duration", "1h", recorder]);
                 (run.command()?, WaitsIn::Epoll)
             }
             // An interval so long that the peers, too, do nothing in user space while they are measured.

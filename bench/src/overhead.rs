@@ -168,7 +168,7 @@ fn round(attached: &Attached, seconds: f64) -> Result<Round> {
 
 fn events(args: &Args) -> Result<Events> {
     let _statistics = sys::enable_run_time_statistics().context("bpf(BPF_ENABLE_STATS)")?;
-    let tracers = [Tracer::Guard, Tracer::Runqlat, Tracer::Cpudist];
+    let tracers = [Tracer::Guard, Tracer::GuardWithoutRecorder, Tracer::Runqlat, Tracer::Cpudist];
     let mut scheduler = BTreeMap::<_, Vec<f64>>::new();
     let mut all = BTreeMap::<_, Vec<f64>>::new();
     let mut programs = BTreeMap::<_, (Vec<f64>, Vec<f64>)>::new();
