@@ -118,7 +118,7 @@ impl Inventory {
         Some(texts.map(|text| String::from_utf8_lossy(text).into_owned()).collect())
     }
 
-    /// What /proc says of the open descriptors of these kinds ("anon_inode:[timerfd]"), each with its process as
+    /// What /proc says of the open descriptors of these kinds (`anon_inode:[timerfd]`), each with its process as
     /// `name[pid]` and its kind; `None` without root, who alone sees those of others.
     #[must_use]
     pub fn descriptors(&self, kinds: &[&str]) -> Option<Vec<(String, String, String)>> {
