@@ -13,7 +13,7 @@ use crate::{
     config::config,
     stack,
     state::{Cpu, add, cgroup, place_in, reserve, send, thread},
-    task::{MAX_RT_PRIO, Task, cgroup_id_of_css_set},
+    task::{MAX_RT_PRIO, Task},
 };
 
 /// A wait that has just ended.
@@ -70,7 +70,7 @@ pub(crate) fn check_fair(prev: Task, slot: u32, wait_ns: u64, now: u64) {
 #[inline(never)]
 fn report_fair(prev: Task, cgroup: &CgroupSlot, wait_ns: u64, now: u64) -> u32 {
     let Some(mut cpu) = Cpu::this() else { return 0 };
-    let prev_cgroup_id = cgroup_id_of_css_set(prev.css_set().address());
+    let prev_cgroup_id = prev.css_set().cgroup_id();
     let record = LateFair { at_ns: now, cgroup_id: cgroup.id, wait_ns, late: cgroup.late, prev_cgroup_id };
     send(&mut cpu, record, now);
     0
@@ -142,7 +142,7 @@ fn report(prev: Task, wait: &Wait, rec: &TaskRec) -> u32 {
     }
     // The totals are of this CPU: they say nothing of a wait for another one.
     let same_cpu = thread.wait_cpu == here + 1;
-    let prev_cgroup_id = cgroup_id_of_css_set(prev.css_set().address());
+    let prev_cgroup_id = prev.css_set().cgroup_id();
     let breach = place_in(&mut entry);
     // SAFETY: the reserved record is valid for writes of a Breach, and every field is written before it is submitted.
     unsafe {

@@ -6,12 +6,13 @@ use guard_common::maps::{TaskRec, task_flags};
 
 use crate::{
     state::{CGROUPS, Cpu, FREE_CGROUPS, cgroup},
-    task::{CssSet, cgroup_id_of_css_set},
+    task::Task,
 };
 
-/// The slot of the cgroup of a task with this css_set: remembered with the task while that and the slots stay the same.
+/// The slot of the task's cgroup: remembered with the task while its css_set and the slots stay the same.
 #[inline(always)]
-pub(crate) fn cgroup_slot(cpu: &mut Cpu, css_set: CssSet, rec: &mut TaskRec) -> u32 {
+pub(crate) fn cgroup_slot(cpu: &mut Cpu, task: Task, rec: &mut TaskRec) -> u32 {
+    let css_set = task.css_set();
     let generation = cpu.state.generation as u16;
     if rec.css_set == css_set.address() && rec.generation == generation {
         if rec.cgroup_slot == 0 {
@@ -21,7 +22,7 @@ pub(crate) fn cgroup_slot(cpu: &mut Cpu, css_set: CssSet, rec: &mut TaskRec) -> 
     }
     // The task came from elsewhere: its throttled time there means nothing here. Or slots became free.
     rec.flags &= !(task_flags::THROTTLE_STAMP | task_flags::NO_SLOT);
-    let slot = slot_of_cgroup(cgroup_id_of_css_set(css_set.address()));
+    let slot = slot_of_cgroup(css_set.cgroup_id());
     rec.cgroup_slot = slot as u16;
     rec.generation = generation;
     rec.css_set = css_set.address();

@@ -124,7 +124,7 @@ pub(crate) fn boosted(owner: Task, waiter: Task) {
             thread.boosts += 1;
         }
     }
-    let slot = cgroups::cgroup_slot(&mut cpu, owner.css_set(), rec);
+    let slot = cgroups::cgroup_slot(&mut cpu, owner, rec);
     if let Some(cgroup) = cgroup(slot) {
         add(&mut cgroup.boosts, 1);
         if waits_for_pi_futex(waiter) {

@@ -269,7 +269,7 @@ impl CssSet {
         self.0 as u64
     }
 
-    /// Id of the cgroup in the hierarchy that holds the cpu controller, where it is read at every switch or wake-up.
+    /// Id of the cgroup in the hierarchy that holds the cpu controller.
     #[inline(always)]
     pub(crate) fn cgroup_id(self) -> u64 {
         let first = load!(self.0, *const u8, css_set_cgroup);
@@ -288,30 +288,12 @@ impl CssSet {
     }
 }
 
-/// [`CssSet::cgroup_id`] of the css_set at `address`, where it is read seldom. To the verifier these are addresses like any
-/// other: at a typed pointer it would search all of the kernel's types for what the pointer is good for, on every path
-/// (btf_nested_type_is_trusted, 6.2 and later), which took most of the time in which sched_switch was loaded.
-#[inline(never)]
-pub(crate) fn cgroup_id_of_css_set(address: u64) -> u64 {
-    let id = || {
-        let first: u64 = probe_at(address, config!(offsets.css_set_cgroup))?;
-        let cgroup =
-            if config!(css_set_is_subsys) != 0 { probe_at(first, config!(offsets.css_cgroup))? } else { first };
-        id_of_cgroup(cgroup)
-    };
-    id().unwrap_or(0)
-}
-
-#[inline(always)]
-fn id_of_cgroup(address: u64) -> Option<u64> {
-    let kn: u64 = probe_at(address, config!(offsets.cgroup_kn))?;
-    probe_at(kn, config!(offsets.kernfs_node_id))
-}
-
 /// Id of the cgroup of the task_group at `address`.
 #[inline(always)]
 pub(crate) fn cgroup_id_of_group(address: u64) -> Option<u64> {
-    id_of_cgroup(probe_at(address, config!(offsets.tg_cgroup))?)
+    let cgroup: u64 = probe_at(address, config!(offsets.tg_cgroup))?;
+    let kn: u64 = probe_at(cgroup, config!(offsets.cgroup_kn))?;
+    probe_at(kn, config!(offsets.kernfs_node_id))
 }
 
 /// Address of the task_group whose quota's period timer is at `timer`, and that of its bandwidth.

@@ -13,7 +13,7 @@ use crate::{
     config::config,
     occupancy,
     state::{self, Cpu, known_task, place_in, reserve, thread},
-    task::{Task, cgroup_id_of_css_set},
+    task::Task,
     timer,
 };
 
@@ -59,8 +59,7 @@ pub(crate) fn left(cpu: &mut Cpu, task: Task, slot: u32) {
         let Some(rec) = known_task(task.tid()) else { return };
         thread.prio = task.prio();
         thread.cpu = cpu.number;
-        let slot = cgroups::cgroup_slot(cpu, task.css_set(), rec);
-        identify(task, thread, slot, rec.css_set);
+        identify(task, thread, cgroups::cgroup_slot(cpu, task, rec));
     }
 }
 
@@ -84,13 +83,11 @@ pub(crate) fn awake(slot: u32) {
     }
 }
 
-/// The watched thread of `rec`, whose cgroup is up to date, was switched in: refresh its identity. Returns the CPU on
-/// which it ran before.
+/// The thread in `slot` was switched in: refresh its identity. Returns the CPU on which it ran before.
 #[inline(always)]
-pub(crate) fn seen(cpu: &Cpu, task: Task, rec: &TaskRec, prio: i32) -> u32 {
-    let cgroup_slot = u32::from(rec.cgroup_slot);
+pub(crate) fn seen(cpu: &Cpu, task: Task, slot: u32, prio: i32, cgroup_slot: u32) -> u32 {
     let here = cpu.number;
-    let Some(thread) = thread(u32::from(rec.thread) - 1) else { return here };
+    let Some(thread) = thread(slot) else { return here };
     let before = thread.cpu;
     let prio_changed = thread.prio != prio;
     thread.prio = prio;
@@ -100,19 +97,19 @@ pub(crate) fn seen(cpu: &Cpu, task: Task, rec: &TaskRec, prio: i32) -> u32 {
         || thread.cgroup_slot != cgroup_slot
         || thread.policy != task.policy()
     {
-        identify(task, thread, cgroup_slot, rec.css_set);
+        identify(task, thread, cgroup_slot);
     }
     before
 }
 
 #[inline(never)]
-fn identify(task: Task, thread: &mut ThreadState, cgroup_slot: u32, css_set: u64) -> u32 {
+fn identify(task: Task, thread: &mut ThreadState, cgroup_slot: u32) -> u32 {
     thread.tid = task.tid();
     thread.tgid = task.tgid();
     thread.policy = task.policy();
     thread.rt_priority = task.rt_priority();
     thread.cgroup_slot = cgroup_slot;
-    thread.cgroup_id = cgroup_id_of_css_set(css_set);
+    thread.cgroup_id = task.css_set().cgroup_id();
     task.comm_into(&raw mut thread.comm);
     thread.state = thread_state::LIVE;
     if task.counts_as_rt() {

@@ -33,10 +33,8 @@ pub(crate) fn expired(timer: Timer) {
         return;
     }
     let now = state::now();
-    // Once, ahead of the paths: see `cgroup_id_of_css_set` for what a typed pointer costs the verifier on each.
-    let expiry = timer.expiry_ns();
     if function == config!(fn_dl_task_timer) && function != 0 {
-        replenished(&this, timer, expiry, now);
+        replenished(&this, timer, now);
         return;
     }
     if function == config!(fn_cfs_period_timer) && function != 0 {
@@ -46,12 +44,12 @@ pub(crate) fn expired(timer: Timer) {
     let sleeper = function == config!(fn_hrtimer_wakeup) && function != 0;
     let cpu = this.state;
     if soft {
-        cpu.soft_expiry_ns = expiry;
+        cpu.soft_expiry_ns = timer.expiry_ns();
         cpu.soft_expired_ns = now;
         cpu.soft_kind = if sleeper { TimerKind::SleeperSoft } else { TimerKind::CallbackSoft } as u32;
         cpu.soft_tid = Task::current().tid();
     } else {
-        cpu.hard_expiry_ns = expiry;
+        cpu.hard_expiry_ns = timer.expiry_ns();
         cpu.hard_expired_ns = now;
         cpu.hard_kind = if sleeper { TimerKind::Sleeper } else { TimerKind::CallbackHard } as u32;
     }
@@ -71,7 +69,7 @@ pub(crate) fn callback_done() {
 
 /// The timer of a SCHED_DEADLINE task expired: a replenishment enqueues the thread without waking it.
 #[inline(always)]
-fn replenished(cpu: &Cpu, timer: Timer, expiry: u64, now: u64) {
+fn replenished(cpu: &Cpu, timer: Timer, now: u64) {
     let Some(task) = task_of_deadline_timer(timer.address()) else { return };
     if probe_at::<u32>(task, config!(offsets.task_policy)) != Some(SCHED_DEADLINE) {
         return;
@@ -86,7 +84,7 @@ fn replenished(cpu: &Cpu, timer: Timer, expiry: u64, now: u64) {
         // Until now it was out of budget, not waiting for a CPU.
         rec.wait_ns = now;
     }
-    hit(cpu, slot, expiry, now, TimerKind::Deadline as u32);
+    hit(cpu, slot, timer.expiry_ns(), now, TimerKind::Deadline as u32);
 }
 
 /// A watched thread is being woken on `cpu`: if a timer callback does it, the timer is the thread's.

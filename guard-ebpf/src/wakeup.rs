@@ -167,8 +167,6 @@ pub(crate) fn switched_in(ctx: &BtfTracePointContext, cpu: &mut Cpu, prev: Task,
     if tid == 0 {
         return;
     }
-    // Once, ahead of the paths: see `cgroup_id_of_css_set` for what a typed pointer costs the verifier on each.
-    let css_set = next.css_set();
     let prio = next.prio();
     let rt = prio < MAX_RT_PRIO && next.counts_as_rt();
     let Some(rec) = known_task(tid).or_else(|| if rt { task_record(tid) } else { None }) else { return };
@@ -182,7 +180,7 @@ pub(crate) fn switched_in(ctx: &BtfTracePointContext, cpu: &mut Cpu, prev: Task,
         return;
     }
     rec.wait_ns = 0;
-    let slot = cgroups::cgroup_slot(cpu, css_set, rec);
+    let slot = cgroups::cgroup_slot(cpu, next, rec);
     let mut throttled = 0;
     if since != 0 {
         let wait = now.saturating_sub(since);
@@ -209,7 +207,7 @@ pub(crate) fn switched_in(ctx: &BtfTracePointContext, cpu: &mut Cpu, prev: Task,
         }
     }
     if let Some(thread) = thread.checked_sub(1) {
-        let cpu_before = threads::seen(cpu, next, rec, prio);
+        let cpu_before = threads::seen(cpu, next, thread, prio, slot);
         let lock_wait_ns = lock::resumed(cpu, thread, slot, now);
         let on_timer = timer::switched_in(cpu, thread, slot, now);
         let wait =
