@@ -70,7 +70,6 @@ const BY_KERNEL: &[Scenario] = &[
     times("a FIFO thread on a contended kernel lock shows waits", lock::kernel_lock),
     times("late wake-ups made on purpose have their causes named", explain::causes_are_named),
     times("a wait behind a hog that the recorder forgets is shared out as it was", long_waits::behind_a_hog),
-    times("a wait behind a storm that overruns the recorder is shared out as it was", long_waits::behind_a_storm),
     times("a chain of two locks is shown down to the quota of another cgroup", explain::chain_is_whole),
     loads("a thread may end while it is watched", limits::thread_ends),
     loads("tids that are used again bring no absurd latencies", limits::churn),
@@ -101,6 +100,10 @@ const KILLED: Scenario = loads(
 const VERIFIER: Scenario =
     loads("without each thing and each pair the verifier takes what is left", lacking::the_verifier_takes_what_is_left);
 
+/// How fast events come, and not which kernel it is, decides whether the recorder is overrun.
+const STORM: Scenario =
+    times("a wait behind a storm that overruns the recorder is shared out as it was", long_waits::behind_a_storm);
+
 /// The hazard that `guard lab` is there for.
 const QUOTA_LOCK: Scenario =
     times("guard lab quota-lock: guard lifts the quota that stops a lock's holder", lab::quota_lock);
@@ -120,6 +123,7 @@ const LAB: [Scenario; 6] = [
 #[must_use]
 pub fn on_host() -> Vec<Scenario> {
     let mut all = [BY_KERNEL, EVERYWHERE].concat();
+    all.push(STORM);
     all.push(loads("guard run without --enforce writes to no cgroup file", act::nothing_is_written_without_enforce));
     all.push(loads(
         "a PLC is protected before guard's programs are loaded, also where the kernel refuses them",
@@ -187,6 +191,7 @@ pub fn in_guest(brief: bool) -> Vec<Scenario> {
     all.push(QUOTA_LOCK);
     if !brief {
         all.push(KILLED);
+        all.push(STORM);
         all.push(loads("every command of doctor runs, mends what it is for, and can be undone", doctor::commands_mend));
         all.push(times(
             "couplings are found where one thing makes the other, and nowhere else",
