@@ -37,7 +37,7 @@ pub(crate) struct Figures {
     /// Start of guard until its first window begins.
     first_window: Distribution,
     /// Median of each phase, us, by guard's own words.
-    phases_us: BTreeMap<String, u64>,
+    phases_us: BTreeMap<String, f64>,
 }
 
 /// Figures, and whether the goals are reached.
@@ -54,20 +54,17 @@ pub(crate) fn run(args: &Args) -> Result<(Figures, bool)> {
         &["start", "rounds", "p50", "p90", "p99", "max", "goal p99", ""],
         &[protected.row("to the lifted quota"), first_window.row("to the first window")],
     );
-    let mut phases: Vec<(String, Vec<u64>)> = Vec::new();
+    let mut phases: Vec<(&str, Vec<f64>)> = Vec::new();
     for (name, us) in starts.iter().flat_map(|start| &start.phases) {
         match phases.iter_mut().find(|(known, _)| known == name) {
             Some((_, all)) => all.push(*us),
-            None => phases.push((name.clone(), vec![*us])),
+            None => phases.push((name, vec![*us])),
         }
     }
-    let median = |all: &mut Vec<u64>| {
-        all.sort_unstable();
-        all[all.len() / 2]
-    };
-    let phases: Vec<(String, u64)> = phases.iter_mut().map(|(name, all)| (name.clone(), median(all))).collect();
+    let phases: Vec<(String, f64)> =
+        phases.into_iter().map(|(name, all)| (name.to_owned(), table::median(&all))).collect();
     println!();
-    let rows: Vec<Vec<String>> = phases.iter().map(|(name, us)| vec![name.clone(), format!("{us} us")]).collect();
+    let rows: Vec<Vec<String>> = phases.iter().map(|(name, us)| vec![name.clone(), format!("{us:.0} us")]).collect();
     table::print(&["phase", "p50"], &rows);
     let reached = protected.reached() && first_window.reached();
     Ok((Figures { protected, first_window, phases_us: phases.into_iter().collect() }, reached))
@@ -78,7 +75,7 @@ struct Start {
     protected_us: u64,
     first_window_us: u64,
     /// In their order.
-    phases: Vec<(String, u64)>,
+    phases: Vec<(String, f64)>,
 }
 
 fn start() -> Result<Start> {
@@ -109,13 +106,13 @@ fn start() -> Result<Start> {
     let status = guard.wait(PATIENCE)?;
     let said = guard.stderr()?;
     ensure!(status.success(), "guard ended with {status}: {said}");
-    let phases: Vec<(String, u64)> = said.lines().filter_map(phase).collect();
+    let phases: Vec<(String, f64)> = said.lines().filter_map(phase).collect();
     ensure!(!phases.is_empty(), "guard names no phase: {said}");
     Ok(Start { protected_us, first_window_us, phases })
 }
 
 /// What a line of guard's log says of a phase.
-fn phase(line: &str) -> Option<(String, u64)> {
+fn phase(line: &str) -> Option<(String, f64)> {
     let (what, took) = line.split_once("start: ")?.1.rsplit_once(" took_us=")?;
     Some((what.to_owned(), took.trim().parse().ok()?))
 }

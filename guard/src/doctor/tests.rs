@@ -1,7 +1,7 @@
 //! Doctor on recorded nodes. `guard/tests/nodes/` holds what `guard doctor --facts` printed on real kernels; its README
 //! says how each was set up. The table of single faults changes one thing at a time of the node that is well set up.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use super::{
     facts::{CgroupFacts, DmaLatency, HierarchyFacts, KernelThread, PartitionFacts, Smi},
@@ -28,6 +28,13 @@ fn to_act_on(facts: &Facts) -> BTreeSet<String> {
 
 fn set(facts: &mut Facts, path: &str, text: &str) {
     facts.files.insert(path.to_owned(), Text::Is(text.to_owned()));
+}
+
+/// Writes a file below what stands for a node's root.
+fn put(root: &Path, file: &str, text: &[u8]) {
+    let path = root.join(file);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
 }
 
 #[track_caller]
@@ -758,11 +765,7 @@ fn every_runtime_of_runcs_kind_has_a_driver_of_its_own() {
 #[test]
 fn what_the_node_keeps_secret_is_no_fact() {
     let root = tempfile::tempdir().unwrap();
-    let write = |file: &str, text: &[u8]| {
-        let path = root.path().join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
+    let write = |file: &str, text: &[u8]| put(root.path(), file, text);
     write("proc/self/mountinfo", b"32 26 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
     write("sys/fs/cgroup/cgroup.controllers", b"cpuset cpu\n");
     write("sys/fs/cgroup/cgroup.procs", b"");
@@ -816,11 +819,7 @@ fn what_the_node_keeps_secret_is_no_fact() {
 #[test]
 fn programs_of_others_on_scheduler_hooks_are_named_with_what_they_take() {
     let root = tempfile::tempdir().unwrap();
-    let write = |file: &str, text: &str| {
-        let path = root.path().join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
+    let write = |file: &str, text: &str| put(root.path(), file, text.as_bytes());
     write("proc/self/mountinfo", "32 26 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
     write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
     write("proc/sys/kernel/bpf_stats_enabled", "0\n");
@@ -881,11 +880,7 @@ fn what_cannot_be_read_is_unknown_and_never_fine() {
 #[test]
 fn a_directory_tree_is_read_as_a_node() {
     let root = tempfile::tempdir().unwrap();
-    let write = |file: &str, text: &str| {
-        let path = root.path().join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
+    let write = |file: &str, text: &str| put(root.path(), file, text.as_bytes());
     // A v2 node of two CPUs with a FIFO thread pinned to CPU 1 below a slice with a quota.
     write("proc/self/mountinfo", "32 26 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
     write("sys/fs/cgroup/cgroup.controllers", "cpuset cpu\n");
